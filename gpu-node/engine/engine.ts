@@ -1,0 +1,103 @@
+// What an engine is to the node: token ids in, events out. One implementation a kind of engine (native.ts).
+
+export interface EngineOptions {
+  readonly modelDir: string
+  /** Bytes of each token id; special tokens are empty. Ids beyond the list are padding and never sampled. */
+  readonly tokenBytes: readonly Uint8Array[]
+  /** KV pages of 64 tokens; default: sixteen whole contexts, at most 2 GiB. */
+  readonly kvPages?: number
+  /** Cap on the model's own context length, tokens. */
+  readonly contextLength?: number
+  readonly threads?: number
+  /** auto | reference | scalar | avx2 | avx512 */
+  readonly isa?: string
+  /** Prefill tokens a step: how long a step may keep decoding sequences waiting. */
+  readonly stepTokens?: number
+}
+
+export interface EngineInfo {
+  readonly vocabSize: number
+  readonly contextLength: number
+  readonly pageTokens: number
+  readonly kvPages: number
+  readonly eosTokenIds: readonly number[]
+  readonly backend: string
+  readonly isa: string
+  readonly parameters: number
+  readonly weightBytes: number
+}
+
+export interface SequenceSpec {
+  readonly tokens: Int32Array
+  /** Pages are shared only between sequences of the same salt. */
+  readonly cacheSalt: string
+  readonly maxTokens: number
+  readonly temperature: number
+  readonly topP: number
+  readonly seed: bigint
+  /** Byte strings; the sequence ends at the token that completes one. */
+  readonly stop: readonly Uint8Array[]
+}
+
+export type EndReason = 'stop_token' | 'stop_string' | 'length' | 'cancelled' | 'error'
+
+export type EngineEvent =
+  | { readonly kind: 'start'; readonly promptTokens: number; readonly cachedTokens: number }
+  /** Tokens sampled in one step or more, in order; the one that ends the sequence included. */
+  | { readonly kind: 'tokens'; readonly ids: readonly number[] }
+  | {
+      readonly kind: 'end'
+      readonly reason: EndReason
+      readonly promptTokens: number
+      readonly cachedTokens: number
+      /** Prompt tokens really prefilled. */
+      readonly computedTokens: number
+      readonly sampledTokens: number
+      readonly message?: string
+    }
+
+export interface SequenceHandle {
+  /** Ends the sequence within one step; its end event still comes. */
+  cancel(): void
+}
+
+export interface EngineStats {
+  readonly running: number
+  readonly waiting: number
+  readonly kvPages: number
+  readonly kvPagesUsed: number
+  readonly kvPagesCached: number
+  readonly steps: number
+  readonly prefillTokens: number
+  readonly decodeTokens: number
+  readonly cachedTokens: number
+  /** Queries that saw more than index_topk positions, so that selection mattered. */
+  readonly sparseQueries: number
+}
+
+export interface Engine {
+  readonly info: EngineInfo
+  /**
+   * Queues a sequence; `onEvents` gets start, tokens ..., end, all events of a wake-up at once, end exactly once.
+   * Throws EngineError context_too_long or bad_argument before any work.
+   */
+  submit(spec: SequenceSpec, onEvents: (events: readonly EngineEvent[]) => void): SequenceHandle
+  stats(): EngineStats
+  close(): Promise<void>
+}
+
+export type EngineErrorCode =
+  | 'checkpoint_invalid'
+  | 'unsupported'
+  | 'context_too_long'
+  | 'bad_argument'
+  | 'engine_failed'
+  | 'addon_missing'
+
+export class EngineError extends Error {
+  readonly code: EngineErrorCode
+  constructor(code: EngineErrorCode, message: string) {
+    super(message)
+    this.code = code
+  }
+}

@@ -1,0 +1,156 @@
+// The native engine behind the Engine interface: the only file that loads the addon.
+import { existsSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { fileURLToPath } from 'node:url'
+import {
+  type EndReason,
+  type Engine,
+  EngineError,
+  type EngineErrorCode,
+  type EngineEvent,
+  type EngineInfo,
+  type EngineOptions,
+  type EngineStats,
+  type SequenceHandle,
+  type SequenceSpec,
+} from './engine.ts'
+
+const ADDON = fileURLToPath(new URL('../build/sparrow.node', import.meta.url))
+
+interface Handle {
+  readonly __opaque: unique symbol
+}
+
+interface NativeEvent {
+  readonly id: number
+  readonly token?: number
+  readonly promptTokens?: number
+  readonly cachedTokens?: number
+  readonly computedTokens?: number
+  readonly sampledTokens?: number
+  readonly reason?: EndReason
+  readonly message?: string
+}
+
+export interface Tap {
+  readonly layer: number
+  readonly name: string
+  readonly columns: number
+  readonly data: Float32Array
+}
+
+/** The addon's face, as gpu-node/native/addon.cc exports it. */
+interface Addon {
+  open(options: EngineOptions, onEvents: (events: NativeEvent[]) => void): Promise<{ handle: Handle; info: EngineInfo }>
+  submit(handle: Handle, spec: SequenceSpec & { id: number }): void
+  cancel(handle: Handle, id: number): void
+  stats(handle: Handle): EngineStats
+  evaluate(handle: Handle, tokens: Int32Array, chunk: number, taps: boolean): { logits: Float32Array; taps: Tap[] }
+  integrity(handle: Handle): string
+  close(handle: Handle): void
+}
+
+/** The native engine and its probes; the probes are for tests and block the caller. */
+export interface NativeEngine extends Engine {
+  /** Logits of every position, row-major, and named intermediates. */
+  evaluate(tokens: Int32Array, chunk: number, taps: boolean): { logits: Float32Array; taps: Tap[] }
+  /** Empty, or what is wrong with the page pool. */
+  integrity(): string
+}
+
+const loadAddon = (): Addon => {
+  if (!existsSync(ADDON)) {
+    throw new EngineError('addon_missing', 'The native engine is not built. Run: npm run build:native')
+  }
+  return createRequire(import.meta.url)(ADDON) as Addon
+}
+
+const rethrow = (error: unknown): never => {
+  if (error instanceof Error && 'code' in error && typeof error.code === 'string') {
+    throw new EngineError(error.code as EngineErrorCode, error.message)
+  }
+  throw error
+}
+
+const toEvent = (e: NativeEvent): EngineEvent => {
+  const promptTokens = e.promptTokens ?? 0
+  const cachedTokens = e.cachedTokens ?? 0
+  if (e.reason === undefined) return { kind: 'start', promptTokens, cachedTokens }
+  return {
+    kind: 'end',
+    reason: e.reason,
+    promptTokens,
+    cachedTokens,
+    computedTokens: e.computedTokens ?? 0,
+    sampledTokens: e.sampledTokens ?? 0,
+    ...(e.message === undefined ? {} : { message: e.message }),
+  }
+}
+
+/** Groups a wake-up's events by sequence, runs of tokens joined. */
+const bySequence = (events: readonly NativeEvent[]): Map<number, EngineEvent[]> => {
+  const groups = new Map<number, EngineEvent[]>()
+  const tokens = new Map<number, number[]>()
+  for (const event of events) {
+    const group = groups.get(event.id) ?? []
+    groups.set(event.id, group)
+    if (event.token === undefined) {
+      group.push(toEvent(event))
+      continue
+    }
+    const run = tokens.get(event.id)
+    if (run) run.push(event.token)
+    else {
+      const ids = [event.token]
+      tokens.set(event.id, ids)
+      group.push({ kind: 'tokens', ids })
+    }
+  }
+  return groups
+}
+
+/** Opens a checkpoint. Throws EngineError; its message names the tensor or field at fault. */
+export const openNativeEngine = async (options: EngineOptions): Promise<NativeEngine> => {
+  const addon = loadAddon()
+  const listeners = new Map<number, (events: readonly EngineEvent[]) => void>()
+  // The addon does not keep an idle process alive; a running sequence does.
+  let alive: NodeJS.Timeout | undefined
+  const deliver = (events: NativeEvent[]): void => {
+    for (const [id, group] of bySequence(events)) {
+      const listener = listeners.get(id)
+      if (group.at(-1)?.kind === 'end') listeners.delete(id)
+      listener?.(group)
+    }
+    if (listeners.size === 0) {
+      clearInterval(alive)
+      alive = undefined
+    }
+  }
+  const { handle, info } = await addon.open(options, deliver).catch(rethrow)
+  let nextId = 1
+  return {
+    info,
+    submit(spec, onEvents): SequenceHandle {
+      const id = nextId++
+      listeners.set(id, onEvents)
+      try {
+        addon.submit(handle, { ...spec, id })
+      } catch (error) {
+        listeners.delete(id)
+        rethrow(error)
+      }
+      alive ??= setInterval(() => {}, 0x7fffffff)
+      return { cancel: () => addon.cancel(handle, id) }
+    },
+    stats: () => addon.stats(handle),
+    evaluate: (tokens, chunk, taps) => {
+      try {
+        return addon.evaluate(handle, tokens, chunk, taps)
+      } catch (error) {
+        return rethrow(error)
+      }
+    },
+    integrity: () => addon.integrity(handle),
+    close: async () => addon.close(handle),
+  }
+}

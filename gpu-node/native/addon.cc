@@ -1,0 +1,300 @@
+// The only file that knows about Node: arguments in, promises and events out. No logic, no exception across the border.
+// open(options, onEvents) -> Promise<handle>; submit, cancel, stats, evaluate, close take the handle.
+#define NAPI_DISABLE_CPP_EXCEPTIONS
+#include <napi.h>
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "scheduler/engine.h"
+#include "scheduler/probe.h"
+
+namespace {
+
+using sparrow::Engine;
+using sparrow::Event;
+
+/// Events wait here until JavaScript takes all of them at once; it is woken only when it is not already on its way.
+class EventChannel {
+ public:
+  void start(Napi::ThreadSafeFunction wake) { wake_ = std::move(wake); }
+
+  void push(std::vector<Event>&& events) {
+    {
+      std::lock_guard lock(mutex_);
+      pending_.insert(pending_.end(), std::make_move_iterator(events.begin()), std::make_move_iterator(events.end()));
+      if (std::exchange(woken_, true)) return;
+    }
+    wake_.NonBlockingCall([this](Napi::Env env, Napi::Function on_events) { deliver(env, on_events); });
+  }
+
+  void stop() { wake_.Release(); }
+
+ private:
+  static Napi::Object to_object(Napi::Env env, const Event& e) {
+    Napi::Object out = Napi::Object::New(env);
+    out.Set("id", static_cast<double>(e.id));
+    if (e.kind == Event::Kind::kTokens) {
+      out.Set("token", e.token);
+      return out;
+    }
+    out.Set("promptTokens", static_cast<double>(e.prompt_tokens));
+    out.Set("cachedTokens", static_cast<double>(e.cached_tokens));
+    if (e.kind == Event::Kind::kStart) return out;
+    out.Set("computedTokens", static_cast<double>(e.computed_tokens));
+    out.Set("sampledTokens", static_cast<double>(e.sampled_tokens));
+    out.Set("reason", sparrow::name_of(e.reason));
+    if (!e.message.empty()) out.Set("message", e.message);
+    return out;
+  }
+
+  void deliver(Napi::Env env, Napi::Function on_events) {
+    std::vector<Event> events;
+    {
+      std::lock_guard lock(mutex_);
+      events.swap(pending_);
+      woken_ = false;
+    }
+    if (!env || events.empty()) return;
+    Napi::HandleScope scope(env);
+    Napi::Array out = Napi::Array::New(env, events.size());
+    for (size_t i = 0; i < events.size(); i++) out.Set(static_cast<uint32_t>(i), to_object(env, events[i]));
+    on_events.Call({out});
+  }
+
+  std::mutex mutex_;
+  std::vector<Event> pending_;
+  bool woken_ = false;
+  Napi::ThreadSafeFunction wake_;
+};
+
+/// What JavaScript holds: the engine and its channel, in the order in which they must die.
+struct Handle {
+  EventChannel channel;
+  std::unique_ptr<Engine> engine;
+
+  void close() {
+    if (!engine) return;
+    engine.reset();
+    channel.stop();
+  }
+};
+
+Napi::Error to_error(Napi::Env env, const sparrow::Status& status) {
+  Napi::Error error = Napi::Error::New(env, status.message);
+  error.Set("code", Napi::String::New(env, sparrow::name_of(status.code)));
+  return error;
+}
+
+Napi::Value fail(Napi::Env env, const sparrow::Status& status) {
+  to_error(env, status).ThrowAsJavaScriptException();
+  return env.Undefined();
+}
+
+Napi::Value bad(Napi::Env env, const char* what) { return fail(env, sparrow::error(sparrow::Code::kBadArgument, what)); }
+
+Handle* handle_of(const Napi::CallbackInfo& info) {
+  if (info.Length() < 1 || !info[0].IsExternal()) return nullptr;
+  Handle* handle = info[0].As<Napi::External<std::shared_ptr<Handle>>>().Data()->get();
+  return handle->engine ? handle : nullptr;
+}
+
+double number_or(const Napi::Object& from, const char* field, double fallback) {
+  const Napi::Value value = from.Get(field);
+  return value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : fallback;
+}
+
+std::string bytes_of(const Napi::Value& value) {
+  const Napi::Uint8Array array = value.As<Napi::Uint8Array>();
+  return {reinterpret_cast<const char*>(array.Data()), array.ByteLength()};
+}
+
+/// False when `value` is no array of Uint8Array.
+bool byte_strings(const Napi::Value& value, std::vector<std::string>& out) {
+  if (!value.IsArray()) return false;
+  const Napi::Array array = value.As<Napi::Array>();
+  for (uint32_t i = 0; i < array.Length(); i++) {
+    const Napi::Value item = array.Get(i);
+    if (!item.IsTypedArray() || item.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) return false;
+    out.push_back(bytes_of(item));
+  }
+  return true;
+}
+
+Napi::Object info_of(Napi::Env env, Engine& engine) {
+  const sparrow::ModelConfig& config = engine.model().config();
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("vocabSize", config.vocab_size);
+  out.Set("contextLength", engine.context());
+  out.Set("pageTokens", SP_PAGE_TOKENS);
+  out.Set("kvPages", engine.pages());
+  out.Set("backend", engine.model().backend().name);
+  out.Set("isa", engine.model().backend().isa);
+  out.Set("parameters", static_cast<double>(engine.model().weights().parameters));
+  out.Set("weightBytes", static_cast<double>(engine.model().weights().files->total_bytes()));
+  Napi::Array eos = Napi::Array::New(env);
+  for (uint32_t i = 0; i < config.eos_token_ids.size(); i++) eos.Set(i, config.eos_token_ids[i]);
+  out.Set("eosTokenIds", eos);
+  return out;
+}
+
+/// Loads the checkpoint off the JavaScript thread.
+class OpenWorker : public Napi::AsyncWorker {
+ public:
+  OpenWorker(Napi::Env env, sparrow::EngineOptions options, std::shared_ptr<Handle> handle)
+      : Napi::AsyncWorker(env), deferred(Napi::Promise::Deferred::New(env)), options_(std::move(options)), handle_(std::move(handle)) {}
+
+  void Execute() override {
+    auto result = Engine::open(std::move(options_), [channel = &handle_->channel](std::vector<Event>&& e) { channel->push(std::move(e)); });
+    if (result.ok()) handle_->engine = std::move(result.value());
+    else status_ = result.status();
+  }
+
+  void OnOK() override {
+    Napi::Env env = Env();
+    if (!status_.ok()) {
+      handle_->channel.stop();
+      deferred.Reject(to_error(env, status_).Value());
+      return;
+    }
+    // The engine thread must be gone before the environment is.
+    env.AddCleanupHook([handle = handle_] { handle->close(); });
+    Napi::Object out = Napi::Object::New(env);
+    out.Set("handle", Napi::External<std::shared_ptr<Handle>>::New(env, new std::shared_ptr<Handle>(handle_), [](Napi::Env, std::shared_ptr<Handle>* h) { delete h; }));
+    out.Set("info", info_of(env, *handle_->engine));
+    deferred.Resolve(out);
+  }
+
+  Napi::Promise::Deferred deferred;
+
+ private:
+  sparrow::EngineOptions options_;
+  std::shared_ptr<Handle> handle_;
+  sparrow::Status status_;
+};
+
+Napi::Value open(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  if (info.Length() < 2 || !info[0].IsObject() || !info[1].IsFunction()) return bad(env, "open(options, onEvents)");
+  const Napi::Object from = info[0].As<Napi::Object>();
+  sparrow::EngineOptions options;
+  if (!from.Get("modelDir").IsString()) return bad(env, "modelDir: a string is needed");
+  options.model_dir = from.Get("modelDir").As<Napi::String>();
+  if (from.Get("isa").IsString()) options.isa = from.Get("isa").As<Napi::String>();
+  options.threads = static_cast<int>(number_or(from, "threads", 0));
+  options.kv_pages = static_cast<int>(number_or(from, "kvPages", 0));
+  options.context = static_cast<int>(number_or(from, "contextLength", 0));
+  options.step_tokens = static_cast<int>(number_or(from, "stepTokens", options.step_tokens));
+  if (!byte_strings(from.Get("tokenBytes"), options.token_bytes)) return bad(env, "tokenBytes: an array of Uint8Array is needed");
+  auto handle = std::make_shared<Handle>();
+  Napi::ThreadSafeFunction wake = Napi::ThreadSafeFunction::New(env, info[1].As<Napi::Function>(), "sparrow events", 0, 1);
+  wake.Unref(env);  // an idle engine does not keep the process alive
+  handle->channel.start(std::move(wake));
+  auto* worker = new OpenWorker(env, std::move(options), std::move(handle));
+  const Napi::Promise promise = worker->deferred.Promise();
+  worker->Queue();
+  return promise;
+}
+
+/// submit(handle, {id, tokens, cacheSalt, maxTokens, temperature, topP, seed, stop})
+Napi::Value submit(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  Handle* handle = handle_of(info);
+  if (!handle) return fail(env, sparrow::error(sparrow::Code::kEngineFailed, "the engine is closed"));
+  if (info.Length() < 2 || !info[1].IsObject()) return bad(env, "submit(handle, spec)");
+  const Napi::Object from = info[1].As<Napi::Object>();
+  const Napi::Value tokens = from.Get("tokens");
+  if (!tokens.IsTypedArray() || tokens.As<Napi::TypedArray>().TypedArrayType() != napi_int32_array) return bad(env, "tokens: an Int32Array is needed");
+  if (!from.Get("seed").IsBigInt() || !from.Get("cacheSalt").IsString()) return bad(env, "seed: a bigint, and cacheSalt: a string, are needed");
+  sparrow::Request request;
+  bool lossless = false;
+  const Napi::Int32Array ids = tokens.As<Napi::Int32Array>();
+  request.id = static_cast<uint64_t>(number_or(from, "id", 0));
+  request.tokens.assign(ids.Data(), ids.Data() + ids.ElementLength());
+  request.salt = from.Get("cacheSalt").As<Napi::String>();
+  const double max_tokens = number_or(from, "maxTokens", -1);
+  request.max_tokens = max_tokens >= 1 && max_tokens <= 2147483647.0 ? static_cast<int32_t>(max_tokens) : 0;
+  request.sampling = {number_or(from, "temperature", -1), number_or(from, "topP", -1), from.Get("seed").As<Napi::BigInt>().Uint64Value(&lossless)};
+  if (!byte_strings(from.Get("stop"), request.stop)) return bad(env, "stop: an array of Uint8Array is needed");
+  if (const sparrow::Status status = handle->engine->submit(std::move(request)); !status.ok()) return fail(env, status);
+  return env.Undefined();
+}
+
+Napi::Value cancel(const Napi::CallbackInfo& info) {
+  Handle* handle = handle_of(info);
+  if (handle && info.Length() > 1 && info[1].IsNumber()) handle->engine->cancel(static_cast<uint64_t>(info[1].As<Napi::Number>().DoubleValue()));
+  return info.Env().Undefined();
+}
+
+Napi::Value stats(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  Handle* handle = handle_of(info);
+  if (!handle) return fail(env, sparrow::error(sparrow::Code::kEngineFailed, "the engine is closed"));
+  const sparrow::EngineStats s = handle->engine->stats();
+  Napi::Object out = Napi::Object::New(env);
+  const std::pair<const char*, int64_t> fields[] = {{"running", s.running}, {"waiting", s.waiting}, {"kvPagesUsed", s.pages_used}, {"kvPagesCached", s.pages_cached}, {"kvPages", s.pages},
+                                                    {"steps", s.steps}, {"prefillTokens", s.prefill_tokens}, {"decodeTokens", s.decode_tokens}, {"cachedTokens", s.cached_tokens}, {"sparseQueries", s.sparse_queries}};
+  for (const auto& [name, value] : fields) out.Set(name, static_cast<double>(value));
+  return out;
+}
+
+Napi::Float32Array floats(Napi::Env env, const std::vector<float>& values) {
+  Napi::Float32Array out = Napi::Float32Array::New(env, values.size());
+  std::copy(values.begin(), values.end(), out.Data());
+  return out;
+}
+
+/// evaluate(handle, tokens, chunk, withTaps) -> {logits, taps}: every position's logits, for tests; blocks.
+Napi::Value evaluate(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  Handle* handle = handle_of(info);
+  if (!handle) return fail(env, sparrow::error(sparrow::Code::kEngineFailed, "the engine is closed"));
+  if (info.Length() < 4 || !info[1].IsTypedArray() || !info[2].IsNumber()) return bad(env, "evaluate(handle, tokens, chunk, taps)");
+  const Napi::Int32Array ids = info[1].As<Napi::Int32Array>();
+  const std::vector<int32_t> tokens(ids.Data(), ids.Data() + ids.ElementLength());
+  sparrow::Probe probe;
+  sparrow::Status status;
+  handle->engine->between_steps([&] { status = sparrow::evaluate(handle->engine->model(), tokens, info[2].As<Napi::Number>().Int32Value(), info[3].ToBoolean(), probe); });
+  if (!status.ok()) return fail(env, status);
+  Napi::Object out = Napi::Object::New(env);
+  Napi::Array taps = Napi::Array::New(env);
+  for (uint32_t i = 0; i < probe.taps.size(); i++) {
+    Napi::Object tap = Napi::Object::New(env);
+    tap.Set("layer", probe.taps[i].layer);
+    tap.Set("name", probe.taps[i].name);
+    tap.Set("columns", static_cast<double>(probe.taps[i].columns));
+    tap.Set("data", floats(env, probe.taps[i].data));
+    taps.Set(i, tap);
+  }
+  out.Set("logits", floats(env, probe.logits));
+  out.Set("taps", taps);
+  return out;
+}
+
+/// integrity(handle) -> "" or what is wrong with the page pool.
+Napi::Value integrity(const Napi::CallbackInfo& info) {
+  Handle* handle = handle_of(info);
+  return Napi::String::New(info.Env(), handle ? handle->engine->check_integrity() : "the engine is closed");
+}
+
+Napi::Value close(const Napi::CallbackInfo& info) {
+  if (Handle* handle = handle_of(info)) handle->close();
+  return info.Env().Undefined();
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  exports.Set("open", Napi::Function::New(env, open));
+  exports.Set("submit", Napi::Function::New(env, submit));
+  exports.Set("cancel", Napi::Function::New(env, cancel));
+  exports.Set("stats", Napi::Function::New(env, stats));
+  exports.Set("evaluate", Napi::Function::New(env, evaluate));
+  exports.Set("integrity", Napi::Function::New(env, integrity));
+  exports.Set("close", Napi::Function::New(env, close));
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(sparrow, init)

@@ -1,0 +1,23 @@
+// Chooses a backend by name, once, at start-up.
+#pragma once
+#include <memory>
+#include <string>
+
+#include "../backend.h"
+#include "../status.h"
+
+namespace sparrow {
+
+/// Owns a backend's table and whatever stands behind its `self`.
+struct Backend {
+  SpBackend table{};
+  std::shared_ptr<void> owner;
+};
+
+/// isa: auto | reference | scalar | avx2 | avx512. Error: bad_argument that lists what this machine can run.
+Result<Backend> open_backend(const std::string& isa, int threads);
+
+/// Plain loops with double accumulators: the definition of right, never tuned.
+SpBackend reference_backend();
+
+}  // namespace sparrow

@@ -1,0 +1,71 @@
+// The model on one screen: embed, layers of attention and feed-forward, final norm, logits.
+#include <algorithm>
+
+#include "model.h"
+#include "rope_table.h"
+
+namespace sparrow {
+
+Result<Model> Model::open(const std::string& dir, const std::string& isa, int threads, int context_max) {
+  Result<std::string> config_text = read_text_file(dir + "/config.json", 16u << 20);
+  if (!config_text.ok()) return config_text.status();
+  Result<std::string> generation = read_text_file(dir + "/generation_config.json", 16u << 20);
+  Result<ModelConfig> config = parse_config(config_text.value(), generation.ok() ? generation.value() : "");
+  if (!config.ok()) return config.status();
+  Result<Checkpoint> files = Checkpoint::open(dir);
+  if (!files.ok()) return files.status();
+  Result<Weights> weights = load_weights(config.value(), std::make_shared<const Checkpoint>(std::move(files.value())));
+  if (!weights.ok()) return weights.status();
+  Result<Backend> backend = open_backend(isa, threads);
+  if (!backend.ok()) return backend.status();
+  Model model;
+  model.config_ = std::move(config.value());
+  model.weights_ = std::move(weights.value());
+  model.backend_ = std::move(backend.value());
+  model.context_ = context_max > 0 ? std::min(context_max, model.config_.max_position_embeddings) : model.config_.max_position_embeddings;
+  model.rope_table_ = rope_table(model.config_, model.context_);
+  return model;
+}
+
+KvMemory Model::make_kv(int pages) const {
+  KvMemory kv;
+  kv.pages = pages;
+  kv.layer_floats = static_cast<int64_t>(SP_PAGE_TOKENS) * (config_.kv_lora_rank + config_.qk_rope_head_dim + config_.index_head_dim);
+  kv.page_floats = kv.layer_floats * config_.num_hidden_layers;
+  kv.floats.resize(static_cast<size_t>(kv.page_floats) * static_cast<size_t>(pages));
+  return kv;
+}
+
+bool Model::forward(const Batch& batch, KvMemory& kv, std::vector<float>& logits, const std::function<bool()>& cancelled, const Tap* tap) {
+  const SpBackend& b = backend_.table;
+  const int32_t n = batch.size();
+  const int64_t hidden = config_.hidden_size;
+  const SpTokens tokens = {n, batch.positions.data(), batch.tables.data()};
+  const float eps = static_cast<float>(config_.rms_norm_eps);
+  s_.x.resize(static_cast<size_t>(n * hidden));
+  s_.normed.resize(s_.x.size());
+  s_.out.resize(s_.x.size());
+
+  b.embed(b.self, &weights_.embed, batch.ids.data(), n, s_.x.data());
+  for (int layer = 0; layer < config_.num_hidden_layers; layer++) {
+    if (cancelled && cancelled()) return false;
+    const LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
+    const SpPages pages = {kv.floats.data() + kv.layer_floats * layer, kv.page_floats, config_.kv_lora_rank, config_.qk_rope_head_dim, config_.index_head_dim};
+    const Step step = {&tokens, pages, layer, tap};
+    b.rms_norm(b.self, s_.x.data(), hidden, w.input_layernorm.data(), n, static_cast<int32_t>(hidden), eps, s_.normed.data(), hidden);
+    attention(w, step);
+    b.add(b.self, s_.x.data(), s_.out.data(), n * hidden);
+    b.rms_norm(b.self, s_.x.data(), hidden, w.post_attention_layernorm.data(), n, static_cast<int32_t>(hidden), eps, s_.normed.data(), hidden);
+    feed_forward(w, step);
+    b.add(b.self, s_.x.data(), s_.out.data(), n * hidden);
+    if (tap) (*tap)(layer, "layer_out", s_.x.data(), n, hidden);
+  }
+  const int64_t rows = static_cast<int64_t>(batch.logit_rows.size());
+  logits.resize(static_cast<size_t>(rows * config_.vocab_size));
+  for (int64_t i = 0; i < rows; i++) std::copy_n(s_.x.data() + batch.logit_rows[static_cast<size_t>(i)] * hidden, hidden, s_.out.data() + i * hidden);
+  b.rms_norm(b.self, s_.out.data(), hidden, weights_.norm.data(), static_cast<int32_t>(rows), static_cast<int32_t>(hidden), eps, s_.normed.data(), hidden);
+  b.matmul(b.self, &weights_.lm_head, s_.normed.data(), static_cast<int32_t>(rows), logits.data());
+  return true;
+}
+
+}  // namespace sparrow

@@ -1,0 +1,76 @@
+// One forward step of the model over tokens of any sequences. Knows the graph and the config; no sequence, no instruction set.
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "../backend/registry.h"
+#include "config.h"
+#include "weights.h"
+
+namespace sparrow {
+
+/// Cache memory of all layers; a page holds the same 64 positions of every layer, latents and index keys together.
+struct KvMemory {
+  std::vector<float> floats;
+  int64_t layer_floats = 0, page_floats = 0;
+  int pages = 0;
+};
+
+/// n tokens, the last token of a sequence's part marked in `logit_rows` when its logits are wanted.
+struct Batch {
+  std::vector<int32_t> ids, positions;         // (n)
+  std::vector<const int32_t*> tables;          // (n)
+  std::vector<int32_t> logit_rows;             // indexes into the n tokens, ascending
+  int32_t size() const { return static_cast<int32_t>(ids.size()); }
+};
+
+/// Receives named intermediates of a step: (layer or -1, name, data, rows, cols). For tests.
+using Tap = std::function<void(int layer, const char* name, const float* data, int64_t rows, int64_t cols)>;
+
+class Model {
+ public:
+  /// `context` positions are prepared for (rope table).
+  static Result<Model> open(const std::string& dir, const std::string& isa, int threads, int context_max);
+
+  const ModelConfig& config() const { return config_; }
+  const Weights& weights() const { return weights_; }
+  const SpBackend& backend() const { return backend_.table; }
+  int context() const { return context_; }
+
+  KvMemory make_kv(int pages) const;
+
+  /// Runs the step; logits (logit_rows, vocab). `cancelled` is asked between layers; true stops early and returns false.
+  bool forward(const Batch& batch, KvMemory& kv, std::vector<float>& logits, const std::function<bool()>& cancelled, const Tap* tap = nullptr);
+
+  int64_t sparse_queries() const { return sparse_queries_; }
+
+ private:
+  struct Scratch {
+    std::vector<float> x, normed, cq, q, kv, latent, rope, q_latent, z, heads, out, index_q, index_k, index_w, gate, up, router, expert_weights;
+    std::vector<int32_t> chosen, counts, expert_ids;
+  };
+  struct Step {
+    const SpTokens* tokens;
+    SpPages pages;
+    int layer;
+    const Tap* tap;
+  };
+
+  void attention(const LayerWeights& w, const Step& step);
+  void project_query(const LayerWeights& w, const Step& step);
+  void write_cache(const LayerWeights& w, const Step& step);
+  bool index(const LayerWeights& w, const Step& step);
+  void feed_forward(const LayerWeights& w, const Step& step);
+  void mlp(const MlpWeights& w, int32_t n);
+
+  ModelConfig config_;
+  Weights weights_;
+  Backend backend_;
+  std::vector<float> rope_table_;
+  int context_ = 0;
+  Scratch s_;
+  int64_t sparse_queries_ = 0;
+};
+
+}  // namespace sparrow

@@ -1,0 +1,206 @@
+// The engine's outer loop: commands in, admission, steps, events out.
+#include "engine.h"
+
+#include <algorithm>
+#include <cmath>
+#include <future>
+
+namespace sparrow {
+namespace {
+
+constexpr int64_t kKvBytesDefault = int64_t{2} << 30;
+constexpr int kContextsDefault = 16;
+constexpr size_t kStopStringsMax = 16, kStopBytesMax = 1024;
+
+int pages_for(int64_t tokens) { return static_cast<int>((tokens + SP_PAGE_TOKENS - 1) / SP_PAGE_TOKENS); }
+
+int default_pages(const Model& model) {
+  const int64_t context = pages_for(model.context());
+  const int64_t bytes = model.make_kv(0).page_floats * 4;
+  return static_cast<int>(std::max(context, std::min(kContextsDefault * context, kKvBytesDefault / bytes)));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> Engine::open(EngineOptions options, Sink sink) {
+  if (options.threads <= 0) options.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  if (options.threads > 256) return error(Code::kBadArgument, "threads: at most 256");
+  options.step_tokens = std::clamp(options.step_tokens, 1, 8192);
+  Result<Model> model = Model::open(options.model_dir, options.isa, options.threads, options.context);
+  if (!model.ok()) return model.status();
+  const int pages = options.kv_pages > 0 ? options.kv_pages : default_pages(model.value());
+  return std::unique_ptr<Engine>(new Engine(std::move(model.value()), std::move(options), pages, std::move(sink)));
+}
+
+Engine::Engine(Model model, EngineOptions options, int pages, Sink sink)
+    : model_(std::move(model)), options_(std::move(options)), kv_(model_.make_kv(pages)), pool_(pages), sink_(std::move(sink)) {
+  stats_.pages = pages;
+  thread_ = std::thread([this] { run(); });
+}
+
+Engine::~Engine() {
+  {
+    std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_one();
+  thread_.join();
+}
+
+Status Engine::submit(Request r) {
+  const int32_t vocab = model_.config().vocab_size;
+  if (r.tokens.empty()) return error(Code::kBadArgument, "tokens: at least one is needed");
+  if (static_cast<int64_t>(r.tokens.size()) + 1 > context()) {
+    return error(Code::kContextTooLong, "the prompt has " + std::to_string(r.tokens.size()) + " tokens; the context holds " + std::to_string(context()) + ", one of them for the answer");
+  }
+  for (const int32_t id : r.tokens) {
+    if (id < 0 || id >= vocab) return error(Code::kBadArgument, "tokens: " + std::to_string(id) + " is no token of the vocabulary");
+  }
+  if (!(r.sampling.temperature >= 0 && r.sampling.temperature <= 100)) return error(Code::kBadArgument, "temperature: from 0 to 100");
+  if (!(r.sampling.top_p >= 0 && r.sampling.top_p <= 1)) return error(Code::kBadArgument, "topP: from 0 to 1");
+  if (r.max_tokens < 1) return error(Code::kBadArgument, "maxTokens: at least 1");
+  if (r.stop.size() > kStopStringsMax) return error(Code::kBadArgument, "stop: too many strings");
+  for (const std::string& stop : r.stop) {
+    if (stop.empty() || stop.size() > kStopBytesMax) return error(Code::kBadArgument, "stop: a string is empty or too long");
+  }
+  r.max_tokens = std::min(r.max_tokens, context() - static_cast<int32_t>(r.tokens.size()));
+  if (pages_for(static_cast<int64_t>(r.tokens.size()) + r.max_tokens) > pool_.pages()) {
+    return error(Code::kContextTooLong, "prompt and answer need more KV pages than the engine has (" + std::to_string(pool_.pages()) + " of " + std::to_string(SP_PAGE_TOKENS) + " tokens)");
+  }
+  {
+    std::lock_guard lock(mutex_);
+    submitted_.push_back(std::move(r));
+    stats_.waiting++;
+  }
+  wake_.notify_one();
+  return ok_status();
+}
+
+void Engine::cancel(uint64_t id) {
+  {
+    std::lock_guard lock(mutex_);
+    cancelled_.push_back(id);
+  }
+  wake_.notify_one();
+}
+
+EngineStats Engine::stats() const {
+  std::lock_guard lock(mutex_);
+  return stats_;
+}
+
+void Engine::between_steps(const std::function<void()>& work) {
+  std::promise<void> done;
+  {
+    std::lock_guard lock(mutex_);
+    work_.push_back([&] {
+      work();
+      done.set_value();
+    });
+  }
+  wake_.notify_one();
+  done.get_future().wait();
+}
+
+std::string Engine::check_integrity() {
+  std::string wrong;
+  between_steps([&] { wrong = pool_.check_integrity(); });
+  return wrong;
+}
+
+void Engine::run() {
+  while (take_commands()) {
+    admit();
+    step();
+    flush();
+  }
+  for (auto& s : running_) end(*s, EndReason::kCancelled, "the engine was closed");
+  for (auto& s : waiting_) end(*s, EndReason::kCancelled, "the engine was closed");
+  flush();
+}
+
+/// Sleeps while there is nothing to do; false when the engine is to stop.
+bool Engine::take_commands() {
+  std::vector<std::function<void()>> work;
+  {
+    std::unique_lock lock(mutex_);
+    wake_.wait(lock, [&] { return stop_ || !submitted_.empty() || !cancelled_.empty() || !work_.empty() || !running_.empty() || !waiting_.empty(); });
+    for (Request& r : submitted_) waiting_.push_back(std::make_unique<Sequence>(std::move(r)));
+    for (const uint64_t id : cancelled_) {
+      for (auto& s : running_) if (s->request.id == id) end(*s, EndReason::kCancelled);
+      for (auto& s : waiting_) if (s->request.id == id) end(*s, EndReason::kCancelled);
+    }
+    submitted_.clear();
+    cancelled_.clear();
+    work.swap(work_);
+    if (stop_ && work.empty()) return false;
+  }
+  for (const auto& w : work) w();
+  std::erase_if(running_, [](const auto& s) { return s->ended; });
+  std::erase_if(waiting_, [](const auto& s) { return s->ended; });
+  return true;
+}
+
+/// First come, first served: a sequence is admitted when its worst case fits, so a running one never waits for pages.
+void Engine::admit() {
+  while (!waiting_.empty() && try_admit(*waiting_.front())) {
+    running_.push_back(std::move(waiting_.front()));
+    waiting_.pop_front();
+  }
+}
+
+bool Engine::try_admit(Sequence& s) {
+  s.pages = pool_.share(s.request.salt, s.tokens);
+  const int64_t need = pages_for(static_cast<int64_t>(s.prompt) + s.request.max_tokens) - static_cast<int64_t>(s.pages.size());
+  if (pool_.available() - reserved_ < need) {
+    for (auto page = s.pages.rbegin(); page != s.pages.rend(); page++) pool_.release(*page);
+    s.pages.clear();
+    return false;
+  }
+  reserved_ += s.reserved = need;
+  s.published = static_cast<int32_t>(s.pages.size());
+  s.cached = s.computed = s.published * SP_PAGE_TOKENS;
+  counters_.cached_tokens += s.cached;
+  Event e;
+  e.id = s.request.id;
+  e.prompt_tokens = s.prompt;
+  e.cached_tokens = s.cached;
+  events_.push_back(std::move(e));
+  flush();
+  return true;
+}
+
+void Engine::end(Sequence& s, EndReason reason, std::string message) {
+  if (s.ended) return;
+  s.ended = true;
+  reserved_ -= s.reserved;
+  // Last page first, so that the roots of shared prefixes are evicted last.
+  for (auto page = s.pages.rbegin(); page != s.pages.rend(); page++) pool_.release(*page);
+  s.pages.clear();
+  Event e;
+  e.kind = Event::Kind::kEnd;
+  e.id = s.request.id;
+  e.prompt_tokens = s.prompt;
+  e.cached_tokens = s.cached;
+  e.computed_tokens = std::min(s.computed, s.prompt) - s.cached;
+  e.sampled_tokens = s.sampled();
+  e.reason = reason;
+  e.message = std::move(message);
+  events_.push_back(std::move(e));
+}
+
+void Engine::flush() {
+  {
+    std::lock_guard lock(mutex_);
+    counters_.running = static_cast<int64_t>(running_.size());
+    counters_.waiting = static_cast<int64_t>(waiting_.size() + submitted_.size());
+    counters_.pages = pool_.pages();
+    counters_.pages_used = pool_.pages() - pool_.available();
+    counters_.pages_cached = pool_.cached();
+    counters_.sparse_queries = model_.sparse_queries();
+    stats_ = counters_;
+  }
+  if (!events_.empty()) sink_(std::exchange(events_, {}));
+}
+
+}  // namespace sparrow

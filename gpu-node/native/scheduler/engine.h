@@ -1,0 +1,92 @@
+// The engine: one thread owns the model, the pages and the schedule. Callers post commands; events come back once a step.
+#pragma once
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "../cache/page_pool.h"
+#include "../model/model.h"
+#include "sequence.h"
+
+namespace sparrow {
+
+struct EngineOptions {
+  std::string model_dir, isa = "auto";
+  int threads = 0;      // 0: all cores
+  int kv_pages = 0;     // 0: sixteen whole contexts, at most kKvBytesDefault
+  int context = 0;      // cap on the model's own; 0: none
+  int step_tokens = 128;  // prefill tokens a step: how long a step may keep decoding sequences waiting
+  std::vector<std::string> token_bytes;  // bytes of each id; special tokens are empty
+};
+
+struct EngineStats {
+  int64_t running = 0, waiting = 0, pages_used = 0, pages_cached = 0, pages = 0, steps = 0, prefill_tokens = 0, decode_tokens = 0, cached_tokens = 0, sparse_queries = 0;
+};
+
+class Engine {
+ public:
+  /// Called on the engine thread with all events of one step.
+  using Sink = std::function<void(std::vector<Event>&&)>;
+
+  static Result<std::unique_ptr<Engine>> open(EngineOptions options, Sink sink);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  /// Errors: context_too_long, bad_argument; nothing was done then.
+  Status submit(Request request);
+  void cancel(uint64_t id);
+  EngineStats stats() const;
+  Model& model() { return model_; }
+  int context() const { return model_.context(); }
+  int pages() const { return pool_.pages(); }
+
+  /// Runs `work` on the engine thread between steps and waits for it. For probes and tests.
+  void between_steps(const std::function<void()>& work);
+  std::string check_integrity();
+
+ private:
+  Engine(Model model, EngineOptions options, int pages, Sink sink);
+
+  void run();
+  bool take_commands();
+  void admit();
+  bool try_admit(Sequence& s);
+  bool step();
+  void add_decodes(Batch& batch);
+  void add_prefills(Batch& batch);
+  void add_tokens(Sequence& s, Batch& batch, int32_t count);
+  void after_forward(Sequence& s, std::span<const float> logits);
+  void sampled(Sequence& s, int32_t token);
+  void end(Sequence& s, EndReason reason, std::string message = "");
+  void flush();
+
+  Model model_;
+  EngineOptions options_;
+  KvMemory kv_;
+  PagePool pool_;
+  Sink sink_;
+  std::deque<std::unique_ptr<Sequence>> waiting_;
+  std::vector<std::unique_ptr<Sequence>> running_;
+  std::vector<Event> events_;
+  std::vector<float> logits_;
+  int64_t reserved_ = 0;  // pages that running sequences may still take
+  size_t turn_ = 0;       // which sequence prefills first, for fairness
+
+  mutable std::mutex mutex_;  // guards the commands and the published statistics
+  std::condition_variable wake_;
+  std::vector<Request> submitted_;
+  std::vector<uint64_t> cancelled_;
+  std::vector<std::function<void()>> work_;
+  EngineStats stats_, counters_;
+  bool stop_ = false;
+  std::thread thread_;
+};
+
+}  // namespace sparrow

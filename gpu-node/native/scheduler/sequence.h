@@ -1,0 +1,62 @@
+// What the engine is asked, what it answers, and the state of one sequence in between.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "sampler.h"
+
+namespace sparrow {
+
+struct Request {
+  uint64_t id = 0;
+  std::vector<int32_t> tokens;
+  std::string salt;  // pages are shared only under the same salt
+  int32_t max_tokens = 1;
+  Sampling sampling;
+  std::vector<std::string> stop;  // byte strings
+};
+
+enum class EndReason { kStopToken, kStopString, kLength, kCancelled, kError };
+
+constexpr const char* name_of(EndReason reason) {
+  switch (reason) {
+    case EndReason::kStopToken: return "stop_token";
+    case EndReason::kStopString: return "stop_string";
+    case EndReason::kLength: return "length";
+    case EndReason::kCancelled: return "cancelled";
+    case EndReason::kError: return "error";
+  }
+  return "error";
+}
+
+struct Event {
+  enum class Kind { kStart, kTokens, kEnd } kind = Kind::kStart;
+  uint64_t id = 0;
+  int32_t token = -1;  // kTokens
+  int64_t prompt_tokens = 0, cached_tokens = 0, computed_tokens = 0, sampled_tokens = 0;
+  EndReason reason = EndReason::kError;
+  std::string message;
+};
+
+struct Sequence {
+  explicit Sequence(Request r) : request(std::move(r)), tokens(request.tokens), prompt(static_cast<int32_t>(tokens.size())) {}
+
+  Request request;
+  std::vector<int32_t> tokens;  // prompt, then sampled
+  std::vector<int32_t> pages;   // page table
+  int32_t prompt;
+  int32_t cached = 0;     // prompt tokens found in the cache
+  int32_t computed = 0;   // tokens whose cache rows are written, cached ones included
+  int32_t published = 0;  // pages handed to the pool's index
+  int32_t in_step = 0;    // tokens of the current step
+  int32_t logit_row = -1;  // row of the current step's logits, -1: none
+  int64_t reserved = 0;   // pages it may still take
+  std::string tail;       // last bytes of text, for stop strings
+  bool ended = false;
+
+  int32_t sampled() const { return static_cast<int32_t>(tokens.size()) - prompt; }
+  bool prefilling() const { return computed < prompt; }
+};
+
+}  // namespace sparrow

@@ -1,0 +1,60 @@
+// What a chat format is: how messages become prompt text, and how token text becomes reasoning, content and tool calls.
+// To add one: write schema/chat/<name>.ts, add its line to schema/chat/index.ts.
+import type { Delta } from '../dialects/dialect.ts'
+import type { Result } from '../errors.ts'
+
+export interface ToolCall {
+  readonly id: string
+  readonly name: string
+  /** JSON text, as the client sent it or as the model wrote it. */
+  readonly arguments: string
+}
+
+export type Message =
+  | { readonly role: 'system' | 'user'; readonly content: string }
+  | {
+      readonly role: 'assistant'
+      readonly content: string
+      readonly reasoning?: string
+      readonly toolCalls?: readonly ToolCall[]
+    }
+  | { readonly role: 'tool'; readonly content: string; readonly toolCallId: string }
+
+export interface Tool {
+  readonly name: string
+  /** The inner `function` object as JSON text in the client's own key order. */
+  readonly json: string
+}
+
+export interface Conversation {
+  readonly messages: readonly Message[]
+  readonly tools: readonly Tool[]
+  readonly thinking: boolean
+}
+
+/** Incremental parser of one answer. Holds back text that may be the start of a tag or a stop string. */
+export interface AnswerParser {
+  push(text: string): Delta[]
+  /** Flushes what was held back; tells whether the answer ended in (complete) tool calls. */
+  end(): { deltas: Delta[]; toolCalls: number }
+  /** True while inside the think tags: tokens sampled now are reasoning tokens. */
+  readonly inReasoning: boolean
+}
+
+export interface ParserOptions {
+  /** Start state, told by the last token of the rendered prompt. */
+  readonly thinking: boolean
+  /** Stop strings to cut from the answer (the engine ended the run at the token that completed one). */
+  readonly stop: readonly string[]
+  /** Makes ids of tool calls unique: the request id. */
+  readonly requestId: string
+}
+
+export interface ChatFormat {
+  readonly name: string
+  /** Strings that a client's text must not smuggle in as special tokens; the node encodes them as plain text. */
+  readonly specialStrings: readonly string[]
+  /** Errors: invalid_request with `param` where the conversation cannot be rendered. */
+  render(conversation: Conversation): Result<string>
+  parser(options: ParserOptions): AnswerParser
+}

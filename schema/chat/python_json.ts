@@ -1,0 +1,100 @@
+// JSON text the way Python writes it (", " and ": ", non-ASCII kept), without ever turning it into JavaScript values:
+// key order, integer-like keys, 1.0 and integers above 2^53 survive. Every function takes text and checks it first.
+
+/** One member of an object (key decoded) or element of an array (key is its index); `text` is the value's own JSON. */
+export interface JsonChild {
+  readonly key: string
+  readonly text: string
+}
+
+interface Token {
+  readonly text: string
+  readonly start: number
+}
+
+export const isJson = (text: string): boolean => {
+  try {
+    JSON.parse(text)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** Index just after the string literal that opens at `start`. A loop, since a regular expression overflows on long strings. */
+const stringEnd = (text: string, start: number): number => {
+  let i = start + 1
+  while (i < text.length && text[i] !== '"') i += text[i] === '\\' ? 2 : 1
+  return i + 1
+}
+
+/** Lexemes of valid JSON: punctuation, string literals, and everything else (numbers, words) as it stands. */
+function* tokens(text: string): Generator<Token> {
+  const plain = /[^\s{}[\],:"]+/y
+  let i = 0
+  while (i < text.length) {
+    const char = text[i] ?? ''
+    const start = i
+    if (char === '"') i = stringEnd(text, i)
+    else if ('{}[],:'.includes(char)) i++
+    else {
+      plain.lastIndex = i
+      const match = plain.exec(text)
+      if (!match) {
+        i++
+        continue
+      }
+      i += match[0].length
+    }
+    yield { text: text.slice(start, i), start }
+  }
+}
+
+/** `text` reformatted with Python's separators and string escapes; `undefined` when it is no JSON. */
+export const pythonJson = (text: string): string | undefined => {
+  if (!isJson(text)) return undefined
+  const parts: string[] = []
+  for (const token of tokens(text)) {
+    if (token.text === ',') parts.push(', ')
+    else if (token.text === ':') parts.push(': ')
+    else if (token.text.startsWith('"')) parts.push(JSON.stringify(JSON.parse(token.text)))
+    else parts.push(token.text)
+  }
+  return parts.join('')
+}
+
+/**
+ * Children of a JSON object or array in their own order; of a key that occurs twice the last value counts, at the first
+ * one's place, as in Python. `undefined` when `text` is no JSON object or array.
+ */
+export const jsonChildren = (text: string): JsonChild[] | undefined => {
+  const trimmed = text.trimStart()
+  if (!/^[{[]/.test(trimmed) || !isJson(text)) return undefined
+  const isObject = trimmed.startsWith('{')
+  const children = new Map<string, string>()
+  let depth = 0
+  let key: string | undefined
+  let from = -1
+  let to = -1
+  const close = (): void => {
+    if (from >= 0) children.set(key ?? String(children.size), text.slice(from, to))
+    key = undefined
+    from = -1
+  }
+  for (const token of tokens(text)) {
+    const opens = token.text === '{' || token.text === '['
+    if (token.text === '}' || token.text === ']') depth--
+    if (depth === 0) {
+      close()
+    } else if (depth === 1 && token.text === ',') {
+      close()
+    } else if (depth === 1 && isObject && key === undefined) {
+      key = String(JSON.parse(token.text))
+    } else if (!(depth === 1 && token.text === ':')) {
+      if (from < 0) from = token.start
+      to = token.start + token.text.length
+    }
+    if (opens) depth++
+  }
+  return [...children].map(([name, value]) => ({ key: name, text: value }))
+}

@@ -1,0 +1,123 @@
+// D1 tables (drizzle). Money is nano-dollars, times are Unix milliseconds, both integers.
+// The account's Durable Object is the only writer of balance, usage and ledger rows; D1 is their durable, queryable copy.
+import { sql } from 'drizzle-orm'
+import { check, index, integer, primaryKey, sqliteTable, text } from 'drizzle-orm/sqlite-core'
+
+export const accounts = sqliteTable(
+  'accounts',
+  {
+    id: text('id').primaryKey(),
+    name: text('name').notNull().unique(),
+    /** Balance after the newest ledger row that reached D1. */
+    balanceNano: integer('balance_nano').notNull().default(0),
+    createdAt: integer('created_at').notNull(),
+  },
+  (t) => [check('accounts_balance_not_negative', sql`${t.balanceNano} >= 0`)],
+)
+
+export const apiKeys = sqliteTable(
+  'api_keys',
+  {
+    id: text('id').primaryKey(),
+    accountId: text('account_id')
+      .notNull()
+      .references(() => accounts.id),
+    name: text('name').notNull(),
+    /** HMAC of the whole key; the key itself is shown once and never stored. */
+    keyHash: text('key_hash').notNull().unique(),
+    lastFour: text('last_four').notNull(),
+    createdAt: integer('created_at').notNull(),
+    expiresAt: integer('expires_at'),
+    revokedAt: integer('revoked_at'),
+  },
+  (t) => [index('api_keys_account').on(t.accountId)],
+)
+
+/** Nano-dollars a token from `effectiveFrom` on; a model without a row is not served. */
+export const prices = sqliteTable(
+  'prices',
+  {
+    model: text('model').notNull(),
+    effectiveFrom: integer('effective_from').notNull(),
+    hitNano: integer('hit_nano').notNull(),
+    missNano: integer('miss_nano').notNull(),
+    outputNano: integer('output_nano').notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.model, t.effectiveFrom] })],
+)
+
+export const nodes = sqliteTable('nodes', {
+  id: text('id').primaryKey(),
+  address: text('address').notNull(),
+  /** Ed25519 public key, JWK `x`. */
+  publicKey: text('public_key').notNull(),
+  model: text('model').notNull(),
+  chatFormat: text('chat_format').notNull(),
+  contextTokens: integer('context_tokens').notNull(),
+  draining: integer('draining', { mode: 'boolean' }).notNull().default(false),
+  running: integer('running').notNull().default(0),
+  waiting: integer('waiting').notNull().default(0),
+  prefillTokensPerSecond: integer('prefill_tokens_per_second').notNull().default(0),
+  registeredAt: integer('registered_at').notNull(),
+  heartbeatAt: integer('heartbeat_at').notNull(),
+})
+
+/** Which node holds which stretch of prompt text: a prediction, never a bill. */
+export const prefixBlocks = sqliteTable(
+  'prefix_blocks',
+  {
+    key: text('key').notNull(),
+    nodeId: text('node_id').notNull(),
+    /** Prompt tokens up to the end of this block. */
+    tokens: integer('tokens').notNull(),
+    seenAt: integer('seen_at').notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.key, t.nodeId] }), index('prefix_blocks_seen').on(t.seenAt)],
+)
+
+/** One row a settled request, with the prices it used and the receipt's signature as evidence. */
+export const usage = sqliteTable(
+  'usage',
+  {
+    requestId: text('request_id').primaryKey(),
+    accountId: text('account_id').notNull(),
+    keyId: text('key_id').notNull(),
+    nodeId: text('node_id').notNull(),
+    epoch: text('epoch').notNull(),
+    seq: integer('seq').notNull(),
+    attempt: integer('attempt').notNull(),
+    model: text('model').notNull(),
+    hitTokens: integer('hit_tokens').notNull(),
+    missTokens: integer('miss_tokens').notNull(),
+    outputTokens: integer('output_tokens').notNull(),
+    reasoningTokens: integer('reasoning_tokens').notNull(),
+    hitNano: integer('hit_nano').notNull(),
+    missNano: integer('miss_nano').notNull(),
+    outputNano: integer('output_nano').notNull(),
+    /** What was charged: usage x price, capped at what the account had left. */
+    chargedNano: integer('charged_nano').notNull(),
+    finish: text('finish').notNull(),
+    openedAt: integer('opened_at').notNull(),
+    firstTokenAt: integer('first_token_at'),
+    closedAt: integer('closed_at').notNull(),
+    settledAt: integer('settled_at').notNull(),
+    signature: text('signature').notNull(),
+  },
+  (t) => [index('usage_account_time').on(t.accountId, t.settledAt), index('usage_key_time').on(t.keyId, t.settledAt)],
+)
+
+/** Append-only; `sum(amount_nano)` of an account is its balance. `id` is the request id or the top-up's idempotency key. */
+export const ledger = sqliteTable(
+  'ledger',
+  {
+    accountId: text('account_id').notNull(),
+    id: text('id').notNull(),
+    kind: text('kind', { enum: ['top_up', 'charge'] }).notNull(),
+    amountNano: integer('amount_nano').notNull(),
+    /** Position in the account's own ledger, 1, 2, ...: a gap means a lost row. */
+    seq: integer('seq').notNull(),
+    balanceAfterNano: integer('balance_after_nano').notNull(),
+    createdAt: integer('created_at').notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.accountId, t.id] }), index('ledger_account_seq').on(t.accountId, t.seq)],
+)

@@ -1,0 +1,54 @@
+// What a dialect is: a client protocol. The edge parses with it, the node formats with it; neither knows its fields.
+// To add one: write schema/dialects/<name>.ts, add its line to schema/dialects/index.ts. Paths are part of it.
+import type { ApiError, Result } from '../errors.ts'
+import type { FinishReason, Run } from '../wire.ts'
+
+/** Token usage as every dialect derives it; `hit + miss` is the prompt, `reasoning` is part of `output`. */
+export interface Usage {
+  readonly hit: number
+  readonly miss: number
+  readonly output: number
+  readonly reasoning: number
+}
+
+/** What the client asked about delivery and who it may ask, known before the body is read. */
+export interface ParseContext {
+  readonly requestId: string
+  /** Unix seconds. */
+  readonly created: number
+  /** Seed to use when the client names none, decimal uint64. */
+  readonly seed: string
+  /** The body as received: lets JSON inside it (tool schemas) keep the key order and numbers that JSON.parse loses. */
+  readonly bodyText?: string
+}
+
+/** A piece of the answer, after schema/chat's parser split the token text. Tool-call pieces carry id and name first. */
+export type Delta =
+  | { readonly kind: 'reasoning'; readonly text: string }
+  | { readonly kind: 'content'; readonly text: string }
+  | { readonly kind: 'tool_call'; readonly index: number; readonly id: string; readonly name: string }
+  | { readonly kind: 'tool_arguments'; readonly index: number; readonly text: string }
+
+/** Turns deltas into the bytes of a streamed answer. Pure: same calls, same bytes. */
+export interface StreamFormatter {
+  /** First bytes, written when the prompt's usage is known and before the first token. */
+  start(usage: Usage): string
+  deltas(deltas: readonly Delta[]): string
+  /** Last bytes: finish reason, usage where asked, terminator. */
+  finish(reason: FinishReason, usage: Usage): string
+}
+
+export interface Dialect {
+  readonly name: string
+  /** POST paths it is served under. */
+  readonly paths: readonly string[]
+  /** Body (already JSON-parsed) -> Run. Errors: invalid_request, invalid_parameter (naming `param`). */
+  parse(body: unknown, context: ParseContext): Result<Run>
+  stream(run: Run): StreamFormatter
+  /** Body of a whole, non-streamed answer. */
+  whole(run: Run, deltas: readonly Delta[], reason: FinishReason, usage: Usage): string
+  /** Body of an error answer before any token. */
+  errorBody(error: ApiError): string
+  /** Frame appended to a stream that already began; the stream is closed after it. */
+  errorFrame(error: ApiError): string
+}

@@ -1,0 +1,10 @@
+// The registry of client protocols: one line each.
+import type { Dialect } from './dialect.ts'
+import { openAiChat } from './openai_chat.ts'
+
+export const DIALECTS: readonly Dialect[] = [openAiChat]
+
+export const dialectByName = (name: string): Dialect | undefined => DIALECTS.find((dialect) => dialect.name === name)
+
+export const dialectByPath = (path: string): Dialect | undefined =>
+  DIALECTS.find((dialect) => dialect.paths.includes(path))

@@ -1,0 +1,110 @@
+// The dialect of OpenAI's chat completions, with DeepSeek's fields (thinking, reasoning_content, cache usage).
+// Statuses: 400 where the body is no chat request or its conversation cannot be rendered, 422 for a bad parameter, named.
+import type { Message, Tool, ToolCall } from '../chat/chat_format.ts'
+import { DEFAULT_CHAT_FORMAT } from '../chat/index.ts'
+import { jsonChildren } from '../chat/python_json.ts'
+import { ok, type Result } from '../errors.ts'
+import { MAX_TOKENS_DEFAULT } from '../limits.ts'
+import type { Run } from '../wire.ts'
+import type { Dialect, ParseContext } from './dialect.ts'
+import {
+  badParameter,
+  type ChatBody,
+  type ChatMessage,
+  chatBodySchema,
+  isObject,
+  malformed,
+  unsupported,
+} from './openai_chat_body.ts'
+import { openAiErrorBody, openAiStream, openAiWhole } from './openai_chat_format.ts'
+
+export { openAiUsage } from './openai_chat_format.ts'
+
+const textOf = (content: string | readonly { text: string }[] | null | undefined): string =>
+  typeof content === 'string' ? content : (content ?? []).map((part) => part.text).join('\n')
+
+type AssistantMessage = Extract<ChatMessage, { role: 'assistant' }>
+
+const toolCallsOf = (message: AssistantMessage): ToolCall[] =>
+  (message.tool_calls ?? []).map((call) => ({
+    id: call.id,
+    name: call.function.name,
+    arguments:
+      typeof call.function.arguments === 'string' ? call.function.arguments : JSON.stringify(call.function.arguments),
+  }))
+
+const messageOf = (message: ChatMessage): Message => {
+  const content = textOf(message.content)
+  switch (message.role) {
+    case 'system':
+    case 'developer':
+      return { role: 'system', content }
+    case 'user':
+      return { role: 'user', content }
+    case 'tool':
+      return { role: 'tool', content, toolCallId: message.tool_call_id }
+    case 'assistant':
+      return {
+        role: 'assistant',
+        content,
+        reasoning: message.reasoning_content ?? '',
+        toolCalls: toolCallsOf(message),
+      }
+  }
+}
+
+const child = (text: string | undefined, key: string): string | undefined =>
+  text === undefined ? undefined : jsonChildren(text)?.find((entry) => entry.key === key)?.text
+
+/** Declared functions as the client spelled them, from the body's own text where the caller has it. */
+const toolsOf = (body: ChatBody, bodyText: string | undefined): Tool[] => {
+  const tools = body.tools ?? []
+  if (tools.length === 0 || body.tool_choice === 'none') return []
+  const texts = jsonChildren(child(bodyText, 'tools') ?? '') ?? []
+  return tools.map((tool, i) => ({
+    name: tool.function.name,
+    json: child(texts[i]?.text, 'function') ?? JSON.stringify(tool.function),
+  }))
+}
+
+const runOf = (body: ChatBody, context: ParseContext): Result<Run> => {
+  const thinking = body.thinking?.type === 'enabled'
+  const messages = body.messages.map(messageOf)
+  const prompt = DEFAULT_CHAT_FORMAT.render({ messages, tools: toolsOf(body, context.bodyText), thinking })
+  if (!prompt.ok) return prompt
+  const stream = body.stream ?? false
+  return ok({
+    requestId: context.requestId,
+    created: context.created,
+    model: body.model,
+    dialect: openAiChat.name,
+    chatFormat: DEFAULT_CHAT_FORMAT.name,
+    prompt: prompt.value,
+    thinking,
+    stream,
+    includeUsage: stream && (body.stream_options?.include_usage ?? false),
+    maxTokens: body.max_completion_tokens ?? body.max_tokens ?? MAX_TOKENS_DEFAULT,
+    temperature: body.temperature ?? 1,
+    topP: body.top_p ?? 1,
+    seed:
+      body.seed === undefined || body.seed === null ? context.seed : BigInt.asUintN(64, BigInt(body.seed)).toString(),
+    stop: typeof body.stop === 'string' ? [body.stop] : (body.stop ?? []),
+  })
+}
+
+const parse = (body: unknown, context: ParseContext): Result<Run> => {
+  const error = malformed(body) ?? (isObject(body) ? unsupported(body) : undefined)
+  if (error) return { ok: false, error }
+  const parsed = chatBodySchema.safeParse(body)
+  return parsed.success ? runOf(parsed.data, context) : { ok: false, error: badParameter(parsed.error) }
+}
+
+export const openAiChat: Dialect = {
+  name: 'openai_chat',
+  paths: ['/v1/chat/completions', '/chat/completions'],
+  parse,
+  stream: openAiStream,
+  whole: openAiWhole,
+  errorBody: openAiErrorBody,
+  errorFrame: (error) => `data: ${openAiErrorBody(error)}\n\n`,
+}

@@ -1,0 +1,136 @@
+// The body of POST /v1/chat/completions, as OpenAI and DeepSeek clients send it: zod shape, and the parameters that
+// Sparrow refuses by name, since ignoring them would change an answer without a word.
+import { z } from 'zod'
+import { type ApiError, apiError } from '../errors.ts'
+import { MAX_TOKENS_MAX } from '../limits.ts'
+
+const NAME = /^[a-zA-Z0-9_-]{1,64}$/
+const textPart = z.object({ type: z.literal('text', 'only text parts are supported'), text: z.string() })
+const content = z.union([z.string(), z.array(textPart).min(1)], 'must be a string or an array of text parts')
+
+const toolCall = z.object({
+  id: z.string().min(1).max(256),
+  type: z.literal('function').nullish(),
+  function: z.object({
+    name: z.string().regex(NAME),
+    /** JSON text; some clients send the object itself. */
+    arguments: z.union([z.string(), z.record(z.string(), z.unknown())]),
+  }),
+})
+
+const assistant = z
+  .object({
+    role: z.literal('assistant'),
+    content: content.nullish(),
+    reasoning_content: z.string().nullish(),
+    tool_calls: z.array(toolCall).max(128).nullish(),
+    prefix: z.literal(false, 'is not supported').nullish(),
+  })
+  .refine((message) => (message.content ?? undefined) !== undefined || (message.tool_calls ?? []).length > 0, {
+    path: ['content'],
+    message: 'is required unless the message has tool_calls',
+  })
+
+const message = z.discriminatedUnion('role', [
+  z.object({ role: z.literal('system'), content }),
+  z.object({ role: z.literal('developer'), content }),
+  z.object({ role: z.literal('user'), content }),
+  assistant,
+  z.object({ role: z.literal('tool'), content, tool_call_id: z.string().min(1).max(256) }),
+])
+
+const tool = z.object({
+  type: z.literal('function'),
+  function: z.looseObject({
+    name: z.string().regex(NAME),
+    description: z.string().nullish(),
+    parameters: z.record(z.string(), z.unknown()).nullish(),
+    strict: z.literal(false, 'strict schemas are not supported').nullish(),
+  }),
+})
+
+const tokenLimit = z.int().min(1).max(MAX_TOKENS_MAX).nullish()
+const stopString = z.string().min(1).max(256)
+
+export const chatBodySchema = z.object({
+  model: z.string().min(1).max(128),
+  messages: z.array(message),
+  thinking: z.object({ type: z.enum(['enabled', 'disabled']) }).nullish(),
+  max_tokens: tokenLimit,
+  max_completion_tokens: tokenLimit,
+  temperature: z.number().min(0).max(2).nullish(),
+  top_p: z.number().min(0).max(1).nullish(),
+  stop: z.union([stopString, z.array(stopString).max(16)], 'must be a string or up to 16 strings').nullish(),
+  /** Any safe integer, as clients send it; negative ones are taken modulo 2^64. */
+  seed: z.int().nullish(),
+  stream: z.boolean().nullish(),
+  stream_options: z.object({ include_usage: z.boolean().nullish() }).nullish(),
+  tools: z.array(tool).max(128).nullish(),
+  tool_choice: z.enum(['none', 'auto'], 'only "none" and "auto" are supported').nullish(),
+})
+export type ChatBody = z.infer<typeof chatBodySchema>
+export type ChatMessage = ChatBody['messages'][number]
+
+const isEmpty = (value: unknown): boolean =>
+  typeof value === 'object' && value !== null && Object.keys(value).length === 0
+const never = (): boolean => false
+
+/** Parameter -> the values that mean what Sparrow does anyway. Null and absence always do. */
+const NEUTRAL_ONLY: Readonly<Record<string, (value: unknown) => boolean>> = {
+  n: (value) => value === 1,
+  logprobs: (value) => value === false,
+  top_logprobs: (value) => value === 0,
+  frequency_penalty: (value) => value === 0,
+  presence_penalty: (value) => value === 0,
+  logit_bias: isEmpty,
+  response_format: (value) => isObject(value) && value.type === 'text',
+  modalities: (value) => Array.isArray(value) && value.every((item) => item === 'text'),
+  functions: isEmpty,
+  function_call: (value) => value === 'none' || value === 'auto',
+  audio: never,
+  prediction: never,
+  web_search_options: never,
+}
+
+export const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+
+/** 400: what makes the body no chat request at all. */
+export const malformed = (body: unknown): ApiError | undefined => {
+  if (!isObject(body)) return apiError('invalid_request', { message: 'The request body must be a JSON object.' })
+  const { messages } = body
+  if (!Array.isArray(messages) || messages.length === 0)
+    return apiError('invalid_request', { message: 'messages must be a non-empty array.', param: 'messages' })
+  const bad = messages.findIndex((item) => !isObject(item))
+  if (bad < 0) return undefined
+  return apiError('invalid_request', { message: `messages.${bad} must be an object.`, param: `messages.${bad}` })
+}
+
+/** 422: a parameter whose value Sparrow cannot honour. */
+export const unsupported = (body: Record<string, unknown>): ApiError | undefined => {
+  const param = Object.keys(NEUTRAL_ONLY).find((name) => {
+    const value = Object.hasOwn(body, name) ? body[name] : undefined
+    return value !== undefined && value !== null && !NEUTRAL_ONLY[name]?.(value)
+  })
+  if (param === undefined) return undefined
+  return apiError('invalid_parameter', { message: `${param}: this value is not supported.`, param })
+}
+
+type Issue = z.core.$ZodIssue
+
+/** Of a union, the branch that got furthest into the value is the one that the client meant. */
+const deepest = (issue: Issue): Issue => {
+  if (issue.code !== 'invalid_union') return issue
+  const branches = issue.errors.flatMap((branch) => branch.slice(0, 1).map(deepest))
+  const best = branches.reduce<Issue | undefined>((a, b) => (a && a.path.length >= b.path.length ? a : b), undefined)
+  return best && best.path.length > 0 ? { ...best, path: [...issue.path, ...best.path] } : issue
+}
+
+/** 422: the first thing that zod found, with the parameter in the client's own naming. */
+export const badParameter = (error: z.ZodError): ApiError => {
+  const first = error.issues[0]
+  if (!first) return apiError('invalid_parameter')
+  const issue = deepest(first)
+  const param = issue.path.map(String).join('.')
+  return apiError('invalid_parameter', { message: `${param}: ${issue.message}`, param })
+}

@@ -1,0 +1,162 @@
+// The wire contract between edge and node: every message that crosses that border, validated once on arrival.
+// Both directions are signed the same way (signature.ts): a short-lived JWT that carries a hash of the body.
+import { z } from 'zod'
+
+const count = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER)
+const id = z.string().min(1).max(64)
+
+/** Paths of the internal calls. `run` is served by the node, the rest by the edge. */
+export const PATHS = {
+  run: '/run',
+  receipts: '/internal/receipts',
+  heartbeat: '/internal/heartbeat',
+  register: '/internal/register',
+} as const
+
+export const FINISH_REASONS = ['stop', 'length', 'tool_calls', 'cancelled', 'error', 'node_lost'] as const
+export type FinishReason = (typeof FINISH_REASONS)[number]
+
+/** A client's request after parsing: what to compute and how to write it down. No dialect survives here but its name. */
+export const runSchema = z.object({
+  /** UUIDv7 minted at the edge: `x-request-id`, completion id, and primary key of hold, receipt, usage and ledger. */
+  requestId: z.uuid(),
+  /** Unix seconds; constant over the whole stream. */
+  created: count,
+  model: z.string().min(1).max(128),
+  dialect: z.string().min(1).max(32),
+  chatFormat: z.string().min(1).max(32),
+  /** The rendered prompt, special strings included; written by schema/chat. */
+  prompt: z.string(),
+  /** True when the rendered prompt ends inside an open think tag. */
+  thinking: z.boolean(),
+  stream: z.boolean(),
+  includeUsage: z.boolean(),
+  maxTokens: count.min(1),
+  temperature: z.number().min(0).max(2),
+  topP: z.number().min(0).max(1),
+  /** Unsigned 64-bit integer in decimal. */
+  seed: z.string().regex(/^\d{1,20}$/),
+  stop: z.array(z.string().min(1).max(256)).max(16),
+})
+export type Run = z.infer<typeof runSchema>
+
+/** Body of `POST /run` at a node. */
+export const runRequestSchema = z.object({
+  run: runSchema,
+  accountId: id,
+  keyId: id,
+  /** 1 for the first node tried, then 2, ...; a node refuses the same (requestId, attempt) twice. */
+  attempt: count.min(1),
+  /** Opaque per-account salt of the node's page cache: no tenant can time another's prompts. */
+  cacheSalt: z.string().min(1).max(128),
+  /** Chained keys of the prompt's text blocks (prefix.ts), echoed in the receipt with the tokens each covered. */
+  prefixKeys: z.array(z.string().length(24)).max(8192),
+})
+export type RunRequest = z.infer<typeof runRequestSchema>
+
+/** Head of the node's 200 answer to `POST /run`, as response headers: usage known before the first token. */
+export const HEAD_HEADERS = {
+  nodeId: 'x-sparrow-node',
+  promptTokens: 'x-sparrow-prompt-tokens',
+  cachedTokens: 'x-sparrow-cached-tokens',
+} as const
+export const responseHeadSchema = z.object({
+  nodeId: id,
+  promptTokens: z.coerce.number().int().nonnegative(),
+  cachedTokens: z.coerce.number().int().nonnegative(),
+})
+export type ResponseHead = z.infer<typeof responseHeadSchema>
+
+/** Body of a node's non-200 answer to `POST /run`; `code` is a row of errors.ts. */
+export const nodeErrorSchema = z.object({
+  error: z.object({
+    code: z.string(),
+    message: z.string(),
+    param: z.string().optional(),
+    retryAfterSeconds: z.number().optional(),
+  }),
+})
+export type NodeError = z.infer<typeof nodeErrorSchema>
+
+/** The node's signed statement of usage: the only source of what is billed. Times are Unix milliseconds. */
+export const receiptSchema = z.object({
+  version: z.literal(1),
+  requestId: z.uuid(),
+  attempt: count.min(1),
+  accountId: id,
+  keyId: id,
+  nodeId: id,
+  /** Journal generation (one per journal file) and position in it: (nodeId, epoch, seq) names this record for ever. */
+  epoch: id,
+  seq: count,
+  model: z.string().min(1).max(128),
+  /** Prompt tokens served from the page cache, a multiple of 64. */
+  hitTokens: count,
+  /** Prompt tokens really prefilled; `hit + miss` is the prompt, or what was computed of it before a cancel. */
+  missTokens: count,
+  /** Tokens really sampled, the one that ended the run included. */
+  outputTokens: count,
+  /** The part of `outputTokens` inside the think tags. */
+  reasoningTokens: count,
+  finish: z.enum(FINISH_REASONS),
+  openedAt: count,
+  firstTokenAt: count.nullable(),
+  closedAt: count,
+  /** Text blocks now resident at the node: [prefix key, prompt tokens up to the block's end], in order. */
+  prefix: z.array(z.tuple([z.string().length(24), count])).max(8192),
+})
+export type Receipt = z.infer<typeof receiptSchema>
+
+/** Ed25519 over `receiptBytes(receipt)` (receipt.ts), base64url. */
+export const signedReceiptSchema = z.object({ receipt: receiptSchema, signature: z.string().length(86) })
+export type SignedReceipt = z.infer<typeof signedReceiptSchema>
+
+/** Body of `POST /internal/receipts`: a sealed segment of the journal, sent until the answer acknowledges it. */
+export const segmentSchema = z.object({
+  nodeId: id,
+  receipts: z.array(signedReceiptSchema).min(1).max(100),
+})
+export type Segment = z.infer<typeof segmentSchema>
+
+/** Answer: each receipt is either settled (now or before) or refused for ever with a reason; the rest is sent again. */
+export const segmentAckSchema = z.object({
+  acknowledged: z.array(z.object({ requestId: z.uuid(), attempt: count })),
+  refused: z.array(z.object({ requestId: z.uuid(), attempt: count, reason: z.string() })),
+})
+export type SegmentAck = z.infer<typeof segmentAckSchema>
+
+/** Live load of a node, carried by registration and every heartbeat. */
+export const loadSchema = z.object({
+  running: count,
+  waiting: count,
+  kvPages: count,
+  kvPagesUsed: count,
+  /** Measured, for routing: prompt tokens a second of prefill. */
+  prefillTokensPerSecond: z.number().nonnegative(),
+})
+export type Load = z.infer<typeof loadSchema>
+
+/** Body of `POST /internal/register`, authorised by the join token (`authorization: Bearer <join token>`). */
+export const registrationSchema = z.object({
+  nodeId: id,
+  /** Base address at which the edge reaches the node. */
+  address: z.url(),
+  /** Ed25519 public key, JWK `x` (base64url, 43 characters). */
+  publicKey: z.string().length(43),
+  model: z.string().min(1).max(128),
+  chatFormat: z.string().min(1).max(32),
+  contextTokens: count.min(1),
+  load: loadSchema,
+})
+export type Registration = z.infer<typeof registrationSchema>
+
+/** Answer to a registration: the secret with which the edge signs its calls to this node, base64url. */
+export const registeredSchema = z.object({
+  dispatchSecret: z.string().min(32),
+  heartbeatSeconds: z.number().positive(),
+})
+export type Registered = z.infer<typeof registeredSchema>
+
+/** Body of `POST /internal/heartbeat`; `draining` takes the node out of routing at once. */
+export const heartbeatSchema = z.object({ nodeId: id, draining: z.boolean(), load: loadSchema })
+export type Heartbeat = z.infer<typeof heartbeatSchema>

@@ -1,0 +1,51 @@
+// One signed call to the admin API; the command line, the first start and the tests all use it.
+import { randomUUID } from 'node:crypto'
+import { signCall } from '../schema/signature.ts'
+
+export interface AdminCall {
+  readonly baseUrl: string
+  readonly secret: string
+  readonly method: string
+  readonly path: string
+  readonly body?: unknown
+  /** Repeating a mutation with the same key and body returns the first outcome. Default: a fresh one. */
+  readonly idempotencyKey?: string
+}
+
+/** The admin API refused: `message` is its public sentence, `code` its row in schema/errors.ts. */
+export class AdminError extends Error {
+  readonly status: number
+  readonly code: string
+  constructor(status: number, code: string, message: string) {
+    super(message)
+    this.status = status
+    this.code = code
+  }
+}
+
+export const adminCall = async <T>(call: AdminCall): Promise<T> => {
+  const body = call.body === undefined ? '' : JSON.stringify(call.body)
+  const bytes = new TextEncoder().encode(body)
+  const response = await fetch(new URL(call.path, call.baseUrl), {
+    method: call.method,
+    headers: {
+      authorization: await signCall(new TextEncoder().encode(call.secret), 'HS256', 'admin', 'admin', bytes),
+      'idempotency-key': call.idempotencyKey ?? randomUUID(),
+      ...(body ? { 'content-type': 'application/json' } : {}),
+    },
+    ...(body ? { body } : {}),
+  })
+  const text = await response.text()
+  if (response.ok) return JSON.parse(text) as T
+  const error = parseError(text)
+  throw new AdminError(response.status, error.code, error.message)
+}
+
+const parseError = (text: string): { code: string; message: string } => {
+  try {
+    const { error } = JSON.parse(text) as { error: { code: string; message: string } }
+    return { code: error.code, message: error.message }
+  } catch {
+    return { code: 'internal_error', message: text.slice(0, 200) }
+  }
+}

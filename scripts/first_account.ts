@@ -1,0 +1,29 @@
+// The first start makes a price, an account with credit and a key, through the same admin API that operators use. Every call
+// is idempotent, so a start that broke half-way simply does it again.
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { DEFAULT_PRICE, NANO_PER_USD } from '../schema/money.ts'
+import { adminCall } from './admin_client.ts'
+import type { Secrets } from './stack.ts'
+
+export const DEMO_ACCOUNT = 'demo'
+const DEMO_CREDIT_NANO = 10 * NANO_PER_USD
+
+/** The demo account's API key; kept in the state directory, readable by its owner only, so that a later start shows it. */
+export const firstKey = async (stateDir: string, baseUrl: string, secrets: Secrets, model: string): Promise<string> => {
+  const file = join(stateDir, 'api_key')
+  if (existsSync(file)) return readFileSync(file, 'utf8').trim()
+  const call = <T>(method: string, path: string, body: unknown, idempotencyKey: string) =>
+    adminCall<T>({ baseUrl, secret: secrets.ADMIN_SECRET, method, path, body, idempotencyKey })
+  const { hit, miss, output } = DEFAULT_PRICE
+  await call('PUT', '/admin/v1/prices', { model, hitNano: hit, missNano: miss, outputNano: output }, 'first-price')
+  await call('POST', '/admin/v1/accounts', { name: DEMO_ACCOUNT, creditNano: DEMO_CREDIT_NANO }, 'first-account')
+  const created = await call<{ key: string }>(
+    'POST',
+    '/admin/v1/keys',
+    { account: DEMO_ACCOUNT, name: 'first key' },
+    'first-key',
+  )
+  writeFileSync(file, `${created.key}\n`, { mode: 0o600 })
+  return created.key
+}

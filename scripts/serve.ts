@@ -1,0 +1,62 @@
+// What `npm start` runs once set-up is done: boot the stack, make the first account, say how to use it, wait for Ctrl-C.
+import { join } from 'node:path'
+import { firstKey } from './first_account.ts'
+import { bootStack, ROOT, type Stack, StackError } from './stack.ts'
+
+const say = (text: string): void => console.error(`sparrow: ${text}`)
+
+const port = (name: string, fallback: number): number => {
+  const value = process.env[name] ?? String(fallback)
+  if (!/^\d{1,5}$/.test(value) || Number(value) < 1 || Number(value) > 65_535) {
+    throw new StackError(`${name}=${value} is no port; give a number from 1 to 65535.`)
+  }
+  return Number(value)
+}
+
+const model = process.env.SPARROW_MODEL_NAME ?? 'sparrow-mini'
+
+const banner = (stack: Stack, key: string): string => `
+  Sparrow is ready.
+
+  Base URL    ${stack.baseUrl}/v1
+  API key     ${key}
+  Dashboard   ${stack.baseUrl}/dashboard
+
+  Try it:
+
+  curl ${stack.baseUrl}/v1/chat/completions -H 'Authorization: Bearer ${key}' -H 'Content-Type: application/json' -d '{"model":"${model}","messages":[{"role":"user","content":"What is the capital of France?"}],"temperature":0}'
+
+  Ctrl-C stops everything. Keys, balance and ledger stay.
+`
+
+const main = async (): Promise<void> => {
+  const stateDir = process.env.SPARROW_HOME ?? join(ROOT, '.sparrow')
+  let stack: Stack | undefined
+  let stopped = false
+  const stop = async (code: number): Promise<void> => {
+    if (stopped) return
+    stopped = true
+    if (stack) {
+      say('stopping ...')
+      await stack.stop()
+    }
+    process.exit(code)
+  }
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => void stop(0))
+  stack = await bootStack({
+    stateDir,
+    edgePort: port('SPARROW_PORT', 8787),
+    nodePort: port('SPARROW_NODE_PORT', 8788),
+    progress: (text) => say(`${text} ...`),
+  })
+  const key = await firstKey(stateDir, stack.baseUrl, stack.secrets, model)
+  console.log(banner(stack, key))
+  say(await stack.failed)
+  await stop(1)
+}
+
+main().catch((error: unknown) => {
+  if (!(error instanceof Error)) throw error
+  say(error instanceof StackError ? error.message : (error.stack ?? error.message))
+  process.exit(1)
+})

@@ -1,0 +1,241 @@
+// The whole stack on one machine: D1 migrations, the Worker under `wrangler dev`, one node. `npm start` and the
+// end-to-end test boot exactly this; only ports and the state directory differ.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { createHash, randomBytes } from 'node:crypto'
+import { createWriteStream, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { delimiter, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+export const ROOT = fileURLToPath(new URL('..', import.meta.url))
+const BIN = join(ROOT, 'node_modules', '.bin')
+const HOST = '127.0.0.1'
+
+/** A failure the operator can mend; the message says how, in one line. */
+export class StackError extends Error {}
+
+export interface StackOptions {
+  /** Keys, balances, ledger, node journal and logs live here. */
+  readonly stateDir: string
+  readonly edgePort: number
+  readonly nodePort: number
+  /** Called once a step begins. */
+  readonly progress?: (text: string) => void
+  /** Extra settings of the node, e.g. SPARROW_ISA. */
+  readonly nodeEnv?: Readonly<Record<string, string>>
+}
+
+export interface Stack {
+  readonly baseUrl: string
+  readonly nodeUrl: string
+  readonly secrets: Secrets
+  /** Pid of the node process; tests kill it. */
+  nodePid(): number | undefined
+  /** Starts the node again after it ended. */
+  restartNode(): Promise<void>
+  /** Settles when a process ended by itself, with a sentence that names it. */
+  readonly failed: Promise<string>
+  stop(): Promise<void>
+}
+
+export interface Secrets {
+  readonly SPARROW_SECRET: string
+  readonly ADMIN_SECRET: string
+  readonly JOIN_TOKEN: string
+}
+
+/** Reads `KEY=VALUE` lines; the file is written once and kept, since keys and journals depend on it. */
+export const loadSecrets = (stateDir: string): Secrets => {
+  const file = join(stateDir, 'dev.env')
+  if (!existsSync(file)) {
+    const fresh = () => randomBytes(32).toString('base64url')
+    mkdirSync(stateDir, { recursive: true, mode: 0o700 })
+    const lines = [`SPARROW_SECRET=${fresh()}`, `ADMIN_SECRET=${fresh()}`, `JOIN_TOKEN=${fresh()}`, '']
+    writeFileSync(file, lines.join('\n'), { mode: 0o600 })
+  }
+  const values = new Map(
+    readFileSync(file, 'utf8')
+      .split('\n')
+      .filter((line) => line.includes('='))
+      .map((line) => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)] as const),
+  )
+  const get = (name: keyof Secrets): string => {
+    const value = values.get(name)
+    if (!value) throw new StackError(`${file} has no ${name}. Restore the file, or delete ${stateDir} to start anew.`)
+    return value
+  }
+  return { SPARROW_SECRET: get('SPARROW_SECRET'), ADMIN_SECRET: get('ADMIN_SECRET'), JOIN_TOKEN: get('JOIN_TOKEN') }
+}
+
+const assertFree = (port: number, setting: string): Promise<void> =>
+  new Promise((resolve, reject) => {
+    const probe = createServer()
+    probe.once('error', () =>
+      reject(
+        new StackError(
+          `port ${port} is busy. Stop the program that uses it, or choose another: ${setting}=${port + 10} npm start`,
+        ),
+      ),
+    )
+    probe.listen(port, HOST, () => probe.close(() => resolve()))
+  })
+
+const environment = (extra: Readonly<Record<string, string>>): NodeJS.ProcessEnv => ({
+  ...process.env,
+  PATH: `${BIN}${delimiter}${process.env.PATH ?? ''}`,
+  CI: '1',
+  WRANGLER_SEND_METRICS: 'false',
+  ...extra,
+})
+
+/** Children lead process groups of their own, so that stopping one takes its grandchildren (workerd) along. */
+const start = (name: string, command: string, args: readonly string[], stateDir: string, env: NodeJS.ProcessEnv) => {
+  const log = createWriteStream(join(stateDir, `${name}.log`), { flags: 'a' })
+  const child = spawn(command, args, { cwd: ROOT, env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] })
+  child.stdout.pipe(log)
+  child.stderr.pipe(log)
+  // Whatever way this process ends, nothing it started stays behind.
+  process.once('exit', () => signalGroup(child, 'SIGKILL'))
+  return child
+}
+
+const ended = (child: ChildProcess): Promise<void> =>
+  child.exitCode !== null || child.signalCode !== null
+    ? Promise.resolve()
+    : new Promise((resolve) => child.once('exit', () => resolve()))
+
+const signalGroup = (child: ChildProcess, signal: NodeJS.Signals): void => {
+  try {
+    if (child.pid) process.kill(-child.pid, signal)
+  } catch {
+    // The group is gone already.
+  }
+}
+
+const stopGroup = async (child: ChildProcess, graceMs: number): Promise<void> => {
+  signalGroup(child, 'SIGTERM')
+  const timer = setTimeout(() => signalGroup(child, 'SIGKILL'), graceMs)
+  await ended(child)
+  clearTimeout(timer)
+  signalGroup(child, 'SIGKILL')
+}
+
+const applyMigrations = async (stateDir: string): Promise<void> => {
+  const folder = join(ROOT, 'schema', 'migrations')
+  const hash = createHash('sha256')
+  for (const name of readdirSync(folder).sort())
+    if (name.endsWith('.sql')) hash.update(readFileSync(join(folder, name)))
+  const stamp = join(stateDir, 'migrations.applied')
+  const now = hash.digest('hex')
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === now) return
+  const args = ['d1', 'migrations', 'apply', 'DB', '--local', '--persist-to', join(stateDir, 'd1')]
+  const child = start('migrations', join(BIN, 'wrangler'), args, stateDir, environment({}))
+  await ended(child)
+  if (child.exitCode !== 0) {
+    throw new StackError(`D1 migrations failed; see ${join(stateDir, 'migrations.log')}`)
+  }
+  writeFileSync(stamp, now)
+}
+
+const waitUntil = async (what: string, log: string, child: ChildProcess, ready: () => Promise<boolean>) => {
+  const deadline = Date.now() + 60_000
+  while (Date.now() < deadline) {
+    if (child.exitCode !== null || child.signalCode !== null) throw new StackError(`${what} did not start; see ${log}`)
+    if (await ready().catch(() => false)) return
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+  throw new StackError(`${what} was not ready within a minute; see ${log}`)
+}
+
+const startEdge = (options: StackOptions): ChildProcess =>
+  start(
+    'edge',
+    join(BIN, 'wrangler'),
+    [
+      ['dev', '--ip', HOST, '--port', String(options.edgePort), '--inspector-port', '0'],
+      ['--persist-to', join(options.stateDir, 'd1'), '--env-file', join(options.stateDir, 'dev.env')],
+      ['--show-interactive-dev-session=false', '--log-level', 'warn'],
+    ].flat(),
+    options.stateDir,
+    environment({}),
+  )
+
+const startNode = (options: StackOptions, secrets: Secrets): ChildProcess =>
+  start(
+    'node',
+    join(BIN, 'node'),
+    ['gpu-node/main.ts'],
+    options.stateDir,
+    environment({
+      SPARROW_EDGE_URL: `http://${HOST}:${options.edgePort}`,
+      SPARROW_NODE_HOST: HOST,
+      SPARROW_NODE_PORT: String(options.nodePort),
+      SPARROW_STATE_DIR: join(options.stateDir, 'node'),
+      SPARROW_JOIN_TOKEN: secrets.JOIN_TOKEN,
+      ...options.nodeEnv,
+    }),
+  )
+
+const answers = async (url: string): Promise<boolean> => (await fetch(url)).ok
+
+/** A node counts as ready once the edge routes to it, not merely once it listens. */
+const isRouted = async (baseUrl: string): Promise<boolean> => {
+  const health = (await (await fetch(`${baseUrl}/healthz`)).json()) as { nodes?: number }
+  return (health.nodes ?? 0) > 0
+}
+
+/** Boots everything and returns when the edge routes to the node. Errors: StackError, with what to do. */
+export const bootStack = async (options: StackOptions): Promise<Stack> => {
+  const { stateDir, edgePort, nodePort, progress = () => {} } = options
+  await assertFree(edgePort, 'SPARROW_PORT')
+  await assertFree(nodePort, 'SPARROW_NODE_PORT')
+  const secrets = loadSecrets(stateDir)
+  progress('applying D1 migrations')
+  await applyMigrations(stateDir)
+  progress('starting the Worker and the node')
+  const baseUrl = `http://${HOST}:${edgePort}`
+  const nodeUrl = `http://${HOST}:${nodePort}`
+  const edge = startEdge(options)
+  let node = startNode(options, secrets)
+  let stopping = false
+  let report = (_: string): void => {}
+  const failed = new Promise<string>((resolve) => {
+    report = resolve
+  })
+  const watch = (name: string, child: ChildProcess) =>
+    child.once('exit', () => {
+      if (!stopping) report(`the ${name} ended by itself; see ${join(stateDir, `${name}.log`)}`)
+    })
+  const nodeReady = () =>
+    waitUntil('the node', join(stateDir, 'node.log'), node, async () => {
+      return (await answers(`${nodeUrl}/healthz`)) && (await isRouted(baseUrl))
+    })
+  const stop = async () => {
+    stopping = true
+    // The node first: it drains and pushes its last receipts while the edge still listens.
+    await stopGroup(node, 10_000)
+    await stopGroup(edge, 5_000)
+  }
+  try {
+    await waitUntil('the Worker', join(stateDir, 'edge.log'), edge, () => answers(`${baseUrl}/healthz`))
+    await nodeReady()
+  } catch (error) {
+    await stop()
+    throw error
+  }
+  watch('edge', edge)
+  watch('node', node)
+  return {
+    baseUrl,
+    nodeUrl,
+    secrets,
+    nodePid: () => node.pid,
+    restartNode: async () => {
+      await stopGroup(node, 10_000)
+      node = startNode(options, secrets)
+      await nodeReady()
+    },
+    failed,
+    stop,
+  }
+}
