@@ -1,6 +1,7 @@
 // Receipts: canonical bytes, signature, and the invariants every side checks before it trusts one.
 import { base64url } from 'jose'
 import { KV_PAGE_TOKENS } from './limits.ts'
+import { utf8 } from './text.ts'
 import type { Receipt, SignedReceipt } from './wire.ts'
 
 /**
@@ -8,7 +9,7 @@ import type { Receipt, SignedReceipt } from './wire.ts'
  * on purpose, so the order below is part of the format (test vectors: schema/vectors/receipts.json).
  */
 export const receiptBytes = (r: Receipt): Uint8Array<ArrayBuffer> =>
-  new TextEncoder().encode(
+  utf8(
     JSON.stringify([
       'sparrow-receipt',
       r.version,

@@ -176,12 +176,13 @@ class Parser implements AnswerParser {
   /** What was read of a block since its last complete call, and `mark`, becomes content. */
   #giveUpBlock(mark: string): void {
     if (this.#state !== 'block' && this.#state !== 'invoke') return
-    const text = this.#raw.join('') + this.#invoke.join('') + mark
+    // White space after a complete call is the block's own.
+    const raw = this.#raw.join('')
+    const text = (raw.trim() === '' ? '' : raw) + this.#invoke.join('') + mark
     this.#raw = []
     this.#invoke = []
     this.#state = 'content'
-    // White space after a complete call is the block's own.
-    if (text.trim() !== '') this.#sink('content', text)
+    this.#sink('content', text)
   }
 
   #sink(state: keyof typeof MARKS, text: string): void {

@@ -21,11 +21,14 @@ export const isJson = (text: string): boolean => {
   }
 }
 
-/** Index just after the string literal that opens at `start`. A loop, since a regular expression overflows on long strings. */
+/** Index just after the string literal that opens at `start`. No regular expression: they overflow on long strings. */
 const stringEnd = (text: string, start: number): number => {
-  let i = start + 1
-  while (i < text.length && text[i] !== '"') i += text[i] === '\\' ? 2 : 1
-  return i + 1
+  for (let quote = text.indexOf('"', start + 1); quote >= 0; quote = text.indexOf('"', quote + 1)) {
+    let slashes = 0
+    while (text[quote - 1 - slashes] === '\\') slashes++
+    if (slashes % 2 === 0) return quote + 1
+  }
+  return text.length
 }
 
 /** Lexemes of valid JSON: punctuation, string literals, and everything else (numbers, words) as it stands. */

@@ -56,21 +56,21 @@ const messageOf = (message: ChatMessage): Message => {
 const child = (text: string | undefined, key: string): string | undefined =>
   text === undefined ? undefined : jsonChildren(text)?.find((entry) => entry.key === key)?.text
 
-/** Declared functions as the client spelled them, from the body's own text where the caller has it. */
-const toolsOf = (body: ChatBody, bodyText: string | undefined): Tool[] => {
+/** Declared functions as the client spelled them, out of the body's text: zod would put known keys first. */
+const toolsOf = (body: ChatBody, bodyText: () => string): Tool[] => {
   const tools = body.tools ?? []
   if (tools.length === 0 || body.tool_choice === 'none') return []
-  const texts = jsonChildren(child(bodyText, 'tools') ?? '') ?? []
+  const texts = jsonChildren(child(bodyText(), 'tools') ?? '') ?? []
   return tools.map((tool, i) => ({
     name: tool.function.name,
     json: child(texts[i]?.text, 'function') ?? JSON.stringify(tool.function),
   }))
 }
 
-const runOf = (body: ChatBody, context: ParseContext): Result<Run> => {
+const runOf = (body: ChatBody, bodyText: () => string, context: ParseContext): Result<Run> => {
   const thinking = body.thinking?.type === 'enabled'
   const messages = body.messages.map(messageOf)
-  const prompt = DEFAULT_CHAT_FORMAT.render({ messages, tools: toolsOf(body, context.bodyText), thinking })
+  const prompt = DEFAULT_CHAT_FORMAT.render({ messages, tools: toolsOf(body, bodyText), thinking })
   if (!prompt.ok) return prompt
   const stream = body.stream ?? false
   return ok({
@@ -96,7 +96,8 @@ const parse = (body: unknown, context: ParseContext): Result<Run> => {
   const error = malformed(body) ?? (isObject(body) ? unsupported(body) : undefined)
   if (error) return { ok: false, error }
   const parsed = chatBodySchema.safeParse(body)
-  return parsed.success ? runOf(parsed.data, context) : { ok: false, error: badParameter(parsed.error) }
+  if (!parsed.success) return { ok: false, error: badParameter(parsed.error) }
+  return runOf(parsed.data, () => context.bodyText ?? JSON.stringify(body), context)
 }
 
 export const openAiChat: Dialect = {

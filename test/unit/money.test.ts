@@ -4,7 +4,11 @@ import { expect, test } from 'vitest'
 import { costOf, DEFAULT_PRICE, formatUsd, holdOf, NANO_PER_USD, parseUsd } from '../../schema/money.ts'
 
 const tokens = fc.nat({ max: 1_000_000 })
-const price = fc.record({ hit: fc.nat({ max: 10_000 }), miss: fc.nat({ max: 10_000 }), output: fc.nat({ max: 10_000 }) })
+const price = fc.record({
+  hit: fc.nat({ max: 10_000 }),
+  miss: fc.nat({ max: 10_000 }),
+  output: fc.nat({ max: 10_000 }),
+})
 
 test('the published prices, in dollars for a million tokens', () => {
   expect(formatUsd(costOf({ hit: 1_000_000, miss: 0, output: 0 }, DEFAULT_PRICE))).toBe('0.028000000')
@@ -24,12 +28,18 @@ test('cost is the exact integer', () => {
 
 test('no run costs more than its hold: tokens of a prompt never outnumber its bytes', () => {
   fc.assert(
-    fc.property(tokens, fc.nat({ max: 100_000 }), price, fc.double({ min: 0, max: 1, noNaN: true }), (bytes, max, p, x) => {
-      const prompt = Math.floor(bytes * x)
-      const hit = Math.floor(prompt * x)
-      const output = Math.floor(max * x)
-      expect(costOf({ hit, miss: prompt - hit, output }, p)).toBeLessThanOrEqual(holdOf(bytes, max, p))
-    }),
+    fc.property(
+      tokens,
+      fc.nat({ max: 100_000 }),
+      price,
+      fc.double({ min: 0, max: 1, noNaN: true }),
+      (bytes, max, p, x) => {
+        const prompt = Math.floor(bytes * x)
+        const hit = Math.floor(prompt * x)
+        const output = Math.floor(max * x)
+        expect(costOf({ hit, miss: prompt - hit, output }, p)).toBeLessThanOrEqual(holdOf(bytes, max, p))
+      },
+    ),
   )
   expect(holdOf(100, 10, DEFAULT_PRICE)).toBe(100 * 280 + 10 * 420)
   expect(holdOf(1, 0, { hit: 5, miss: 3, output: 0 })).toBe(5)

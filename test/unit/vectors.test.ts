@@ -3,15 +3,16 @@
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
-import { chatFormatByName } from '../../schema/chat/index.ts'
+import type { Conversation } from '../../schema/chat/chat_format.ts'
 import { TOOL_PREAMBLE } from '../../schema/chat/deepseek_v32.ts'
+import { chatFormatByName } from '../../schema/chat/index.ts'
 import { prefixKeys, tokensPerBlock } from '../../schema/prefix.ts'
 import { receiptBytes, receiptFault, signReceipt, verifyReceipt } from '../../schema/receipt.ts'
 import { importPublicKey } from '../../schema/signature.ts'
-import { receiptSchema, signedReceiptSchema } from '../../schema/wire.ts'
 import chat from '../../schema/vectors/chat.json' with { type: 'json' }
 import prefix from '../../schema/vectors/prefix.json' with { type: 'json' }
 import receipts from '../../schema/vectors/receipts.json' with { type: 'json' }
+import { receiptSchema, signedReceiptSchema } from '../../schema/wire.ts'
 
 test.each(receipts.receipts)('receipt: $name', async ({ receipt: plain, bytes: length, sha256, signature }) => {
   const receipt = receiptSchema.parse(plain)
@@ -73,10 +74,8 @@ test.each(prefix.tokensPerBlock)('tokens per block: $name', ({ tokenBytes, block
 })
 
 test.each(chat.vectors)('chat: $name', ({ messages, tools, thinking, prompt }) => {
-  // The file's shape is the test's own: a message of another shape fails to render.
-  const conversation = { messages, tools, thinking } as Parameters<
-    NonNullable<ReturnType<typeof chatFormatByName>>['render']
-  >[0]
+  // JSON imports know no literal types; a message of another shape would fail to render.
+  const conversation = { messages, tools, thinking } as Conversation
   expect(chatFormatByName('deepseek_v32')?.render(conversation)).toEqual({ ok: true, value: prompt })
 })
 
