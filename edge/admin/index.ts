@@ -1,0 +1,101 @@
+// The admin API under /admin/v1: signed calls (schema/signature.ts, issuer and audience `admin`), idempotent mutations.
+import { desc, eq } from 'drizzle-orm'
+import { drizzle } from 'drizzle-orm/d1'
+import { type Context, Hono } from 'hono'
+import type { z } from 'zod'
+import { accounts, apiKeys, ledger, nodes, prices, usage } from '../../schema/db.ts'
+import { openAiChat } from '../../schema/dialects/openai_chat.ts'
+import { apiError, fail, ok, type Result } from '../../schema/errors.ts'
+import { verifyCall } from '../../schema/signature.ts'
+import type { Env } from '../env.ts'
+import { errorResponse } from '../flow/answer.ts'
+import { audit } from './audit.ts'
+import {
+  createAccount,
+  createAccountBody,
+  createKey,
+  createKeyBody,
+  findAccount,
+  priceBody,
+  revokeKey,
+  setPrice,
+  topUp,
+  topUpBody,
+} from './mutations.ts'
+
+type App = { Bindings: Env; Variables: { bytes: Uint8Array<ArrayBuffer> } }
+type AdminContext = Context<App>
+
+const ROWS_MAX = 1000
+
+const reply = (c: AdminContext, result: Result<object>): Response =>
+  result.ok ? c.json(result.value) : errorResponse(openAiChat, result.error)
+
+const parseBody = <S extends z.ZodType>(c: AdminContext, schema: S): Result<z.output<S>> => {
+  let body: unknown
+  try {
+    body = JSON.parse(new TextDecoder().decode(c.get('bytes')))
+  } catch {
+    return fail('malformed_request')
+  }
+  const parsed = schema.safeParse(body)
+  if (parsed.success) return ok(parsed.data)
+  const issue = parsed.error.issues[0]
+  const param = issue?.path.join('.') ?? ''
+  return fail('invalid_parameter', { message: `${param}: ${issue?.message ?? 'invalid'}`, param })
+}
+
+/** A mutation: body checked, idempotency key required. */
+const mutation =
+  <S extends z.ZodType>(schema: S, work: (env: Env, key: string, body: z.output<S>) => Promise<Result<object>>) =>
+  async (c: AdminContext): Promise<Response> => {
+    const key = c.req.header('idempotency-key')
+    if (!key || key.length > 200) {
+      return reply(c, fail('invalid_request', { message: 'Send an idempotency-key header of 1 to 200 characters.' }))
+    }
+    const body = parseBody(c, schema)
+    return reply(c, body.ok ? await work(c.env, key, body.value) : body)
+  }
+
+/** Rows of one account, newest first. */
+const rowsOf = (table: typeof ledger | typeof usage) => async (c: AdminContext) => {
+  const account = await findAccount(c.env.DB, c.req.query('account') ?? '')
+  if (!account.ok) return reply(c, account)
+  const order = table === ledger ? desc(ledger.seq) : desc(usage.settledAt)
+  const rows = await drizzle(c.env.DB)
+    .select()
+    .from(table)
+    .where(eq(table.accountId, account.value.id))
+    .orderBy(order)
+    .limit(ROWS_MAX)
+  return c.json({ data: rows })
+}
+
+export const adminApi = new Hono<App>()
+  .use(async (c, next) => {
+    const bytes = new Uint8Array(await c.req.raw.clone().arrayBuffer())
+    const key = new TextEncoder().encode(c.env.ADMIN_SECRET)
+    const call = await verifyCall(key, 'HS256', 'admin', c.req.header('authorization'), bytes)
+    if (!call.ok) return errorResponse(openAiChat, call.error)
+    c.set('bytes', bytes)
+    return next()
+  })
+  .post('/accounts', mutation(createAccountBody, createAccount))
+  .post('/keys', mutation(createKeyBody, createKey))
+  .post('/topups', mutation(topUpBody, topUp))
+  .put(
+    '/prices',
+    mutation(priceBody, (env, _key, body) => setPrice(env, body)),
+  )
+  .post('/keys/:id/revoke', async (c) => reply(c, await revokeKey(c.env, c.req.param('id'))))
+  .get('/accounts', async (c) => c.json({ data: await drizzle(c.env.DB).select().from(accounts).limit(ROWS_MAX) }))
+  .get('/keys', async (c) => {
+    const rows = await drizzle(c.env.DB).select().from(apiKeys).limit(ROWS_MAX)
+    return c.json({ data: rows.map(({ keyHash: _, ...row }) => row) })
+  })
+  .get('/prices', async (c) => c.json({ data: await drizzle(c.env.DB).select().from(prices).limit(ROWS_MAX) }))
+  .get('/nodes', async (c) => c.json({ data: await drizzle(c.env.DB).select().from(nodes).limit(ROWS_MAX) }))
+  .get('/ledger', rowsOf(ledger))
+  .get('/usage', rowsOf(usage))
+  .get('/audit', async (c) => c.json(await audit(c.env)))
+  .all('*', () => errorResponse(openAiChat, apiError('not_found')))

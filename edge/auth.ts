@@ -1,0 +1,56 @@
+// API keys: `sk-` + account id (16 hex) + random (32 hex) + truncated HMAC over both (16 hex). A forged key fails the HMAC and
+// costs no look-up; whether a genuine one is still active is the account object's to say. Only an HMAC of a key is stored.
+import { createHmac, timingSafeEqual } from 'node:crypto'
+import { fail, ok, type Result } from '../schema/errors.ts'
+
+const ACCOUNT_LENGTH = 16
+const RANDOM_LENGTH = 32
+const MAC_LENGTH = 16
+const KEY = new RegExp(`^sk-([0-9a-f]{${ACCOUNT_LENGTH}})([0-9a-f]{${RANDOM_LENGTH}})([0-9a-f]{${MAC_LENGTH}})$`)
+
+/** HMAC-SHA256 of the parts under one purpose, so that no use of the secret can stand in for another. */
+export const derive = (secret: string, purpose: string, ...parts: string[]): Buffer =>
+  createHmac('sha256', secret)
+    .update(JSON.stringify([purpose, ...parts]))
+    .digest()
+
+export const sameText = (a: string, b: string): boolean => {
+  const [left, right] = [Buffer.from(a), Buffer.from(b)]
+  return left.length === right.length && timingSafeEqual(left, right)
+}
+
+export const newAccountId = (secret: string, idempotencyKey: string): string =>
+  derive(secret, 'account', idempotencyKey).toString('hex').slice(0, ACCOUNT_LENGTH)
+
+export interface NewKey {
+  readonly id: string
+  readonly key: string
+  readonly hash: string
+}
+
+export const keyHash = (secret: string, key: string): string => derive(secret, 'key-hash', key).toString('base64url')
+
+/** A key made from the idempotency key, so that repeating the call shows the same one without storing it. */
+export const newKey = (secret: string, accountId: string, idempotencyKey: string): NewKey => {
+  const random = derive(secret, 'key-random', accountId, idempotencyKey).toString('hex').slice(0, RANDOM_LENGTH)
+  const mac = derive(secret, 'key-mac', accountId, random).toString('hex').slice(0, MAC_LENGTH)
+  const key = `sk-${accountId}${random}${mac}`
+  return { id: `key_${derive(secret, 'key-id', key).toString('hex').slice(0, 16)}`, key, hash: keyHash(secret, key) }
+}
+
+export interface Caller {
+  readonly accountId: string
+  readonly keyHash: string
+}
+
+/** The caller a key names. Error: invalid_api_key. */
+export const authenticate = (secret: string, authorization: string | undefined): Result<Caller> => {
+  const key = /^Bearer\s+(\S+)$/i.exec(authorization ?? '')?.[1]
+  if (!key) {
+    return fail('invalid_api_key', { message: 'No API key. Send it as "Authorization: Bearer sk-...".' })
+  }
+  const [, accountId = '', random = '', mac = ''] = KEY.exec(key) ?? []
+  const genuine = derive(secret, 'key-mac', accountId, random).toString('hex').slice(0, MAC_LENGTH)
+  if (!sameText(mac, genuine)) return fail('invalid_api_key', { message: 'This API key is not valid.' })
+  return ok({ accountId, keyHash: keyHash(secret, key) })
+}

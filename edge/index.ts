@@ -1,0 +1,104 @@
+// The Worker: routes, the Durable Object's export, the scheduled sweep. Each route names the file that serves it.
+import { Hono } from 'hono'
+import { cors } from 'hono/cors'
+import { v7 as uuidv7 } from 'uuid'
+import { DIALECTS } from '../schema/dialects/index.ts'
+import { openAiChat } from '../schema/dialects/openai_chat.ts'
+import { type ApiError, apiError, type Result } from '../schema/errors.ts'
+import { PATHS } from '../schema/wire.ts'
+import { adminApi } from './admin/index.ts'
+import { DASHBOARD_PAGE } from './dashboard/page.ts'
+import { type Env, environmentFault } from './env.ts'
+import { errorResponse } from './flow/answer.ts'
+import { complete } from './flow/complete.ts'
+import { heartbeat, liveNodes, register } from './nodes.ts'
+import { sweep } from './prefix.ts'
+import { listModels, requireKey, userBalance } from './public_api.ts'
+import { takeReceipts } from './receipts.ts'
+
+export { AccountObject } from './account.ts'
+
+type App = { Bindings: Env; Variables: { requestId: string } }
+
+const EXPOSED = ['x-request-id', 'server-timing', 'retry-after', 'x-should-retry']
+
+const error = (e: ApiError): Response => errorResponse(openAiChat, e)
+const json = (result: Result<object>): Response => (result.ok ? Response.json(result.value) : error(result.error))
+
+const parse = (bytes: Uint8Array): unknown => {
+  try {
+    return JSON.parse(new TextDecoder().decode(bytes))
+  } catch {
+    return undefined
+  }
+}
+
+const app = new Hono<App>()
+
+app.use(cors({ origin: '*', exposeHeaders: EXPOSED, maxAge: 86_400 }))
+app.use(async (c, next) => {
+  const requestId = uuidv7()
+  c.set('requestId', requestId)
+  await next()
+  c.res.headers.set('x-request-id', requestId)
+})
+app.use(async (c, next) => {
+  const fault = environmentFault(c.env)
+  if (!fault) return next()
+  console.error(JSON.stringify({ event: 'bad_environment', fault }))
+  return error(
+    apiError('internal_error', { message: 'The service is not configured; its operator finds the reason in the log.' }),
+  )
+})
+
+for (const dialect of DIALECTS) {
+  for (const path of dialect.paths) {
+    app.post(path, (c) =>
+      complete({ env: c.env, context: c.executionCtx, request: c.req.raw, dialect, requestId: c.get('requestId') }),
+    )
+    app.all(path, () => error(apiError('method_not_allowed', { message: 'Use POST.' })))
+  }
+}
+
+for (const prefix of ['', '/v1']) {
+  app.get(`${prefix}/models`, async (c) => {
+    const key = await requireKey(c.env, c.req.header('authorization'))
+    return key.ok ? c.json({ object: 'list', data: await listModels(c.env) }) : error(key.error)
+  })
+  app.get(`${prefix}/models/:id`, async (c) => {
+    const key = await requireKey(c.env, c.req.header('authorization'))
+    if (!key.ok) return error(key.error)
+    const model = (await listModels(c.env)).find(({ id }) => id === c.req.param('id'))
+    return model ? c.json(model) : error(apiError('model_not_found'))
+  })
+}
+app.get('/user/balance', async (c) => json(await userBalance(c.env, c.req.header('authorization'))))
+app.get('/healthz', async (c) => c.json({ ok: true, nodes: await liveNodes(c.env.DB) }))
+app.get('/dashboard', (c) => c.html(DASHBOARD_PAGE))
+
+app.post(PATHS.register, async (c) => {
+  const body = parse(new Uint8Array(await c.req.arrayBuffer()))
+  return json(await register(c.env, c.req.header('authorization') ?? null, body))
+})
+app.post(PATHS.heartbeat, async (c) => {
+  const bytes = new Uint8Array(await c.req.arrayBuffer())
+  return json(await heartbeat(c.env, c.req.header('authorization') ?? null, bytes, parse(bytes)))
+})
+app.post(PATHS.receipts, async (c) => {
+  const bytes = new Uint8Array(await c.req.arrayBuffer())
+  return json(await takeReceipts(c.env, c.executionCtx, c.req.header('authorization') ?? null, bytes))
+})
+app.route('/admin/v1', adminApi)
+
+app.notFound((c) => error(apiError('not_found', { message: `There is nothing at ${c.req.method} ${c.req.path}.` })))
+app.onError((failure, c) => {
+  console.error(
+    JSON.stringify({ event: 'exception', requestId: c.get('requestId'), error: String(failure), stack: failure.stack }),
+  )
+  return error(apiError('internal_error'))
+})
+
+export default {
+  fetch: app.fetch,
+  scheduled: (_event, env, context) => context.waitUntil(sweep(env.DB)),
+} satisfies ExportedHandler<Env>

@@ -1,0 +1,61 @@
+// Registration and heartbeat of nodes. A join token admits a node once; from then on its own key speaks for it.
+import { and, count, eq, gt } from 'drizzle-orm'
+import { drizzle } from 'drizzle-orm/d1'
+import { nodes } from '../schema/db.ts'
+import { fail, ok, type Result } from '../schema/errors.ts'
+import { HEARTBEAT_SECONDS, NODE_STALE_MS } from '../schema/limits.ts'
+import { heartbeatSchema, type Load, type Registered, registrationSchema } from '../schema/wire.ts'
+import { sameText } from './auth.ts'
+import type { Env } from './env.ts'
+import { dispatchSecret } from './node_client.ts'
+import { verifyNodeCall } from './receipts.ts'
+
+const loadColumns = (load: Load) => ({
+  running: load.running,
+  waiting: load.waiting,
+  prefillTokensPerSecond: Math.round(load.prefillTokensPerSecond),
+})
+
+export const register = async (env: Env, authorization: string | null, body: unknown): Promise<Result<Registered>> => {
+  if (!sameText(authorization ?? '', `Bearer ${env.JOIN_TOKEN}`)) {
+    return fail('invalid_signature', { message: 'The join token is wrong.' })
+  }
+  const parsed = registrationSchema.safeParse(body)
+  if (!parsed.success) return fail('invalid_request', { message: parsed.error.message })
+  const { nodeId, address, publicKey, model, chatFormat, contextTokens, load } = parsed.data
+  const known = await drizzle(env.DB).select({ publicKey: nodes.publicKey }).from(nodes).where(eq(nodes.id, nodeId))
+  if (known[0] && known[0].publicKey !== publicKey) {
+    return fail('conflict', { message: 'Another node registered under this id; choose another id.' })
+  }
+  const now = Date.now()
+  const live = { address, model, chatFormat, contextTokens, draining: false, heartbeatAt: now, ...loadColumns(load) }
+  await drizzle(env.DB)
+    .insert(nodes)
+    .values({ id: nodeId, publicKey, registeredAt: now, ...live })
+    .onConflictDoUpdate({ target: nodes.id, set: live })
+  return ok({ dispatchSecret: dispatchSecret(env.SPARROW_SECRET, nodeId), heartbeatSeconds: HEARTBEAT_SECONDS })
+}
+
+export const heartbeat = async (
+  env: Env,
+  authorization: string | null,
+  bytes: Uint8Array<ArrayBuffer>,
+  body: unknown,
+): Promise<Result<{ ok: true }>> => {
+  const parsed = heartbeatSchema.safeParse(body)
+  if (!parsed.success) return fail('invalid_request', { message: parsed.error.message })
+  const { nodeId, draining, load } = parsed.data
+  const key = await verifyNodeCall(env, nodeId, authorization, bytes)
+  if (!key.ok) return key
+  await drizzle(env.DB)
+    .update(nodes)
+    .set({ draining, heartbeatAt: Date.now(), ...loadColumns(load) })
+    .where(eq(nodes.id, nodeId))
+  return ok({ ok: true })
+}
+
+export const liveNodes = async (database: D1Database): Promise<number> => {
+  const live = and(gt(nodes.heartbeatAt, Date.now() - NODE_STALE_MS), eq(nodes.draining, false))
+  const rows = await drizzle(database).select({ n: count() }).from(nodes).where(live)
+  return rows[0]?.n ?? 0
+}

@@ -1,0 +1,90 @@
+// POST /internal/receipts: verify the node's call, each receipt's signature and its invariants; settle; acknowledge.
+import { eq } from 'drizzle-orm'
+import { drizzle } from 'drizzle-orm/d1'
+import { nodes } from '../schema/db.ts'
+import { fail, ok, type Result } from '../schema/errors.ts'
+import { receiptFault, verifyReceipt } from '../schema/receipt.ts'
+import { importPublicKey, verifyCall } from '../schema/signature.ts'
+import { type SegmentAck, type SignedReceipt, segmentSchema } from '../schema/wire.ts'
+import { accountObject, type Env } from './env.ts'
+import { record } from './prefix.ts'
+
+const publicKeyOf = async (database: D1Database, nodeId: string): Promise<string | undefined> => {
+  const rows = await drizzle(database).select({ publicKey: nodes.publicKey }).from(nodes).where(eq(nodes.id, nodeId))
+  return rows[0]?.publicKey
+}
+
+/** Checks that a call from a node is signed by that node. Errors: invalid_signature, not_found (register first). */
+export const verifyNodeCall = async (
+  env: Env,
+  nodeId: string,
+  authorization: string | null,
+  body: Uint8Array<ArrayBuffer>,
+): Promise<Result<CryptoKey>> => {
+  const x = await publicKeyOf(env.DB, nodeId)
+  if (!x) return fail('not_found', { message: 'This node is not registered.' })
+  const key = await importPublicKey(x)
+  const call = await verifyCall(key, 'EdDSA', 'edge', authorization, body)
+  if (!call.ok) return call
+  return call.value === nodeId ? ok(key) : fail('invalid_signature')
+}
+
+/** Why a receipt can never be taken, or `undefined`. */
+const faultOf = async (key: CryptoKey, nodeId: string, signed: SignedReceipt): Promise<string | undefined> => {
+  if (signed.receipt.nodeId !== nodeId) return 'it names another node'
+  if (!(await verifyReceipt(key, signed))) return 'its signature is wrong'
+  return receiptFault(signed.receipt)
+}
+
+export const takeReceipts = async (
+  env: Env,
+  context: Pick<ExecutionContext, 'waitUntil'>,
+  authorization: string | null,
+  body: Uint8Array<ArrayBuffer>,
+): Promise<Result<SegmentAck>> => {
+  const parsed = segmentSchema.safeParse(parseJson(body))
+  if (!parsed.success) return fail('invalid_request', { message: parsed.error.issues[0]?.message ?? 'not a segment' })
+  const { nodeId, receipts } = parsed.data
+  const key = await verifyNodeCall(env, nodeId, authorization, body)
+  if (!key.ok) return key
+
+  const ack: SegmentAck = { acknowledged: [], refused: [] }
+  const byAccount = new Map<string, SignedReceipt[]>()
+  for (const signed of receipts) {
+    const { requestId, attempt, accountId } = signed.receipt
+    const fault = await faultOf(key.value, nodeId, signed)
+    if (fault) ack.refused.push({ requestId, attempt, reason: fault })
+    else byAccount.set(accountId, [...(byAccount.get(accountId) ?? []), signed])
+  }
+  // One account's failure leaves only its own receipts unacknowledged; the node sends them again.
+  await Promise.all([...byAccount].map(([accountId, group]) => settle(env, accountId, group, ack)))
+  const taken = new Set(ack.acknowledged.map(({ requestId }) => requestId))
+  const fresh = receipts.map(({ receipt }) => receipt).filter((receipt) => taken.has(receipt.requestId))
+  context.waitUntil(
+    record(env.DB, fresh).catch((error) =>
+      console.error(JSON.stringify({ event: 'prefix_record_failed', error: String(error) })),
+    ),
+  )
+  return ok(ack)
+}
+
+const settle = async (env: Env, accountId: string, group: readonly SignedReceipt[], ack: SegmentAck): Promise<void> => {
+  try {
+    const answers = await accountObject(env, accountId).settle(group)
+    group.forEach(({ receipt: { requestId, attempt } }, i) => {
+      const settlement = answers[i]
+      if (settlement?.state === 'refused') ack.refused.push({ requestId, attempt, reason: settlement.reason })
+      else if (settlement) ack.acknowledged.push({ requestId, attempt })
+    })
+  } catch (error) {
+    console.error(JSON.stringify({ event: 'settle_failed', account: accountId, error: String(error) }))
+  }
+}
+
+const parseJson = (body: Uint8Array): unknown => {
+  try {
+    return JSON.parse(new TextDecoder().decode(body))
+  } catch {
+    return undefined
+  }
+}
