@@ -93,7 +93,9 @@ Napi::Value fail(Napi::Env env, const sparrow::Status& status) {
   return env.Undefined();
 }
 
-Napi::Value bad(Napi::Env env, const char* what) { return fail(env, sparrow::error(sparrow::Code::kBadArgument, what)); }
+Napi::Value bad(Napi::Env env, const char* what) {
+  return fail(env, sparrow::error(sparrow::Code::kBadArgument, what));
+}
 
 Handle* handle_of(const Napi::CallbackInfo& info) {
   if (info.Length() < 1 || !info[0].IsExternal()) return nullptr;
@@ -144,12 +146,18 @@ Napi::Object info_of(Napi::Env env, Engine& engine) {
 class OpenWorker : public Napi::AsyncWorker {
  public:
   OpenWorker(Napi::Env env, sparrow::EngineOptions options, std::shared_ptr<Handle> handle)
-      : Napi::AsyncWorker(env), deferred(Napi::Promise::Deferred::New(env)), options_(std::move(options)), handle_(std::move(handle)) {}
+      : Napi::AsyncWorker(env),
+        deferred(Napi::Promise::Deferred::New(env)),
+        options_(std::move(options)),
+        handle_(std::move(handle)) {}
 
   void Execute() override {
-    auto result = Engine::open(std::move(options_), [channel = &handle_->channel](std::vector<Event>&& e) { channel->push(std::move(e)); });
-    if (result.ok()) handle_->engine = std::move(result.value());
-    else status_ = result.status();
+    auto result = Engine::open(std::move(options_),
+                               [channel = &handle_->channel](std::vector<Event>&& e) { channel->push(std::move(e)); });
+    if (result.ok())
+      handle_->engine = std::move(result.value());
+    else
+      status_ = result.status();
   }
 
   void OnOK() override {
@@ -162,7 +170,9 @@ class OpenWorker : public Napi::AsyncWorker {
     // The engine thread must be gone before the environment is.
     env.AddCleanupHook([handle = handle_] { handle->close(); });
     Napi::Object out = Napi::Object::New(env);
-    out.Set("handle", Napi::External<std::shared_ptr<Handle>>::New(env, new std::shared_ptr<Handle>(handle_), [](Napi::Env, std::shared_ptr<Handle>* h) { delete h; }));
+    out.Set("handle",
+            Napi::External<std::shared_ptr<Handle>>::New(env, new std::shared_ptr<Handle>(handle_),
+                                                         [](Napi::Env, std::shared_ptr<Handle>* h) { delete h; }));
     out.Set("info", info_of(env, *handle_->engine));
     deferred.Resolve(out);
   }
@@ -187,9 +197,11 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   options.kv_pages = static_cast<int>(number_or(from, "kvPages", 0));
   options.context = static_cast<int>(number_or(from, "contextLength", 0));
   options.step_tokens = static_cast<int>(number_or(from, "stepTokens", options.step_tokens));
-  if (!byte_strings(from.Get("tokenBytes"), options.token_bytes)) return bad(env, "tokenBytes: an array of Uint8Array is needed");
+  if (!byte_strings(from.Get("tokenBytes"), options.token_bytes))
+    return bad(env, "tokenBytes: an array of Uint8Array is needed");
   auto handle = std::make_shared<Handle>();
-  Napi::ThreadSafeFunction wake = Napi::ThreadSafeFunction::New(env, info[1].As<Napi::Function>(), "sparrow events", 0, 1);
+  Napi::ThreadSafeFunction wake =
+      Napi::ThreadSafeFunction::New(env, info[1].As<Napi::Function>(), "sparrow events", 0, 1);
   wake.Unref(env);  // an idle engine does not keep the process alive
   handle->channel.start(std::move(wake));
   auto* worker = new OpenWorker(env, std::move(options), std::move(handle));
@@ -206,8 +218,10 @@ Napi::Value submit(const Napi::CallbackInfo& info) {
   if (info.Length() < 2 || !info[1].IsObject()) return bad(env, "submit(handle, spec)");
   const Napi::Object from = info[1].As<Napi::Object>();
   const Napi::Value tokens = from.Get("tokens");
-  if (!tokens.IsTypedArray() || tokens.As<Napi::TypedArray>().TypedArrayType() != napi_int32_array) return bad(env, "tokens: an Int32Array is needed");
-  if (!from.Get("seed").IsBigInt() || !from.Get("cacheSalt").IsString()) return bad(env, "seed: a bigint, and cacheSalt: a string, are needed");
+  if (!tokens.IsTypedArray() || tokens.As<Napi::TypedArray>().TypedArrayType() != napi_int32_array)
+    return bad(env, "tokens: an Int32Array is needed");
+  if (!from.Get("seed").IsBigInt() || !from.Get("cacheSalt").IsString())
+    return bad(env, "seed: a bigint, and cacheSalt: a string, are needed");
   sparrow::Request request;
   bool lossless = false;
   const Napi::Int32Array ids = tokens.As<Napi::Int32Array>();
@@ -216,7 +230,8 @@ Napi::Value submit(const Napi::CallbackInfo& info) {
   request.salt = from.Get("cacheSalt").As<Napi::String>();
   const double max_tokens = number_or(from, "maxTokens", -1);
   request.max_tokens = max_tokens >= 1 && max_tokens <= 2147483647.0 ? static_cast<int32_t>(max_tokens) : 0;
-  request.sampling = {number_or(from, "temperature", -1), number_or(from, "topP", -1), from.Get("seed").As<Napi::BigInt>().Uint64Value(&lossless)};
+  request.sampling = {number_or(from, "temperature", -1), number_or(from, "topP", -1),
+                      from.Get("seed").As<Napi::BigInt>().Uint64Value(&lossless)};
   if (!byte_strings(from.Get("stop"), request.stop)) return bad(env, "stop: an array of Uint8Array is needed");
   if (const sparrow::Status status = handle->engine->submit(std::move(request)); !status.ok()) return fail(env, status);
   return env.Undefined();
@@ -224,7 +239,8 @@ Napi::Value submit(const Napi::CallbackInfo& info) {
 
 Napi::Value cancel(const Napi::CallbackInfo& info) {
   Handle* handle = handle_of(info);
-  if (handle && info.Length() > 1 && info[1].IsNumber()) handle->engine->cancel(static_cast<uint64_t>(info[1].As<Napi::Number>().DoubleValue()));
+  if (handle && info.Length() > 1 && info[1].IsNumber())
+    handle->engine->cancel(static_cast<uint64_t>(info[1].As<Napi::Number>().DoubleValue()));
   return info.Env().Undefined();
 }
 
@@ -234,8 +250,16 @@ Napi::Value stats(const Napi::CallbackInfo& info) {
   if (!handle) return fail(env, sparrow::error(sparrow::Code::kEngineFailed, "the engine is closed"));
   const sparrow::EngineStats s = handle->engine->stats();
   Napi::Object out = Napi::Object::New(env);
-  const std::pair<const char*, int64_t> fields[] = {{"running", s.running}, {"waiting", s.waiting}, {"kvPagesUsed", s.pages_used}, {"kvPagesCached", s.pages_cached}, {"kvPages", s.pages},
-                                                    {"steps", s.steps}, {"prefillTokens", s.prefill_tokens}, {"decodeTokens", s.decode_tokens}, {"cachedTokens", s.cached_tokens}, {"sparseQueries", s.sparse_queries}};
+  const std::pair<const char*, int64_t> fields[] = {{"running", s.running},
+                                                    {"waiting", s.waiting},
+                                                    {"kvPagesUsed", s.pages_used},
+                                                    {"kvPagesCached", s.pages_cached},
+                                                    {"kvPages", s.pages},
+                                                    {"steps", s.steps},
+                                                    {"prefillTokens", s.prefill_tokens},
+                                                    {"decodeTokens", s.decode_tokens},
+                                                    {"cachedTokens", s.cached_tokens},
+                                                    {"sparseQueries", s.sparse_queries}};
   for (const auto& [name, value] : fields) out.Set(name, static_cast<double>(value));
   return out;
 }
@@ -251,12 +275,16 @@ Napi::Value evaluate(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   Handle* handle = handle_of(info);
   if (!handle) return fail(env, sparrow::error(sparrow::Code::kEngineFailed, "the engine is closed"));
-  if (info.Length() < 4 || !info[1].IsTypedArray() || !info[2].IsNumber()) return bad(env, "evaluate(handle, tokens, chunk, taps)");
+  if (info.Length() < 4 || !info[1].IsTypedArray() || !info[2].IsNumber())
+    return bad(env, "evaluate(handle, tokens, chunk, taps)");
   const Napi::Int32Array ids = info[1].As<Napi::Int32Array>();
   const std::vector<int32_t> tokens(ids.Data(), ids.Data() + ids.ElementLength());
   sparrow::Probe probe;
   sparrow::Status status;
-  handle->engine->between_steps([&] { status = sparrow::evaluate(handle->engine->model(), tokens, info[2].As<Napi::Number>().Int32Value(), info[3].ToBoolean(), probe); });
+  handle->engine->between_steps([&] {
+    status = sparrow::evaluate(handle->engine->model(), tokens, info[2].As<Napi::Number>().Int32Value(),
+                               info[3].ToBoolean(), probe);
+  });
   if (!status.ok()) return fail(env, status);
   Napi::Object out = Napi::Object::New(env);
   Napi::Array taps = Napi::Array::New(env);

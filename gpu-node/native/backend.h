@@ -1,7 +1,8 @@
-// The contract between the model and whatever computes it: a C table of operations over raw pointers. A backend knows no
-// model, no sequence and no Node; the model knows no instruction set. Activations and cache rows are fp32, row-major.
-// Result of one token never depends on the other tokens of a call (fixed order of summation), so batching, chunking and
-// cached prefixes cannot change an answer. To add a backend: fill this table, add its line in backend/registry.cc.
+// The contract between the model and whatever computes it: a C table of operations over raw pointers. A backend knows
+// no model, no sequence and no Node; the model knows no instruction set. Activations and cache rows are fp32,
+// row-major. Result of one token never depends on the other tokens of a call (fixed order of summation), so batching,
+// chunking and cached prefixes cannot change an answer. To add a backend: fill this table, add its line in
+// backend/registry.cc.
 #pragma once
 #include <stdint.h>
 
@@ -22,7 +23,8 @@ typedef struct SpMatrix {
   int32_t dtype, rows, cols;
 } SpMatrix;
 
-/// The cache of one layer. Page p holds, from base + p * page_stride: latent (64, latent), rope (64, rope), index (64, index).
+/// The cache of one layer. Page p holds, from base + p * page_stride: latent (64, latent), rope (64, rope), index (64,
+/// index).
 typedef struct SpPages {
   float* base;
   int64_t page_stride;  // floats from one page to the next
@@ -74,16 +76,20 @@ typedef struct SpBackend {
   /// y (n, cols) = rows `ids` of the embedding.
   void (*embed)(void* self, const SpMatrix* table, const int32_t* ids, int32_t n, float* y);
   /// y = gain * x * rsqrt(mean(x^2) + eps); rows of `dim`, ldx and ldy floats apart.
-  void (*rms_norm)(void* self, const float* x, int64_t ldx, const float* gain, int32_t n, int32_t dim, float eps, float* y, int64_t ldy);
+  void (*rms_norm)(void* self, const float* x, int64_t ldx, const float* gain, int32_t n, int32_t dim, float eps,
+                   float* y, int64_t ldy);
   /// y = gain * (x - mean) * rsqrt(var + eps) + bias, population variance.
-  void (*layer_norm)(void* self, const float* x, const float* gain, const float* bias, int32_t n, int32_t dim, float eps, float* y);
+  void (*layer_norm)(void* self, const float* x, const float* gain, const float* bias, int32_t n, int32_t dim,
+                     float eps, float* y);
   /// y (n, rows) = x (n, cols) W^T.
   void (*matmul)(void* self, const SpMatrix* w, const float* x, int32_t n, float* y);
   /// y (n, heads, rows/heads) = per head W[h] x[:, h]; x (n, heads, cols) with ldx floats a token and ldh a head.
-  void (*matmul_heads)(void* self, const SpMatrix* w, int32_t heads, const float* x, int64_t ldx, int64_t ldh, int32_t n, float* y);
-  /// Rotates `dim` values in place. table (positions, dim) holds dim/2 cosines, then dim/2 sines. Pairs are (2i, 2i+1), or
-  /// (i, i + dim/2) when half_split.
-  void (*rope)(void* self, float* x, const int32_t* positions, int32_t n, int32_t heads, int64_t ld_token, int64_t ld_head, int32_t dim, const float* table, int32_t half_split);
+  void (*matmul_heads)(void* self, const SpMatrix* w, int32_t heads, const float* x, int64_t ldx, int64_t ldh,
+                       int32_t n, float* y);
+  /// Rotates `dim` values in place. table (positions, dim) holds dim/2 cosines, then dim/2 sines. Pairs are (2i, 2i+1),
+  /// or (i, i + dim/2) when half_split.
+  void (*rope)(void* self, float* x, const int32_t* positions, int32_t n, int32_t heads, int64_t ld_token,
+               int64_t ld_head, int32_t dim, const float* table, int32_t half_split);
   /// x += y.
   void (*add)(void* self, float* x, const float* y, int64_t count);
   /// gate = silu(gate) * up.
@@ -91,13 +97,18 @@ typedef struct SpBackend {
   /// logits (n, experts) -> ids, weights (n, top_k). Ties: lower group, then lower expert.
   void (*gate)(void* self, const SpGate* gate, const float* logits, int32_t n, int32_t* ids, float* weights);
   /// y (n, hidden) += sum over top_k of weight * expert(x), in ascending slot order.
-  void (*experts)(void* self, const SpExperts* e, const float* x, const int32_t* ids, const float* weights, int32_t n, float* y);
+  void (*experts)(void* self, const SpExperts* e, const float* x, const int32_t* ids, const float* weights, int32_t n,
+                  float* y);
   /// Writes each token's latent (n, latent), rope (n, rope) and index key (n, index; null when index is 0) to its page.
-  void (*cache_write)(void* self, const SpPages* pages, const SpTokens* tokens, const float* latent, const float* rope, const float* index);
-  /// I[t,s] = sum_j w[t,j] relu(q[t,j] . k[s]) for s <= t; chosen (n, top_k) = ascending positions of the min(top_k, t+1)
-  /// largest (higher score first, then lower position), counts (n). scores (n, ld_scores) receives I when not null.
-  void (*index_select)(void* self, const SpIndexQuery* query, const SpPages* pages, const SpTokens* tokens, int32_t* chosen, int32_t* counts, float* scores, int64_t ld_scores);
-  /// z (n, heads, latent) = softmax over the chosen s of scale * (q_latent . latent[s] + q_rope . rope[s]), times latent[s].
+  void (*cache_write)(void* self, const SpPages* pages, const SpTokens* tokens, const float* latent, const float* rope,
+                      const float* index);
+  /// I[t,s] = sum_j w[t,j] relu(q[t,j] . k[s]) for s <= t; chosen (n, top_k) = ascending positions of the min(top_k,
+  /// t+1) largest (higher score first, then lower position), counts (n). scores (n, ld_scores) receives I when not
+  /// null.
+  void (*index_select)(void* self, const SpIndexQuery* query, const SpPages* pages, const SpTokens* tokens,
+                       int32_t* chosen, int32_t* counts, float* scores, int64_t ld_scores);
+  /// z (n, heads, latent) = softmax over the chosen s of scale * (q_latent . latent[s] + q_rope . rope[s]), times
+  /// latent[s].
   void (*attend)(void* self, const SpAttention* a, const SpPages* pages, const SpTokens* tokens, float* z);
 } SpBackend;
 

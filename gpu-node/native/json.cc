@@ -51,7 +51,8 @@ class Parser {
   }
 
   void skip_space() {
-    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t')) {
+    while (at_ < text_.size() &&
+           (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t')) {
       at_++;
     }
   }
@@ -74,13 +75,24 @@ class Parser {
     skip_space();
     if (at_ >= text_.size()) return wrong("unexpected end");
     switch (text_[at_]) {
-      case '{': return object(out, depth);
-      case '[': return array(out, depth);
-      case '"': out.kind = Json::Kind::kString; return string(out.string);
-      case 't': out.kind = Json::Kind::kBool; out.boolean = true; return word("true");
-      case 'f': out.kind = Json::Kind::kBool; return word("false");
-      case 'n': return word("null");
-      default: return number(out);
+      case '{':
+        return object(out, depth);
+      case '[':
+        return array(out, depth);
+      case '"':
+        out.kind = Json::Kind::kString;
+        return string(out.string);
+      case 't':
+        out.kind = Json::Kind::kBool;
+        out.boolean = true;
+        return word("true");
+      case 'f':
+        out.kind = Json::Kind::kBool;
+        return word("false");
+      case 'n':
+        return word("null");
+      default:
+        return number(out);
     }
   }
 
@@ -117,7 +129,10 @@ class Parser {
     out = 0;
     for (int i = 0; i < 4; i++) {
       const char c = text_[at_++];
-      const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+      const int digit = c >= '0' && c <= '9'   ? c - '0'
+                        : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                        : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                               : -1;
       if (digit < 0) return wrong("bad \\u escape");
       out = out * 16 + static_cast<uint32_t>(digit);
     }
@@ -184,6 +199,8 @@ const Json* Json::find(std::string_view name) const {
   return found == fields.end() ? nullptr : &found->second;
 }
 
-Result<Json> parse_json(std::string_view text) { return Parser(text).run(); }
+Result<Json> parse_json(std::string_view text) {
+  return Parser(text).run();
+}
 
 }  // namespace sparrow

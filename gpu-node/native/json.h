@@ -1,4 +1,5 @@
-// A small, bounds-checked JSON reader for config.json, safetensors headers and shard indexes. Hostile bytes end in a Status.
+// A small, bounds-checked JSON reader for config.json, safetensors headers and shard indexes. Hostile bytes end in a
+// Status.
 #pragma once
 #include <map>
 #include <string>
@@ -23,7 +24,8 @@ struct Json {
   bool is(Kind k) const { return kind == k; }
 };
 
-/// Parses the whole of `text`. Nesting is limited to 32; a repeated key is an error, since readers disagree on which counts.
+/// Parses the whole of `text`. Nesting is limited to 32; a repeated key is an error, since readers disagree on which
+/// counts.
 Result<Json> parse_json(std::string_view text);
 
 }  // namespace sparrow

@@ -1,4 +1,5 @@
-// Errors as values. No exception leaves the engine: a failed call returns a Status that names the tensor or field at fault.
+// Errors as values. No exception leaves the engine: a failed call returns a Status that names the tensor or field at
+// fault.
 #pragma once
 #include <optional>
 #include <string>
@@ -12,12 +13,18 @@ enum class Code { kOk, kCheckpointInvalid, kUnsupported, kContextTooLong, kBadAr
 /// The code's name as JavaScript sees it.
 constexpr const char* name_of(Code code) {
   switch (code) {
-    case Code::kOk: return "ok";
-    case Code::kCheckpointInvalid: return "checkpoint_invalid";
-    case Code::kUnsupported: return "unsupported";
-    case Code::kContextTooLong: return "context_too_long";
-    case Code::kBadArgument: return "bad_argument";
-    case Code::kEngineFailed: return "engine_failed";
+    case Code::kOk:
+      return "ok";
+    case Code::kCheckpointInvalid:
+      return "checkpoint_invalid";
+    case Code::kUnsupported:
+      return "unsupported";
+    case Code::kContextTooLong:
+      return "context_too_long";
+    case Code::kBadArgument:
+      return "bad_argument";
+    case Code::kEngineFailed:
+      return "engine_failed";
   }
   return "engine_failed";
 }
@@ -28,10 +35,18 @@ struct Status {
   bool ok() const { return code == Code::kOk; }
 };
 
-inline Status ok_status() { return {}; }
-inline Status error(Code code, std::string message) { return {code, std::move(message)}; }
-inline Status invalid(std::string message) { return {Code::kCheckpointInvalid, std::move(message)}; }
-inline Status unsupported(std::string message) { return {Code::kUnsupported, std::move(message)}; }
+inline Status ok_status() {
+  return {};
+}
+inline Status error(Code code, std::string message) {
+  return {code, std::move(message)};
+}
+inline Status invalid(std::string message) {
+  return {Code::kCheckpointInvalid, std::move(message)};
+}
+inline Status unsupported(std::string message) {
+  return {Code::kUnsupported, std::move(message)};
+}
 
 /// A value or the Status that explains its absence.
 template <class T>

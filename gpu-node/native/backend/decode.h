@@ -19,7 +19,8 @@ inline float bf16_to_float(uint16_t bits) {
 inline float e4m3_to_float(uint8_t code) {
   const int exponent = (code >> 3) & 15, mantissa = code & 7;
   if ((code & 0x7F) == 0x7F) return std::nanf("");
-  const float magnitude = exponent ? std::ldexp(1.0f + static_cast<float>(mantissa) / 8, exponent - 7) : std::ldexp(static_cast<float>(mantissa), -9);
+  const float magnitude = exponent ? std::ldexp(1.0f + static_cast<float>(mantissa) / 8, exponent - 7)
+                                   : std::ldexp(static_cast<float>(mantissa), -9);
   return code & 0x80 ? -magnitude : magnitude;
 }
 
@@ -29,7 +30,8 @@ inline double weight_at(const SpMatrix& w, int64_t row, int64_t col) {
   if (w.dtype == SP_BF16) return bf16_to_float(static_cast<const uint16_t*>(w.data)[at]);
   if (w.dtype == SP_F32) return static_cast<const float*>(w.data)[at];
   const int64_t blocks = (w.cols + SP_SCALE_BLOCK - 1) / SP_SCALE_BLOCK;
-  return static_cast<double>(e4m3_to_float(static_cast<const uint8_t*>(w.data)[at])) * static_cast<double>(w.scale[row / SP_SCALE_BLOCK * blocks + col / SP_SCALE_BLOCK]);
+  return static_cast<double>(e4m3_to_float(static_cast<const uint8_t*>(w.data)[at])) *
+         static_cast<double>(w.scale[row / SP_SCALE_BLOCK * blocks + col / SP_SCALE_BLOCK]);
 }
 
 inline float* page_of(const SpPages& pages, const int32_t* table, int64_t position) {
@@ -42,7 +44,8 @@ inline float* rope_row(const SpPages& pages, const int32_t* table, int64_t posit
   return page_of(pages, table, position) + SP_PAGE_TOKENS * pages.latent + position % SP_PAGE_TOKENS * pages.rope;
 }
 inline float* index_row(const SpPages& pages, const int32_t* table, int64_t position) {
-  return page_of(pages, table, position) + SP_PAGE_TOKENS * (pages.latent + pages.rope) + position % SP_PAGE_TOKENS * pages.index;
+  return page_of(pages, table, position) + SP_PAGE_TOKENS * (pages.latent + pages.rope) +
+         position % SP_PAGE_TOKENS * pages.index;
 }
 
 }  // namespace sparrow

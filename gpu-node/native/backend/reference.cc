@@ -18,7 +18,8 @@ void embed(void*, const SpMatrix* table, const int32_t* ids, int32_t n, float* y
   }
 }
 
-void rms_norm(void*, const float* x, int64_t ldx, const float* gain, int32_t n, int32_t dim, float eps, float* y, int64_t ldy) {
+void rms_norm(void*, const float* x, int64_t ldx, const float* gain, int32_t n, int32_t dim, float eps, float* y,
+              int64_t ldy) {
   for (int64_t t = 0; t < n; t++) {
     double sum = 0;
     for (int i = 0; i < dim; i++) sum += static_cast<double>(x[t * ldx + i]) * x[t * ldx + i];
@@ -27,7 +28,8 @@ void rms_norm(void*, const float* x, int64_t ldx, const float* gain, int32_t n, 
   }
 }
 
-void layer_norm(void*, const float* x, const float* gain, const float* bias, int32_t n, int32_t dim, float eps, float* y) {
+void layer_norm(void*, const float* x, const float* gain, const float* bias, int32_t n, int32_t dim, float eps,
+                float* y) {
   for (int64_t t = 0; t < n; t++, x += dim, y += dim) {
     double mean = 0, var = 0;
     for (int i = 0; i < dim; i++) mean += x[i];
@@ -50,14 +52,17 @@ void matmul(void*, const SpMatrix* w, const float* x, int32_t n, float* y) {
   }
 }
 
-void matmul_heads(void*, const SpMatrix* w, int32_t heads, const float* x, int64_t ldx, int64_t ldh, int32_t n, float* y) {
+void matmul_heads(void*, const SpMatrix* w, int32_t heads, const float* x, int64_t ldx, int64_t ldh, int32_t n,
+                  float* y) {
   const int64_t out = w->rows / heads;
   for (int64_t t = 0; t < n; t++) {
-    for (int64_t r = 0; r < w->rows; r++) y[t * w->rows + r] = static_cast<float>(dot_row(*w, r, x + t * ldx + r / out * ldh));
+    for (int64_t r = 0; r < w->rows; r++)
+      y[t * w->rows + r] = static_cast<float>(dot_row(*w, r, x + t * ldx + r / out * ldh));
   }
 }
 
-void rope(void*, float* x, const int32_t* positions, int32_t n, int32_t heads, int64_t ld_token, int64_t ld_head, int32_t dim, const float* table, int32_t half_split) {
+void rope(void*, float* x, const int32_t* positions, int32_t n, int32_t heads, int64_t ld_token, int64_t ld_head,
+          int32_t dim, const float* table, int32_t half_split) {
   const int half = dim / 2;
   for (int64_t t = 0; t < n; t++) {
     const float* cosine = table + static_cast<int64_t>(positions[t]) * dim;
@@ -91,7 +96,8 @@ void scores_of(const SpGate& g, const float* logits, std::vector<double>& score)
     score[e] = g.sigmoid ? 1 / (1 + std::exp(-static_cast<double>(logits[e]))) : std::exp(logits[e] - top);
     sum += score[e];
   }
-  if (!g.sigmoid) for (double& s : score) s /= sum;
+  if (!g.sigmoid)
+    for (double& s : score) s /= sum;
 }
 
 /// Masks every group but the best `top_groups` with -infinity (never with 0: biased scores may be negative).
@@ -146,7 +152,8 @@ void experts(void*, const SpExperts* e, const float* x, const int32_t* ids, cons
   }
 }
 
-void cache_write(void*, const SpPages* pages, const SpTokens* tokens, const float* latent, const float* rope, const float* index) {
+void cache_write(void*, const SpPages* pages, const SpTokens* tokens, const float* latent, const float* rope,
+                 const float* index) {
   for (int64_t t = 0; t < tokens->n; t++) {
     const int32_t* table = tokens->tables[t];
     const int64_t at = tokens->positions[t];
@@ -156,7 +163,8 @@ void cache_write(void*, const SpPages* pages, const SpTokens* tokens, const floa
   }
 }
 
-void index_select(void*, const SpIndexQuery* query, const SpPages* pages, const SpTokens* tokens, int32_t* chosen, int32_t* counts, float* scores, int64_t ld_scores) {
+void index_select(void*, const SpIndexQuery* query, const SpPages* pages, const SpTokens* tokens, int32_t* chosen,
+                  int32_t* counts, float* scores, int64_t ld_scores) {
   std::vector<float> row;
   for (int64_t t = 0; t < tokens->n; t++) {
     const int64_t length = tokens->positions[t] + 1;
@@ -166,7 +174,8 @@ void index_select(void*, const SpIndexQuery* query, const SpPages* pages, const 
       double sum = 0;
       for (int64_t j = 0; j < query->heads; j++) {
         double dot = 0;
-        for (int i = 0; i < query->dim; i++) dot += static_cast<double>(query->q[(t * query->heads + j) * query->dim + i]) * key[i];
+        for (int i = 0; i < query->dim; i++)
+          dot += static_cast<double>(query->q[(t * query->heads + j) * query->dim + i]) * key[i];
         sum += query->w[t * query->heads + j] * std::max(dot, 0.0);
       }
       row[s] = static_cast<float>(sum);
@@ -183,7 +192,8 @@ void attend(void*, const SpAttention* a, const SpPages* pages, const SpTokens* t
     const int64_t count = a->chosen ? a->counts[t] : tokens->positions[t] + 1;
     const auto position = [&](int64_t j) -> int64_t { return a->chosen ? a->chosen[t * a->top_k + j] : j; };
     for (int64_t h = 0; h < a->heads; h++) {
-      const float *ql = a->q_latent + (t * a->heads + h) * pages->latent, *qr = a->q_rope + (t * a->heads + h) * pages->rope;
+      const float *ql = a->q_latent + (t * a->heads + h) * pages->latent,
+                  *qr = a->q_rope + (t * a->heads + h) * pages->rope;
       double top = -std::numeric_limits<double>::infinity(), total = 0;
       p.assign(count, 0);
       for (int64_t j = 0; j < count; j++) {
@@ -200,7 +210,8 @@ void attend(void*, const SpAttention* a, const SpPages* pages, const SpTokens* t
         const float* c = latent_row(*pages, table, position(j));
         for (int i = 0; i < pages->latent; i++) sum[i] += e * c[i];
       }
-      for (int i = 0; i < pages->latent; i++) z[(t * a->heads + h) * pages->latent + i] = static_cast<float>(sum[i] / total);
+      for (int i = 0; i < pages->latent; i++)
+        z[(t * a->heads + h) * pages->latent + i] = static_cast<float>(sum[i] / total);
     }
   }
 }
@@ -208,7 +219,8 @@ void attend(void*, const SpAttention* a, const SpPages* pages, const SpTokens* t
 }  // namespace
 
 SpBackend reference_backend() {
-  return {SP_BACKEND_ABI, "reference", "reference", nullptr, embed, rms_norm, layer_norm, matmul, matmul_heads, rope, add, swiglu, gate, experts, cache_write, index_select, attend};
+  return {SP_BACKEND_ABI, "reference", "reference", nullptr, embed,   rms_norm,    layer_norm,   matmul, matmul_heads,
+          rope,           add,         swiglu,      gate,    experts, cache_write, index_select, attend};
 }
 
 }  // namespace sparrow

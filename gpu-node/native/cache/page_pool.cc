@@ -1,4 +1,5 @@
-// A hash only finds a candidate; tokens, salt and the chain's serials decide, so a collision can never share a wrong page.
+// A hash only finds a candidate; tokens, salt and the chain's serials decide, so a collision can never share a wrong
+// page.
 #include "page_pool.h"
 
 #include <algorithm>
@@ -24,7 +25,8 @@ int32_t PagePool::find(uint64_t hash, const std::string& salt, uint64_t previous
   const auto found = by_hash_.find(hash);
   if (found == by_hash_.end()) return -1;
   const Meta& m = meta_[static_cast<size_t>(found->second)];
-  const bool same = m.previous_serial == previous_serial && m.salt == salt && std::equal(m.tokens.begin(), m.tokens.end(), tokens);
+  const bool same =
+      m.previous_serial == previous_serial && m.salt == salt && std::equal(m.tokens.begin(), m.tokens.end(), tokens);
   return same ? found->second : -1;
 }
 
@@ -77,8 +79,10 @@ void PagePool::publish(int32_t page, const std::string& salt, int32_t previous, 
 void PagePool::release(int32_t page) {
   Meta& m = meta_[static_cast<size_t>(page)];
   if (--m.users > 0) return;
-  if (m.published) m.unused_at = unused_.insert(unused_.end(), page);
-  else free_.push_back(page);
+  if (m.published)
+    m.unused_at = unused_.insert(unused_.end(), page);
+  else
+    free_.push_back(page);
 }
 
 std::string PagePool::check_integrity() const {
@@ -89,9 +93,12 @@ std::string PagePool::check_integrity() const {
   for (size_t p = 0; p < meta_.size(); p++) {
     published += meta_[p].published;
     if (meta_[p].users < 0) return "page " + std::to_string(p) + " was released too often";
-    if (seen[p] + (meta_[p].users > 0) != 1) return "page " + std::to_string(p) + " is not exactly one of free, cached, in use";
+    if (seen[p] + (meta_[p].users > 0) != 1)
+      return "page " + std::to_string(p) + " is not exactly one of free, cached, in use";
   }
-  return published == by_hash_.size() ? "" : "the index names " + std::to_string(by_hash_.size()) + " pages, " + std::to_string(published) + " are published";
+  return published == by_hash_.size() ? ""
+                                      : "the index names " + std::to_string(by_hash_.size()) + " pages, " +
+                                            std::to_string(published) + " are published";
 }
 
 }  // namespace sparrow

@@ -1,5 +1,6 @@
-// Owner of all KV pages. A full page is named by what it holds: salt, everything before it, its 64 tokens. Released pages stay
-// findable until their memory is needed (least recently used first). take/share/release change counts; match reads.
+// Owner of all KV pages. A full page is named by what it holds: salt, everything before it, its 64 tokens. Released
+// pages stay findable until their memory is needed (least recently used first). take/share/release change counts; match
+// reads.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -23,8 +24,8 @@ class PagePool {
   /// An empty page, evicting the least recently used cached one when none is free. -1 when every page is in use.
   int32_t take();
 
-  /// Makes a full page findable. `previous` is the page before it in the sequence, or -1. A page whose content is already
-  /// cached stays private; a chain whose previous page is private stays private too.
+  /// Makes a full page findable. `previous` is the page before it in the sequence, or -1. A page whose content is
+  /// already cached stays private; a chain whose previous page is private stays private too.
   void publish(int32_t page, const std::string& salt, int32_t previous, const int32_t* tokens);
 
   void release(int32_t page);

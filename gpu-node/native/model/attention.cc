@@ -1,6 +1,7 @@
 // Multi-head latent attention, absorbed: queries meet the cached latents directly, so decode and prefill are one path.
 //   cq = rms(q_a x);  q = q_b cq = nope|rope per head;  (c, kr) = kv_a x, c normed, kr rotated -> cache
-//   z[h] = softmax(scale * (UK[h]^T qn[h] . c + qr[h] . kr)) c over the chosen positions;  out = o_proj concat_h UV[h] z[h]
+//   z[h] = softmax(scale * (UK[h]^T qn[h] . c + qr[h] . kr)) c over the chosen positions;  out = o_proj concat_h UV[h]
+//   z[h]
 #include <algorithm>
 
 #include "model.h"
@@ -9,18 +10,21 @@ namespace sparrow {
 
 void Model::project_query(const LayerWeights& w, const Step& step) {
   const SpBackend& b = backend_.table;
-  const int32_t n = step.tokens->n, heads = config_.num_attention_heads, nope = config_.qk_nope_head_dim, dim = config_.qk_head_dim();
+  const int32_t n = step.tokens->n, heads = config_.num_attention_heads, nope = config_.qk_nope_head_dim,
+                dim = config_.qk_head_dim();
   s_.q.resize(static_cast<size_t>(n) * heads * dim);
   s_.q_latent.resize(static_cast<size_t>(n) * heads * config_.kv_lora_rank);
   const float* from = s_.normed.data();
   if (config_.q_lora_rank) {
     s_.cq.resize(static_cast<size_t>(n) * config_.q_lora_rank);
     b.matmul(b.self, &w.q_a_proj, s_.normed.data(), n, s_.cq.data());
-    b.rms_norm(b.self, s_.cq.data(), config_.q_lora_rank, w.q_a_layernorm.data(), n, config_.q_lora_rank, static_cast<float>(config_.rms_norm_eps), s_.cq.data(), config_.q_lora_rank);
+    b.rms_norm(b.self, s_.cq.data(), config_.q_lora_rank, w.q_a_layernorm.data(), n, config_.q_lora_rank,
+               static_cast<float>(config_.rms_norm_eps), s_.cq.data(), config_.q_lora_rank);
     from = s_.cq.data();
   }
   b.matmul(b.self, &w.q_proj, from, n, s_.q.data());
-  b.rope(b.self, s_.q.data() + nope, step.tokens->positions, n, heads, heads * dim, dim, config_.qk_rope_head_dim, rope_table_.data(), 0);
+  b.rope(b.self, s_.q.data() + nope, step.tokens->positions, n, heads, heads * dim, dim, config_.qk_rope_head_dim,
+         rope_table_.data(), 0);
   b.matmul_heads(b.self, &w.uk, heads, s_.q.data(), heads * dim, dim, n, s_.q_latent.data());
 }
 
@@ -31,15 +35,18 @@ void Model::write_cache(const LayerWeights& w, const Step& step) {
   s_.latent.resize(static_cast<size_t>(n) * rank);
   s_.rope.resize(static_cast<size_t>(n) * rope);
   b.matmul(b.self, &w.kv_a_proj, s_.normed.data(), n, s_.kv.data());
-  b.rms_norm(b.self, s_.kv.data(), rank + rope, w.kv_a_layernorm.data(), n, rank, static_cast<float>(config_.rms_norm_eps), s_.latent.data(), rank);
+  b.rms_norm(b.self, s_.kv.data(), rank + rope, w.kv_a_layernorm.data(), n, rank,
+             static_cast<float>(config_.rms_norm_eps), s_.latent.data(), rank);
   for (int64_t t = 0; t < n; t++) std::copy_n(s_.kv.data() + t * (rank + rope) + rank, rope, s_.rope.data() + t * rope);
   b.rope(b.self, s_.rope.data(), step.tokens->positions, n, 1, rope, rope, rope, rope_table_.data(), 0);
-  b.cache_write(b.self, &step.pages, step.tokens, s_.latent.data(), s_.rope.data(), config_.has_indexer ? s_.index_k.data() : nullptr);
+  b.cache_write(b.self, &step.pages, step.tokens, s_.latent.data(), s_.rope.data(),
+                config_.has_indexer ? s_.index_k.data() : nullptr);
 }
 
 void Model::attention(const LayerWeights& w, const Step& step) {
   const SpBackend& b = backend_.table;
-  const int32_t n = step.tokens->n, heads = config_.num_attention_heads, rank = config_.kv_lora_rank, rope = config_.qk_rope_head_dim;
+  const int32_t n = step.tokens->n, heads = config_.num_attention_heads, rank = config_.kv_lora_rank,
+                rope = config_.qk_rope_head_dim;
   const int32_t nope = config_.qk_nope_head_dim, dim = config_.qk_head_dim();
   project_query(w, step);
   const bool sparse = config_.has_indexer && index(w, step);
@@ -47,9 +54,16 @@ void Model::attention(const LayerWeights& w, const Step& step) {
   // The rope parts side by side, as the attention op reads them.
   std::vector<float>& q_rope = s_.heads;
   q_rope.resize(static_cast<size_t>(n) * heads * std::max(rope, config_.v_head_dim));
-  for (int64_t i = 0; i < static_cast<int64_t>(n) * heads; i++) std::copy_n(s_.q.data() + i * dim + nope, rope, q_rope.data() + i * rope);
+  for (int64_t i = 0; i < static_cast<int64_t>(n) * heads; i++)
+    std::copy_n(s_.q.data() + i * dim + nope, rope, q_rope.data() + i * rope);
   s_.z.resize(static_cast<size_t>(n) * heads * rank);
-  const SpAttention a = {s_.q_latent.data(), q_rope.data(), sparse ? s_.chosen.data() : nullptr, sparse ? s_.counts.data() : nullptr, heads, config_.index_topk, static_cast<float>(config_.softmax_scale())};
+  const SpAttention a = {s_.q_latent.data(),
+                         q_rope.data(),
+                         sparse ? s_.chosen.data() : nullptr,
+                         sparse ? s_.counts.data() : nullptr,
+                         heads,
+                         config_.index_topk,
+                         static_cast<float>(config_.softmax_scale())};
   b.attend(b.self, &a, &step.pages, step.tokens, s_.z.data());
   b.matmul_heads(b.self, &w.uv, heads, s_.z.data(), static_cast<int64_t>(heads) * rank, rank, n, s_.heads.data());
   b.matmul(b.self, &w.o_proj, s_.heads.data(), n, s_.out.data());

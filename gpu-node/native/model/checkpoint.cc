@@ -1,4 +1,5 @@
-// safetensors: 8-byte little-endian header length, JSON header {name: {dtype, shape, data_offsets}}, raw row-major data.
+// safetensors: 8-byte little-endian header length, JSON header {name: {dtype, shape, data_offsets}}, raw row-major
+// data.
 #include "checkpoint.h"
 
 #include <fcntl.h>
@@ -45,12 +46,15 @@ int dtype_width(const std::string& name, DType& dtype) {
 }
 
 bool whole_number(const Json& value, double high, uint64_t& out) {
-  if (!value.is(Json::Kind::kNumber) || value.number < 0 || value.number > high || value.number != std::floor(value.number)) return false;
+  if (!value.is(Json::Kind::kNumber) || value.number < 0 || value.number > high ||
+      value.number != std::floor(value.number))
+    return false;
   out = static_cast<uint64_t>(value.number);
   return true;
 }
 
-Status parse_tensor(const std::string& name, const Json& entry, const uint8_t* body, size_t body_size, TensorView& out, uint64_t& begin) {
+Status parse_tensor(const std::string& name, const Json& entry, const uint8_t* body, size_t body_size, TensorView& out,
+                    uint64_t& begin) {
   const Json *dtype = entry.find("dtype"), *shape = entry.find("shape"), *offsets = entry.find("data_offsets");
   if (!dtype || !shape || !offsets) return invalid(name + ": its header lacks dtype, shape or data_offsets");
   const int width = dtype_width(dtype->string, out.dtype);
@@ -60,14 +64,18 @@ Status parse_tensor(const std::string& name, const Json& entry, const uint8_t* b
     uint64_t n = 0;
     if (!whole_number(side, 1e15, n)) return invalid(name + ": its shape is malformed");
     out.shape.push_back(static_cast<int64_t>(n));
-    if (n && bytes > body_size / n) return invalid(name + ": its shape " + shape_text(out.shape) + " is larger than the file");
+    if (n && bytes > body_size / n)
+      return invalid(name + ": its shape " + shape_text(out.shape) + " is larger than the file");
     bytes *= n;
   }
   uint64_t end = 0;
-  if (offsets->items.size() != 2 || !whole_number(offsets->items[0], 1e18, begin) || !whole_number(offsets->items[1], 1e18, end) || begin > end || end > body_size) {
+  if (offsets->items.size() != 2 || !whole_number(offsets->items[0], 1e18, begin) ||
+      !whole_number(offsets->items[1], 1e18, end) || begin > end || end > body_size) {
     return invalid(name + ": its data_offsets lie outside the file (truncated?)");
   }
-  if (end - begin != bytes) return invalid(name + ": " + std::to_string(end - begin) + " bytes stored, shape and dtype need " + std::to_string(bytes));
+  if (end - begin != bytes)
+    return invalid(name + ": " + std::to_string(end - begin) + " bytes stored, shape and dtype need " +
+                   std::to_string(bytes));
   out.data = body + begin;
   out.bytes = end - begin;
   return ok_status();
@@ -81,11 +89,13 @@ std::string shape_text(const std::vector<int64_t>& shape) {
   return out.append("]");
 }
 
-Status parse_safetensors(const uint8_t* data, size_t size, const std::string& label, std::map<std::string, TensorView>& out) {
+Status parse_safetensors(const uint8_t* data, size_t size, const std::string& label,
+                         std::map<std::string, TensorView>& out) {
   uint64_t header = 0;
   if (size < 8) return invalid(label + ": shorter than a safetensors header");
   std::memcpy(&header, data, 8);
-  if (header > kHeaderBytesMax || header > size - 8) return invalid(label + ": header length " + std::to_string(header) + " exceeds the file (truncated?)");
+  if (header > kHeaderBytesMax || header > size - 8)
+    return invalid(label + ": header length " + std::to_string(header) + " exceeds the file (truncated?)");
   Result<Json> parsed = parse_json({reinterpret_cast<const char*>(data) + 8, static_cast<size_t>(header)});
   if (!parsed.ok()) return invalid(label + ": " + parsed.status().message);
   if (!parsed.value().is(Json::Kind::kObject)) return invalid(label + ": its header is no object");
@@ -101,7 +111,8 @@ Status parse_safetensors(const uint8_t* data, size_t size, const std::string& la
   }
   std::sort(spans.begin(), spans.end());
   for (size_t i = 1; i < spans.size(); i++) {
-    if (spans[i].first < spans[i - 1].second.first) return invalid(spans[i].second.second + ": its data overlaps " + spans[i - 1].second.second);
+    if (spans[i].first < spans[i - 1].second.first)
+      return invalid(spans[i].second.second + ": its data overlaps " + spans[i - 1].second.second);
   }
   return ok_status();
 }
@@ -149,7 +160,8 @@ Result<Checkpoint> Checkpoint::open(const std::string& dir) {
   if (!map || !map->is(Json::Kind::kObject)) return invalid("model.safetensors.index.json: no weight_map");
   std::set<std::string> shards;
   for (const auto& [name, file] : map->fields) {
-    if (file.string.empty() || file.string.find('/') != std::string::npos) return invalid(name + ": the index names no plain file");
+    if (file.string.empty() || file.string.find('/') != std::string::npos)
+      return invalid(name + ": the index names no plain file");
     shards.insert(file.string);
   }
   // Whole shards are read, so a tensor that the index forgot (seen in vendor repacks) is still found.

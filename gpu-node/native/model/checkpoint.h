@@ -1,5 +1,5 @@
-// A Hugging Face checkpoint on disk: one safetensors file or shards with an index, memory-mapped, looked up by tensor name.
-// Everything read from the files is checked before use; an error names the tensor.
+// A Hugging Face checkpoint on disk: one safetensors file or shards with an index, memory-mapped, looked up by tensor
+// name. Everything read from the files is checked before use; an error names the tensor.
 #pragma once
 #include <cstdint>
 #include <initializer_list>
@@ -40,7 +40,8 @@ class Checkpoint {
 };
 
 /// Parses a safetensors image; fills `out`. `label` names the file in errors.
-Status parse_safetensors(const uint8_t* data, size_t size, const std::string& label, std::map<std::string, TensorView>& out);
+Status parse_safetensors(const uint8_t* data, size_t size, const std::string& label,
+                         std::map<std::string, TensorView>& out);
 
 Result<std::string> read_text_file(const std::string& path, size_t bytes_max);
 

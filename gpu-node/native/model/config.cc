@@ -1,4 +1,5 @@
-// Reads and checks config.json. Everything that would change the answer and is not implemented is refused by field name.
+// Reads and checks config.json. Everything that would change the answer and is not implemented is refused by field
+// name.
 #include "config.h"
 
 #include <cmath>
@@ -60,7 +61,8 @@ class Reader {
 
  private:
   int checked(const char* field, const Json* found, int low, int high) {
-    if (!found->is(Json::Kind::kNumber) || found->number != std::floor(found->number) || found->number < low || found->number > high) {
+    if (!found->is(Json::Kind::kNumber) || found->number != std::floor(found->number) || found->number < low ||
+        found->number > high) {
       fail(field, "is no integer from " + std::to_string(low) + " to " + std::to_string(high));
       return low;
     }
@@ -82,7 +84,8 @@ void read_rope(const Json& root, ModelConfig& c, Status& status) {
   c.rope_theta = r.real("rope_theta", 1, 1e9, c.rope_theta);
   const std::string type = r.text("rope_type", r.text("type", "default").c_str());
   if (type == "default") return;
-  if (type != "yarn") return top.refuse("rope_scaling.type", "'" + type + "' is not supported; supported: yarn, default");
+  if (type != "yarn")
+    return top.refuse("rope_scaling.type", "'" + type + "' is not supported; supported: yarn, default");
   c.rope_scaling.present = true;
   c.rope_scaling.factor = r.real("factor", 1, 1e4, 1);
   c.rope_scaling.beta_fast = r.real("beta_fast", 1e-3, 1e4, 32);
@@ -111,7 +114,8 @@ void read_attention(Reader& r, ModelConfig& c) {
   c.index_topk = r.integer("index_topk", 1, 1 << 20);
   c.indexer_rope_interleave = r.boolean("indexer_rope_interleave", false);
   if (c.index_head_dim < c.qk_rope_head_dim) r.fail("index_head_dim", "is smaller than qk_rope_head_dim");
-  if (r.integer("index_topk_freq", 1, 1024, 1) != 1) r.refuse("index_topk_freq", "over 1 (index sharing) is not supported");
+  if (r.integer("index_topk_freq", 1, 1024, 1) != 1)
+    r.refuse("index_topk_freq", "over 1 (index sharing) is not supported");
   for (const char* field : {"indexer_types", "index_topk_pattern"}) {
     if (r.get(field)) r.refuse(field, "(index sharing) is not supported");
   }
@@ -131,17 +135,26 @@ void read_experts(Reader& r, ModelConfig& c) {
   c.norm_topk_prob = r.boolean("norm_topk_prob", true);
   c.routed_scaling_factor = r.real("routed_scaling_factor", 1e-6, 1e6, 1);
   const std::string scoring = r.text("scoring_func", "softmax"), method = r.text("topk_method", "noaux_tc");
-  if (scoring == "sigmoid") c.scoring_func = ScoringFunc::kSigmoid;
-  else if (scoring == "softmax") c.scoring_func = ScoringFunc::kSoftmax;
-  else r.refuse("scoring_func", "'" + scoring + "' is not supported; supported: sigmoid, softmax");
-  if (method == "noaux_tc") c.topk_method = TopkMethod::kNoauxTc;
-  else if (method == "group_limited_greedy") c.topk_method = TopkMethod::kGroupLimitedGreedy;
-  else if (method == "greedy") c.topk_method = TopkMethod::kGreedy;
-  else r.refuse("topk_method", "'" + method + "' is not supported; supported: noaux_tc, group_limited_greedy, greedy");
+  if (scoring == "sigmoid")
+    c.scoring_func = ScoringFunc::kSigmoid;
+  else if (scoring == "softmax")
+    c.scoring_func = ScoringFunc::kSoftmax;
+  else
+    r.refuse("scoring_func", "'" + scoring + "' is not supported; supported: sigmoid, softmax");
+  if (method == "noaux_tc")
+    c.topk_method = TopkMethod::kNoauxTc;
+  else if (method == "group_limited_greedy")
+    c.topk_method = TopkMethod::kGroupLimitedGreedy;
+  else if (method == "greedy")
+    c.topk_method = TopkMethod::kGreedy;
+  else
+    r.refuse("topk_method", "'" + method + "' is not supported; supported: noaux_tc, group_limited_greedy, greedy");
   if (c.n_routed_experts % c.n_group) r.fail("n_group", "does not divide n_routed_experts");
   if (c.topk_group > c.n_group) r.fail("topk_group", "exceeds n_group");
-  if (c.num_experts_per_tok > c.n_routed_experts / c.n_group * c.topk_group) r.fail("num_experts_per_tok", "exceeds the experts of topk_group groups");
-  if (c.topk_method == TopkMethod::kNoauxTc && c.n_group > 1 && c.n_routed_experts / c.n_group < 2) r.fail("n_group", "leaves fewer than two experts a group");
+  if (c.num_experts_per_tok > c.n_routed_experts / c.n_group * c.topk_group)
+    r.fail("num_experts_per_tok", "exceeds the experts of topk_group groups");
+  if (c.topk_method == TopkMethod::kNoauxTc && c.n_group > 1 && c.n_routed_experts / c.n_group < 2)
+    r.fail("n_group", "leaves fewer than two experts a group");
 }
 
 Status read_eos(const Json* field, ModelConfig& c) {
@@ -150,7 +163,8 @@ Status read_eos(const Json* field, ModelConfig& c) {
   if (field->is(Json::Kind::kNumber)) one.push_back(*field);
   c.eos_token_ids.clear();
   for (const Json& id : field->is(Json::Kind::kArray) ? field->items : one) {
-    if (!id.is(Json::Kind::kNumber) || id.number < 0 || id.number >= c.vocab_size || id.number != std::floor(id.number)) {
+    if (!id.is(Json::Kind::kNumber) || id.number < 0 || id.number >= c.vocab_size ||
+        id.number != std::floor(id.number)) {
       return invalid("config.json: eos_token_id is no token of the vocabulary");
     }
     c.eos_token_ids.push_back(static_cast<int32_t>(id.number));
@@ -178,7 +192,8 @@ Result<ModelConfig> parse_config(std::string_view config_text, std::string_view 
   c.architecture = names && !names->items.empty() ? names->items[0].string : "";
   c.has_indexer = c.architecture == "DeepseekV32ForCausalLM";
   if (!c.has_indexer && c.architecture != "DeepseekV3ForCausalLM") {
-    r.refuse("architectures", "'" + c.architecture + "' is not supported; supported: DeepseekV32ForCausalLM, DeepseekV3ForCausalLM");
+    r.refuse("architectures",
+             "'" + c.architecture + "' is not supported; supported: DeepseekV32ForCausalLM, DeepseekV3ForCausalLM");
   }
   c.vocab_size = r.integer("vocab_size", 2, 1 << 22);
   c.hidden_size = r.integer("hidden_size", 1, 1 << 20);
@@ -186,7 +201,8 @@ Result<ModelConfig> parse_config(std::string_view config_text, std::string_view 
   c.max_position_embeddings = r.integer("max_position_embeddings", 1, 1 << 24);
   c.rms_norm_eps = r.real("rms_norm_eps", 1e-12, 1, 1e-6);
   c.tie_word_embeddings = r.boolean("tie_word_embeddings", false);
-  if (const std::string act = r.text("hidden_act", "silu"); act != "silu") r.refuse("hidden_act", "'" + act + "' is not supported; supported: silu");
+  if (const std::string act = r.text("hidden_act", "silu"); act != "silu")
+    r.refuse("hidden_act", "'" + act + "' is not supported; supported: silu");
   read_attention(r, c);
   read_experts(r, c);
   if (status.ok()) read_rope(root, c, status);

@@ -36,12 +36,15 @@ struct ModelConfig {
   std::vector<int32_t> eos_token_ids;
 
   int qk_head_dim() const { return qk_nope_head_dim + qk_rope_head_dim; }
-  bool is_moe_layer(int layer) const { return n_routed_experts > 0 && layer >= first_k_dense_replace && layer % moe_layer_freq == 0; }
+  bool is_moe_layer(int layer) const {
+    return n_routed_experts > 0 && layer >= first_k_dense_replace && layer % moe_layer_freq == 0;
+  }
   /// 1/sqrt(qk dim), times YaRN's mscale_all_dim correction squared where the config asks for it.
   double softmax_scale() const;
 };
 
-/// `generation_text` (generation_config.json) may be empty; its eos_token_id, a number or a list, wins over config.json's.
+/// `generation_text` (generation_config.json) may be empty; its eos_token_id, a number or a list, wins over
+/// config.json's.
 Result<ModelConfig> parse_config(std::string_view config_text, std::string_view generation_text);
 
 }  // namespace sparrow

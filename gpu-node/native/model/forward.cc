@@ -22,7 +22,8 @@ Result<Model> Model::open(const std::string& dir, const std::string& isa, int th
   model.config_ = std::move(config.value());
   model.weights_ = std::move(weights.value());
   model.backend_ = std::move(backend.value());
-  model.context_ = context_max > 0 ? std::min(context_max, model.config_.max_position_embeddings) : model.config_.max_position_embeddings;
+  model.context_ = context_max > 0 ? std::min(context_max, model.config_.max_position_embeddings)
+                                   : model.config_.max_position_embeddings;
   model.rope_table_ = rope_table(model.config_, model.context_);
   return model;
 }
@@ -30,13 +31,15 @@ Result<Model> Model::open(const std::string& dir, const std::string& isa, int th
 KvMemory Model::make_kv(int pages) const {
   KvMemory kv;
   kv.pages = pages;
-  kv.layer_floats = static_cast<int64_t>(SP_PAGE_TOKENS) * (config_.kv_lora_rank + config_.qk_rope_head_dim + config_.index_head_dim);
+  kv.layer_floats =
+      static_cast<int64_t>(SP_PAGE_TOKENS) * (config_.kv_lora_rank + config_.qk_rope_head_dim + config_.index_head_dim);
   kv.page_floats = kv.layer_floats * config_.num_hidden_layers;
   kv.floats.resize(static_cast<size_t>(kv.page_floats) * static_cast<size_t>(pages));
   return kv;
 }
 
-bool Model::forward(const Batch& batch, KvMemory& kv, std::vector<float>& logits, const std::function<bool()>& cancelled, const Tap* tap) {
+bool Model::forward(const Batch& batch, KvMemory& kv, std::vector<float>& logits,
+                    const std::function<bool()>& cancelled, const Tap* tap) {
   const SpBackend& b = backend_.table;
   const int32_t n = batch.size();
   const int64_t hidden = config_.hidden_size;
@@ -50,20 +53,25 @@ bool Model::forward(const Batch& batch, KvMemory& kv, std::vector<float>& logits
   for (int layer = 0; layer < config_.num_hidden_layers; layer++) {
     if (cancelled && cancelled()) return false;
     const LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
-    const SpPages pages = {kv.floats.data() + kv.layer_floats * layer, kv.page_floats, config_.kv_lora_rank, config_.qk_rope_head_dim, config_.index_head_dim};
+    const SpPages pages = {kv.floats.data() + kv.layer_floats * layer, kv.page_floats, config_.kv_lora_rank,
+                           config_.qk_rope_head_dim, config_.index_head_dim};
     const Step step = {&tokens, pages, layer, tap};
-    b.rms_norm(b.self, s_.x.data(), hidden, w.input_layernorm.data(), n, static_cast<int32_t>(hidden), eps, s_.normed.data(), hidden);
+    b.rms_norm(b.self, s_.x.data(), hidden, w.input_layernorm.data(), n, static_cast<int32_t>(hidden), eps,
+               s_.normed.data(), hidden);
     attention(w, step);
     b.add(b.self, s_.x.data(), s_.out.data(), n * hidden);
-    b.rms_norm(b.self, s_.x.data(), hidden, w.post_attention_layernorm.data(), n, static_cast<int32_t>(hidden), eps, s_.normed.data(), hidden);
+    b.rms_norm(b.self, s_.x.data(), hidden, w.post_attention_layernorm.data(), n, static_cast<int32_t>(hidden), eps,
+               s_.normed.data(), hidden);
     feed_forward(w, step);
     b.add(b.self, s_.x.data(), s_.out.data(), n * hidden);
     if (tap) (*tap)(layer, "layer_out", s_.x.data(), n, hidden);
   }
   const int64_t rows = static_cast<int64_t>(batch.logit_rows.size());
   logits.resize(static_cast<size_t>(rows * config_.vocab_size));
-  for (int64_t i = 0; i < rows; i++) std::copy_n(s_.x.data() + batch.logit_rows[static_cast<size_t>(i)] * hidden, hidden, s_.out.data() + i * hidden);
-  b.rms_norm(b.self, s_.out.data(), hidden, weights_.norm.data(), static_cast<int32_t>(rows), static_cast<int32_t>(hidden), eps, s_.normed.data(), hidden);
+  for (int64_t i = 0; i < rows; i++)
+    std::copy_n(s_.x.data() + batch.logit_rows[static_cast<size_t>(i)] * hidden, hidden, s_.out.data() + i * hidden);
+  b.rms_norm(b.self, s_.out.data(), hidden, weights_.norm.data(), static_cast<int32_t>(rows),
+             static_cast<int32_t>(hidden), eps, s_.normed.data(), hidden);
   b.matmul(b.self, &weights_.lm_head, s_.normed.data(), static_cast<int32_t>(rows), logits.data());
   return true;
 }

@@ -1,6 +1,7 @@
 // The lightning indexer: which positions a query attends to.
-//   q = wq_b cq -> heads of rope|nope;  k = LayerNorm(wk x), rope|nope;  both rotated half-split (a config switch for GLM)
-//   w = weights_proj x * heads^-0.5 * dim^-0.5;  I[t,s] = sum_j w[t,j] relu(q[t,j] . k[s]);  S_t = top-k over s <= t
+//   q = wq_b cq -> heads of rope|nope;  k = LayerNorm(wk x), rope|nope;  both rotated half-split (a config switch for
+//   GLM) w = weights_proj x * heads^-0.5 * dim^-0.5;  I[t,s] = sum_j w[t,j] relu(q[t,j] . k[s]);  S_t = top-k over s <=
+//   t
 // The Hadamard rotation of the published code is left out on both sides: without quantised keys it cancels exactly.
 #include <algorithm>
 #include <cmath>
@@ -12,12 +13,14 @@ namespace sparrow {
 /// Writes every token's cache row, index key included; true when some query sees more than index_topk positions.
 bool Model::index(const LayerWeights& w, const Step& step) {
   const SpBackend& b = backend_.table;
-  const int32_t n = step.tokens->n, heads = config_.index_n_heads, dim = config_.index_head_dim, rope = config_.qk_rope_head_dim;
+  const int32_t n = step.tokens->n, heads = config_.index_n_heads, dim = config_.index_head_dim,
+                rope = config_.qk_rope_head_dim;
   const int32_t half_split = config_.indexer_rope_interleave ? 0 : 1;
   constexpr float kNormEps = 1e-6f;  // LayerNorm's own, whatever rms_norm_eps says
   s_.index_k.resize(static_cast<size_t>(n) * dim);
   b.matmul(b.self, &w.indexer.wk, s_.normed.data(), n, s_.index_k.data());
-  b.layer_norm(b.self, s_.index_k.data(), w.indexer.k_norm_weight.data(), w.indexer.k_norm_bias.data(), n, dim, kNormEps, s_.index_k.data());
+  b.layer_norm(b.self, s_.index_k.data(), w.indexer.k_norm_weight.data(), w.indexer.k_norm_bias.data(), n, dim,
+               kNormEps, s_.index_k.data());
   b.rope(b.self, s_.index_k.data(), step.tokens->positions, n, 1, dim, dim, rope, rope_table_.data(), half_split);
   write_cache(w, step);
 
@@ -28,7 +31,8 @@ bool Model::index(const LayerWeights& w, const Step& step) {
   s_.index_q.resize(static_cast<size_t>(n) * heads * dim);
   s_.index_w.resize(static_cast<size_t>(n) * heads);
   b.matmul(b.self, &w.indexer.wq_b, s_.cq.data(), n, s_.index_q.data());
-  b.rope(b.self, s_.index_q.data(), positions, n, heads, static_cast<int64_t>(heads) * dim, dim, rope, rope_table_.data(), half_split);
+  b.rope(b.self, s_.index_q.data(), positions, n, heads, static_cast<int64_t>(heads) * dim, dim, rope,
+         rope_table_.data(), half_split);
   b.matmul(b.self, &w.indexer.weights_proj, s_.normed.data(), n, s_.index_w.data());
   const float scale = 1.0f / std::sqrt(static_cast<float>(heads) * static_cast<float>(dim));
   for (float& v : s_.index_w) v *= scale;
@@ -39,7 +43,8 @@ bool Model::index(const LayerWeights& w, const Step& step) {
   std::vector<float> scores;
   const int64_t length = *std::max_element(positions, positions + n) + 1;
   if (step.tap) scores.resize(static_cast<size_t>(n * length));
-  b.index_select(b.self, &query, &step.pages, step.tokens, s_.chosen.data(), s_.counts.data(), step.tap ? scores.data() : nullptr, length);
+  b.index_select(b.self, &query, &step.pages, step.tokens, s_.chosen.data(), s_.counts.data(),
+                 step.tap ? scores.data() : nullptr, length);
   if (step.tap) {
     const std::vector<float> chosen(s_.chosen.begin(), s_.chosen.end());
     (*step.tap)(step.layer, "index_q", s_.index_q.data(), n, static_cast<int64_t>(heads) * dim);

@@ -1,4 +1,5 @@
-// One forward step of the model over tokens of any sequences. Knows the graph and the config; no sequence, no instruction set.
+// One forward step of the model over tokens of any sequences. Knows the graph and the config; no sequence, no
+// instruction set.
 #pragma once
 #include <functional>
 #include <string>
@@ -19,9 +20,9 @@ struct KvMemory {
 
 /// n tokens, the last token of a sequence's part marked in `logit_rows` when its logits are wanted.
 struct Batch {
-  std::vector<int32_t> ids, positions;         // (n)
-  std::vector<const int32_t*> tables;          // (n)
-  std::vector<int32_t> logit_rows;             // indexes into the n tokens, ascending
+  std::vector<int32_t> ids, positions;  // (n)
+  std::vector<const int32_t*> tables;   // (n)
+  std::vector<int32_t> logit_rows;      // indexes into the n tokens, ascending
   int32_t size() const { return static_cast<int32_t>(ids.size()); }
 };
 
@@ -40,14 +41,17 @@ class Model {
 
   KvMemory make_kv(int pages) const;
 
-  /// Runs the step; logits (logit_rows, vocab). `cancelled` is asked between layers; true stops early and returns false.
-  bool forward(const Batch& batch, KvMemory& kv, std::vector<float>& logits, const std::function<bool()>& cancelled, const Tap* tap = nullptr);
+  /// Runs the step; logits (logit_rows, vocab). `cancelled` is asked between layers; true stops early and returns
+  /// false.
+  bool forward(const Batch& batch, KvMemory& kv, std::vector<float>& logits, const std::function<bool()>& cancelled,
+               const Tap* tap = nullptr);
 
   int64_t sparse_queries() const { return sparse_queries_; }
 
  private:
   struct Scratch {
-    std::vector<float> x, normed, cq, q, kv, latent, rope, q_latent, z, heads, out, index_q, index_k, index_w, gate, up, router, expert_weights;
+    std::vector<float> x, normed, cq, q, kv, latent, rope, q_latent, z, heads, out, index_q, index_k, index_w, gate, up,
+        router, expert_weights;
     std::vector<int32_t> chosen, counts, expert_ids;
   };
   struct Step {

@@ -18,20 +18,30 @@ void Model::mlp(const MlpWeights& w, int32_t n) {
 void Model::feed_forward(const LayerWeights& w, const Step& step) {
   const SpBackend& b = backend_.table;
   const int32_t n = step.tokens->n;
-  if (w.mlp.gate.rows) mlp(w.mlp, n);
-  else std::fill(s_.out.begin(), s_.out.end(), 0.0f);
+  if (w.mlp.gate.rows)
+    mlp(w.mlp, n);
+  else
+    std::fill(s_.out.begin(), s_.out.end(), 0.0f);
   if (step.tap) (*step.tap)(step.layer, "ffn_norm", s_.normed.data(), n, config_.hidden_size);
   if (w.router.rows) {
     const bool noaux = config_.topk_method == TopkMethod::kNoauxTc;
     const bool grouped = config_.topk_method != TopkMethod::kGreedy;
-    const SpGate gate = {w.router_bias.empty() ? nullptr : w.router_bias.data(), config_.n_routed_experts, config_.num_experts_per_tok, grouped ? config_.n_group : 1, config_.topk_group,
-                         config_.scoring_func == ScoringFunc::kSigmoid, noaux, config_.norm_topk_prob, static_cast<float>(config_.routed_scaling_factor)};
+    const SpGate gate = {w.router_bias.empty() ? nullptr : w.router_bias.data(),
+                         config_.n_routed_experts,
+                         config_.num_experts_per_tok,
+                         grouped ? config_.n_group : 1,
+                         config_.topk_group,
+                         config_.scoring_func == ScoringFunc::kSigmoid,
+                         noaux,
+                         config_.norm_topk_prob,
+                         static_cast<float>(config_.routed_scaling_factor)};
     s_.router.resize(static_cast<size_t>(n) * gate.experts);
     s_.expert_ids.resize(static_cast<size_t>(n) * gate.top_k);
     s_.expert_weights.resize(s_.expert_ids.size());
     b.matmul(b.self, &w.router, s_.normed.data(), n, s_.router.data());
     b.gate(b.self, &gate, s_.router.data(), n, s_.expert_ids.data(), s_.expert_weights.data());
-    const SpExperts experts = {w.expert_gate.data(), w.expert_up.data(), w.expert_down.data(), gate.experts, gate.top_k};
+    const SpExperts experts = {w.expert_gate.data(), w.expert_up.data(), w.expert_down.data(), gate.experts,
+                               gate.top_k};
     b.experts(b.self, &experts, s_.normed.data(), s_.expert_ids.data(), s_.expert_weights.data(), n, s_.out.data());
     if (step.tap) {
       const std::vector<float> ids(s_.expert_ids.begin(), s_.expert_ids.end());

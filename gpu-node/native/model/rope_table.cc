@@ -11,7 +11,8 @@ std::vector<double> rope_frequencies(const ModelConfig& c) {
   const int d = c.qk_rope_head_dim;
   const RopeScaling& y = c.rope_scaling;
   const auto dim_of = [&](double rotations) {
-    return d * std::log(y.original_max_position_embeddings / (2 * std::numbers::pi * rotations)) / (2 * std::log(c.rope_theta));
+    return d * std::log(y.original_max_position_embeddings / (2 * std::numbers::pi * rotations)) /
+           (2 * std::log(c.rope_theta));
   };
   const double low = std::max(std::floor(dim_of(y.beta_fast)), 0.0);
   double high = std::min(std::ceil(dim_of(y.beta_slow)), d - 1.0);

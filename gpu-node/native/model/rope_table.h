@@ -6,7 +6,8 @@
 
 namespace sparrow {
 
-/// Angular frequencies (rope / 2), YaRN's ramp applied. Source: deepseek-v3.2 section on YaRN; Peng et al. 2023, eq. 13-17.
+/// Angular frequencies (rope / 2), YaRN's ramp applied. Source: deepseek-v3.2 section on YaRN; Peng et al. 2023, eq.
+/// 13-17.
 std::vector<double> rope_frequencies(const ModelConfig& config);
 
 /// (positions, rope): rope/2 cosines, then rope/2 sines, a row a position.

@@ -9,7 +9,9 @@
 namespace sparrow {
 namespace {
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
 
 class Loader {
  public:
@@ -24,17 +26,26 @@ class Loader {
     SpMatrix m{nullptr, nullptr, 0, static_cast<int32_t>(rows), static_cast<int32_t>(cols)};
     const TensorView* scale = files_.find(name + "_scale_inv");
     switch (t->dtype) {
-      case DType::kF32: m.dtype = SP_F32; break;
-      case DType::kBF16: m.dtype = SP_BF16; break;
-      case DType::kF8E4M3: m.dtype = SP_F8_E4M3; break;
-      default: fail(unsupported(name + ": its dtype is not supported; supported: BF16, F32, F8_E4M3")); return {};
+      case DType::kF32:
+        m.dtype = SP_F32;
+        break;
+      case DType::kBF16:
+        m.dtype = SP_BF16;
+        break;
+      case DType::kF8E4M3:
+        m.dtype = SP_F8_E4M3;
+        break;
+      default:
+        fail(unsupported(name + ": its dtype is not supported; supported: BF16, F32, F8_E4M3"));
+        return {};
     }
     out_.parameters += rows * cols;
     if (m.dtype == SP_F8_E4M3) {
       if (!scale) return fail(invalid(name + "_scale_inv: is missing, but " + name + " is FP8")), SpMatrix{};
       m.scale = scales(name + "_scale_inv", ceil_div(rows, SP_SCALE_BLOCK), ceil_div(cols, SP_SCALE_BLOCK));
       for (size_t i = 0; i < t->bytes; i++) {
-        if ((t->data[i] & 0x7F) == 0x7F) return fail(invalid(name + ": holds an FP8 NaN at element " + std::to_string(i))), SpMatrix{};
+        if ((t->data[i] & 0x7F) == 0x7F)
+          return fail(invalid(name + ": holds an FP8 NaN at element " + std::to_string(i))), SpMatrix{};
       }
     } else if (scale) {
       return fail(invalid(name + ": has a weight_scale_inv, but is not FP8")), SpMatrix{};
@@ -47,13 +58,17 @@ class Loader {
   std::vector<float> vector(const std::string& name, int64_t size) {
     const TensorView* t = tensor(name, {size});
     if (!t) return {};
-    if (t->dtype != DType::kF32 && t->dtype != DType::kBF16) return fail(unsupported(name + ": its dtype is not supported; supported: BF16, F32")), std::vector<float>{};
+    if (t->dtype != DType::kF32 && t->dtype != DType::kBF16)
+      return fail(unsupported(name + ": its dtype is not supported; supported: BF16, F32")), std::vector<float>{};
     std::vector<float> out(static_cast<size_t>(size));
     for (int64_t i = 0; i < size; i++) {
       uint16_t half = 0;
-      if (t->dtype == DType::kF32) std::memcpy(&out[i], t->data + i * 4, 4);
-      else std::memcpy(&half, t->data + i * 2, 2), out[i] = bf16_to_float(half);
-      if (!std::isfinite(out[i])) return fail(invalid(name + ": element " + std::to_string(i) + " is not finite")), std::vector<float>{};
+      if (t->dtype == DType::kF32)
+        std::memcpy(&out[i], t->data + i * 4, 4);
+      else
+        std::memcpy(&half, t->data + i * 2, 2), out[i] = bf16_to_float(half);
+      if (!std::isfinite(out[i]))
+        return fail(invalid(name + ": element " + std::to_string(i) + " is not finite")), std::vector<float>{};
     }
     out_.parameters += size;
     return out;
@@ -73,19 +88,24 @@ class Loader {
  private:
   const TensorView* tensor(const std::string& name, const std::vector<int64_t>& shape) {
     const TensorView* t = files_.find(name);
-    if (!t) fail(invalid(name + ": is missing"));
-    else if (t->shape != shape) fail(invalid(name + ": has shape " + shape_text(t->shape) + ", expected " + shape_text(shape)));
-    else return t;
+    if (!t)
+      fail(invalid(name + ": is missing"));
+    else if (t->shape != shape)
+      fail(invalid(name + ": has shape " + shape_text(t->shape) + ", expected " + shape_text(shape)));
+    else
+      return t;
     return nullptr;
   }
 
   const float* scales(const std::string& name, int64_t rows, int64_t cols) {
     const TensorView* t = tensor(name, {rows, cols});
     if (!t) return nullptr;
-    if (t->dtype != DType::kF32) return fail(unsupported(name + ": its dtype is not supported; supported: F32")), nullptr;
+    if (t->dtype != DType::kF32)
+      return fail(unsupported(name + ": its dtype is not supported; supported: F32")), nullptr;
     const float* values = static_cast<const float*>(aligned(*t, 4));
     for (int64_t i = 0; i < rows * cols; i++) {
-      if (!std::isfinite(values[i])) return fail(invalid(name + ": element " + std::to_string(i) + " is not finite")), nullptr;
+      if (!std::isfinite(values[i]))
+        return fail(invalid(name + ": element " + std::to_string(i) + " is not finite")), nullptr;
     }
     return values;
   }
@@ -102,8 +122,8 @@ class Loader {
   Status status_;
 };
 
-/// Cuts kv_b_proj (heads * (nope + v), kv_lora) into UK, transposed per head, and UV. BF16 stays BF16; the rest becomes fp32,
-/// since a transposed FP8 block would need other scales.
+/// Cuts kv_b_proj (heads * (nope + v), kv_lora) into UK, transposed per head, and UV. BF16 stays BF16; the rest becomes
+/// fp32, since a transposed FP8 block would need other scales.
 void split_kv_b(Loader& in, const ModelConfig& c, const SpMatrix& kv_b, LayerWeights& out) {
   const int64_t heads = c.num_attention_heads, nope = c.qk_nope_head_dim, v = c.v_head_dim, rank = c.kv_lora_rank;
   const int32_t dtype = kv_b.dtype == SP_BF16 ? SP_BF16 : SP_F32;
@@ -112,8 +132,10 @@ void split_kv_b(Loader& in, const ModelConfig& c, const SpMatrix& kv_b, LayerWei
   uint8_t* uv = in.own(static_cast<size_t>(heads * v * rank * width));
   const auto put = [&](uint8_t* to, int64_t at, int64_t row, int64_t col) {
     const float value = static_cast<float>(weight_at(kv_b, row, col));
-    if (dtype == SP_F32) std::memcpy(to + at * 4, &value, 4);
-    else std::memcpy(to + at * 2, static_cast<const uint16_t*>(kv_b.data) + row * rank + col, 2);
+    if (dtype == SP_F32)
+      std::memcpy(to + at * 4, &value, 4);
+    else
+      std::memcpy(to + at * 2, static_cast<const uint16_t*>(kv_b.data) + row * rank + col, 2);
   };
   for (int64_t h = 0; h < heads; h++) {
     const int64_t first = h * (nope + v);
@@ -142,7 +164,8 @@ void load_attention(Loader& in, const ModelConfig& c, const std::string& at, Lay
   out.o_proj = in.matrix(at + "o_proj.weight", hidden, heads * c.v_head_dim);
   if (!c.has_indexer) return;
   IndexerWeights& x = out.indexer;
-  x.wq_b = in.matrix(at + "indexer.wq_b.weight", static_cast<int64_t>(c.index_n_heads) * c.index_head_dim, c.q_lora_rank);
+  x.wq_b =
+      in.matrix(at + "indexer.wq_b.weight", static_cast<int64_t>(c.index_n_heads) * c.index_head_dim, c.q_lora_rank);
   x.wk = in.matrix(at + "indexer.wk.weight", c.index_head_dim, hidden);
   x.weights_proj = in.matrix(at + "indexer.weights_proj.weight", c.index_n_heads, hidden);
   x.k_norm_weight = in.vector(at + "indexer.k_norm.weight", c.index_head_dim);
@@ -150,21 +173,27 @@ void load_attention(Loader& in, const ModelConfig& c, const std::string& at, Lay
 }
 
 MlpWeights load_mlp(Loader& in, const std::string& at, int64_t hidden, int64_t inter) {
-  return {in.matrix(at + "gate_proj.weight", inter, hidden), in.matrix(at + "up_proj.weight", inter, hidden), in.matrix(at + "down_proj.weight", hidden, inter)};
+  return {in.matrix(at + "gate_proj.weight", inter, hidden), in.matrix(at + "up_proj.weight", inter, hidden),
+          in.matrix(at + "down_proj.weight", hidden, inter)};
 }
 
 void load_moe(Loader& in, const ModelConfig& c, const std::string& at, LayerWeights& out) {
   out.router = in.matrix(at + "gate.weight", c.n_routed_experts, c.hidden_size);
   const std::string bias = at + "gate.e_score_correction_bias";
-  if (c.topk_method == TopkMethod::kNoauxTc) out.router_bias = in.vector(bias, c.n_routed_experts);
-  else if (in.has(bias)) in.fail(unsupported(bias + ": is present, but topk_method has no use for it"));
+  if (c.topk_method == TopkMethod::kNoauxTc)
+    out.router_bias = in.vector(bias, c.n_routed_experts);
+  else if (in.has(bias))
+    in.fail(unsupported(bias + ": is present, but topk_method has no use for it"));
   for (int e = 0; e < c.n_routed_experts && in.status().ok(); e++) {
-    const MlpWeights expert = load_mlp(in, at + "experts." + std::to_string(e) + ".", c.hidden_size, c.moe_intermediate_size);
+    const MlpWeights expert =
+        load_mlp(in, at + "experts." + std::to_string(e) + ".", c.hidden_size, c.moe_intermediate_size);
     out.expert_gate.push_back(expert.gate);
     out.expert_up.push_back(expert.up);
     out.expert_down.push_back(expert.down);
   }
-  if (c.n_shared_experts) out.mlp = load_mlp(in, at + "shared_experts.", c.hidden_size, static_cast<int64_t>(c.n_shared_experts) * c.moe_intermediate_size);
+  if (c.n_shared_experts)
+    out.mlp = load_mlp(in, at + "shared_experts.", c.hidden_size,
+                       static_cast<int64_t>(c.n_shared_experts) * c.moe_intermediate_size);
 }
 
 }  // namespace
@@ -174,8 +203,10 @@ Result<Weights> load_weights(const ModelConfig& c, std::shared_ptr<const Checkpo
   Loader in(*files, out);
   out.files = files;
   out.embed = in.matrix("model.embed_tokens.weight", c.vocab_size, c.hidden_size);
-  if (c.tie_word_embeddings) out.lm_head = out.embed;
-  else out.lm_head = in.matrix("lm_head.weight", c.vocab_size, c.hidden_size);
+  if (c.tie_word_embeddings)
+    out.lm_head = out.embed;
+  else
+    out.lm_head = in.matrix("lm_head.weight", c.vocab_size, c.hidden_size);
   out.norm = in.vector("model.norm.weight", c.hidden_size);
   out.layers.resize(static_cast<size_t>(c.num_hidden_layers));
   for (int l = 0; l < c.num_hidden_layers && in.status().ok(); l++) {
@@ -184,8 +215,10 @@ Result<Weights> load_weights(const ModelConfig& c, std::shared_ptr<const Checkpo
     layer.input_layernorm = in.vector(at + "input_layernorm.weight", c.hidden_size);
     layer.post_attention_layernorm = in.vector(at + "post_attention_layernorm.weight", c.hidden_size);
     load_attention(in, c, at + "self_attn.", layer);
-    if (c.is_moe_layer(l)) load_moe(in, c, at + "mlp.", layer);
-    else layer.mlp = load_mlp(in, at + "mlp.", c.hidden_size, c.intermediate_size);
+    if (c.is_moe_layer(l))
+      load_moe(in, c, at + "mlp.", layer);
+    else
+      layer.mlp = load_mlp(in, at + "mlp.", c.hidden_size, c.intermediate_size);
   }
   if (!in.status().ok()) return in.status();
   return out;

@@ -11,7 +11,8 @@
 namespace sparrow {
 
 struct IndexerWeights {
-  SpMatrix wq_b{}, wk{}, weights_proj{};  // (index_n_heads * index_head_dim, q_lora_rank), (index_head_dim, hidden), (index_n_heads, hidden)
+  SpMatrix wq_b{}, wk{}, weights_proj{};  // (index_n_heads * index_head_dim, q_lora_rank), (index_head_dim, hidden),
+                                          // (index_n_heads, hidden)
   std::vector<float> k_norm_weight, k_norm_bias;  // (index_head_dim)
 };
 
@@ -22,16 +23,16 @@ struct MlpWeights {
 struct LayerWeights {
   std::vector<float> input_layernorm, post_attention_layernorm;  // (hidden)
   std::vector<float> q_a_layernorm, kv_a_layernorm;              // (q_lora_rank), (kv_lora_rank)
-  SpMatrix q_a_proj{};  // (q_lora_rank, hidden); unused when q_lora_rank is 0
-  SpMatrix q_proj{};    // q_b_proj (heads * qk dim, q_lora_rank), or q_proj (heads * qk dim, hidden)
+  SpMatrix q_a_proj{};                                           // (q_lora_rank, hidden); unused when q_lora_rank is 0
+  SpMatrix q_proj{};     // q_b_proj (heads * qk dim, q_lora_rank), or q_proj (heads * qk dim, hidden)
   SpMatrix kv_a_proj{};  // (kv_lora_rank + rope, hidden)
-  SpMatrix uk{};         // (heads * kv_lora_rank, nope): kv_b_proj's key half, transposed per head for the absorbed query
-  SpMatrix uv{};         // (heads * v, kv_lora_rank): kv_b_proj's value half
-  SpMatrix o_proj{};     // (hidden, heads * v)
+  SpMatrix uk{};      // (heads * kv_lora_rank, nope): kv_b_proj's key half, transposed per head for the absorbed query
+  SpMatrix uv{};      // (heads * v, kv_lora_rank): kv_b_proj's value half
+  SpMatrix o_proj{};  // (hidden, heads * v)
   IndexerWeights indexer;
-  MlpWeights mlp;  // dense layer, or the shared experts
-  SpMatrix router{};  // (n_routed_experts, hidden); rows 0 on a dense layer
-  std::vector<float> router_bias;                            // (n_routed_experts), may be empty
+  MlpWeights mlp;                                             // dense layer, or the shared experts
+  SpMatrix router{};                                          // (n_routed_experts, hidden); rows 0 on a dense layer
+  std::vector<float> router_bias;                             // (n_routed_experts), may be empty
   std::vector<SpMatrix> expert_gate, expert_up, expert_down;  // (n_routed_experts)
 };
 
@@ -40,7 +41,7 @@ struct Weights {
   std::vector<float> norm;      // (hidden)
   std::vector<LayerWeights> layers;
   int64_t parameters = 0;
-  std::shared_ptr<const Checkpoint> files;           // keeps the mapping that matrices point into
+  std::shared_ptr<const Checkpoint> files;        // keeps the mapping that matrices point into
   std::vector<std::shared_ptr<uint8_t[]>> owned;  // rearranged or realigned copies
 };
 

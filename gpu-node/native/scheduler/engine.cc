@@ -12,7 +12,9 @@ constexpr int64_t kKvBytesDefault = int64_t{2} << 30;
 constexpr int kContextsDefault = 16;
 constexpr size_t kStopStringsMax = 16, kStopBytesMax = 1024;
 
-int pages_for(int64_t tokens) { return static_cast<int>((tokens + SP_PAGE_TOKENS - 1) / SP_PAGE_TOKENS); }
+int pages_for(int64_t tokens) {
+  return static_cast<int>((tokens + SP_PAGE_TOKENS - 1) / SP_PAGE_TOKENS);
+}
 
 int default_pages(const Model& model) {
   const int64_t context = pages_for(model.context());
@@ -33,7 +35,11 @@ Result<std::unique_ptr<Engine>> Engine::open(EngineOptions options, Sink sink) {
 }
 
 Engine::Engine(Model model, EngineOptions options, int pages, Sink sink)
-    : model_(std::move(model)), options_(std::move(options)), kv_(model_.make_kv(pages)), pool_(pages), sink_(std::move(sink)) {
+    : model_(std::move(model)),
+      options_(std::move(options)),
+      kv_(model_.make_kv(pages)),
+      pool_(pages),
+      sink_(std::move(sink)) {
   stats_.pages = pages;
   thread_ = std::thread([this] { run(); });
 }
@@ -51,21 +57,28 @@ Status Engine::submit(Request r) {
   const int32_t vocab = model_.config().vocab_size;
   if (r.tokens.empty()) return error(Code::kBadArgument, "tokens: at least one is needed");
   if (static_cast<int64_t>(r.tokens.size()) + 1 > context()) {
-    return error(Code::kContextTooLong, "the prompt has " + std::to_string(r.tokens.size()) + " tokens; the context holds " + std::to_string(context()) + ", one of them for the answer");
+    return error(Code::kContextTooLong, "the prompt has " + std::to_string(r.tokens.size()) +
+                                            " tokens; the context holds " + std::to_string(context()) +
+                                            ", one of them for the answer");
   }
   for (const int32_t id : r.tokens) {
-    if (id < 0 || id >= vocab) return error(Code::kBadArgument, "tokens: " + std::to_string(id) + " is no token of the vocabulary");
+    if (id < 0 || id >= vocab)
+      return error(Code::kBadArgument, "tokens: " + std::to_string(id) + " is no token of the vocabulary");
   }
-  if (!(r.sampling.temperature >= 0 && r.sampling.temperature <= 100)) return error(Code::kBadArgument, "temperature: from 0 to 100");
+  if (!(r.sampling.temperature >= 0 && r.sampling.temperature <= 100))
+    return error(Code::kBadArgument, "temperature: from 0 to 100");
   if (!(r.sampling.top_p >= 0 && r.sampling.top_p <= 1)) return error(Code::kBadArgument, "topP: from 0 to 1");
   if (r.max_tokens < 1) return error(Code::kBadArgument, "maxTokens: at least 1");
   if (r.stop.size() > kStopStringsMax) return error(Code::kBadArgument, "stop: too many strings");
   for (const std::string& stop : r.stop) {
-    if (stop.empty() || stop.size() > kStopBytesMax) return error(Code::kBadArgument, "stop: a string is empty or too long");
+    if (stop.empty() || stop.size() > kStopBytesMax)
+      return error(Code::kBadArgument, "stop: a string is empty or too long");
   }
   r.max_tokens = std::min(r.max_tokens, context() - static_cast<int32_t>(r.tokens.size()));
   if (pages_for(static_cast<int64_t>(r.tokens.size()) + r.max_tokens) > pool_.pages()) {
-    return error(Code::kContextTooLong, "prompt and answer need more KV pages than the engine has (" + std::to_string(pool_.pages()) + " of " + std::to_string(SP_PAGE_TOKENS) + " tokens)");
+    return error(Code::kContextTooLong, "prompt and answer need more KV pages than the engine has (" +
+                                            std::to_string(pool_.pages()) + " of " + std::to_string(SP_PAGE_TOKENS) +
+                                            " tokens)");
   }
   {
     std::lock_guard lock(mutex_);
@@ -124,11 +137,16 @@ bool Engine::take_commands() {
   std::vector<std::function<void()>> work;
   {
     std::unique_lock lock(mutex_);
-    wake_.wait(lock, [&] { return stop_ || !submitted_.empty() || !cancelled_.empty() || !work_.empty() || !running_.empty() || !waiting_.empty(); });
+    wake_.wait(lock, [&] {
+      return stop_ || !submitted_.empty() || !cancelled_.empty() || !work_.empty() || !running_.empty() ||
+             !waiting_.empty();
+    });
     for (Request& r : submitted_) waiting_.push_back(std::make_unique<Sequence>(std::move(r)));
     for (const uint64_t id : cancelled_) {
-      for (auto& s : running_) if (s->request.id == id) end(*s, EndReason::kCancelled);
-      for (auto& s : waiting_) if (s->request.id == id) end(*s, EndReason::kCancelled);
+      for (auto& s : running_)
+        if (s->request.id == id) end(*s, EndReason::kCancelled);
+      for (auto& s : waiting_)
+        if (s->request.id == id) end(*s, EndReason::kCancelled);
     }
     submitted_.clear();
     cancelled_.clear();
@@ -151,7 +169,8 @@ void Engine::admit() {
 
 bool Engine::try_admit(Sequence& s) {
   s.pages = pool_.share(s.request.salt, s.tokens);
-  const int64_t need = pages_for(static_cast<int64_t>(s.prompt) + s.request.max_tokens) - static_cast<int64_t>(s.pages.size());
+  const int64_t need =
+      pages_for(static_cast<int64_t>(s.prompt) + s.request.max_tokens) - static_cast<int64_t>(s.pages.size());
   if (pool_.available() - reserved_ < need) {
     for (auto page = s.pages.rbegin(); page != s.pages.rend(); page++) pool_.release(*page);
     s.pages.clear();

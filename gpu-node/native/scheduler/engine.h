@@ -1,4 +1,5 @@
-// The engine: one thread owns the model, the pages and the schedule. Callers post commands; events come back once a step.
+// The engine: one thread owns the model, the pages and the schedule. Callers post commands; events come back once a
+// step.
 #pragma once
 #include <condition_variable>
 #include <cstdint>
@@ -18,15 +19,16 @@ namespace sparrow {
 
 struct EngineOptions {
   std::string model_dir, isa = "auto";
-  int threads = 0;      // 0: all cores
-  int kv_pages = 0;     // 0: sixteen whole contexts, at most kKvBytesDefault
-  int context = 0;      // cap on the model's own; 0: none
-  int step_tokens = 128;  // prefill tokens a step: how long a step may keep decoding sequences waiting
+  int threads = 0;                       // 0: all cores
+  int kv_pages = 0;                      // 0: sixteen whole contexts, at most kKvBytesDefault
+  int context = 0;                       // cap on the model's own; 0: none
+  int step_tokens = 128;                 // prefill tokens a step: how long a step may keep decoding sequences waiting
   std::vector<std::string> token_bytes;  // bytes of each id; special tokens are empty
 };
 
 struct EngineStats {
-  int64_t running = 0, waiting = 0, pages_used = 0, pages_cached = 0, pages = 0, steps = 0, prefill_tokens = 0, decode_tokens = 0, cached_tokens = 0, sparse_queries = 0;
+  int64_t running = 0, waiting = 0, pages_used = 0, pages_cached = 0, pages = 0, steps = 0, prefill_tokens = 0,
+          decode_tokens = 0, cached_tokens = 0, sparse_queries = 0;
 };
 
 class Engine {

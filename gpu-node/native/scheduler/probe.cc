@@ -9,9 +9,11 @@ namespace sparrow {
 
 Status evaluate(Model& model, const std::vector<int32_t>& tokens, int32_t chunk, bool with_taps, Probe& out) {
   const int32_t n = static_cast<int32_t>(tokens.size()), vocab = model.config().vocab_size;
-  if (n == 0 || n > model.context()) return error(Code::kContextTooLong, "tokens: from 1 to " + std::to_string(model.context()));
+  if (n == 0 || n > model.context())
+    return error(Code::kContextTooLong, "tokens: from 1 to " + std::to_string(model.context()));
   if (chunk < 1) return error(Code::kBadArgument, "chunk: at least 1");
-  if (std::any_of(tokens.begin(), tokens.end(), [&](int32_t id) { return id < 0 || id >= vocab; })) return error(Code::kBadArgument, "tokens: no token of the vocabulary");
+  if (std::any_of(tokens.begin(), tokens.end(), [&](int32_t id) { return id < 0 || id >= vocab; }))
+    return error(Code::kBadArgument, "tokens: no token of the vocabulary");
   const int pages = (n + SP_PAGE_TOKENS - 1) / SP_PAGE_TOKENS;
   KvMemory kv = model.make_kv(pages);
   std::vector<int32_t> table(static_cast<size_t>(pages));

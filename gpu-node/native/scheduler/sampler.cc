@@ -1,4 +1,5 @@
-// Softmax in double; top_p keeps the smallest set of likeliest tokens whose mass reaches it; a counter-based draw chooses.
+// Softmax in double; top_p keeps the smallest set of likeliest tokens whose mass reaches it; a counter-based draw
+// chooses.
 #include "sampler.h"
 
 #include <algorithm>
@@ -36,7 +37,8 @@ int32_t sample(std::span<const float> logits, int32_t allowed, const Sampling& s
   std::vector<int32_t> order(n);
   std::iota(order.begin(), order.end(), 0);
   if (sampling.top_p < 1) {
-    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return p[static_cast<size_t>(a)] > p[static_cast<size_t>(b)]; });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int32_t a, int32_t b) { return p[static_cast<size_t>(a)] > p[static_cast<size_t>(b)]; });
     double kept = 0;
     size_t count = 0;
     while (count < n && (count == 0 || kept < sampling.top_p * total)) kept += p[static_cast<size_t>(order[count++])];

@@ -21,11 +21,16 @@ enum class EndReason { kStopToken, kStopString, kLength, kCancelled, kError };
 
 constexpr const char* name_of(EndReason reason) {
   switch (reason) {
-    case EndReason::kStopToken: return "stop_token";
-    case EndReason::kStopString: return "stop_string";
-    case EndReason::kLength: return "length";
-    case EndReason::kCancelled: return "cancelled";
-    case EndReason::kError: return "error";
+    case EndReason::kStopToken:
+      return "stop_token";
+    case EndReason::kStopString:
+      return "stop_string";
+    case EndReason::kLength:
+      return "length";
+    case EndReason::kCancelled:
+      return "cancelled";
+    case EndReason::kError:
+      return "error";
   }
   return "error";
 }
@@ -40,19 +45,20 @@ struct Event {
 };
 
 struct Sequence {
-  explicit Sequence(Request r) : request(std::move(r)), tokens(request.tokens), prompt(static_cast<int32_t>(tokens.size())) {}
+  explicit Sequence(Request r)
+      : request(std::move(r)), tokens(request.tokens), prompt(static_cast<int32_t>(tokens.size())) {}
 
   Request request;
   std::vector<int32_t> tokens;  // prompt, then sampled
   std::vector<int32_t> pages;   // page table
   int32_t prompt;
-  int32_t cached = 0;     // prompt tokens found in the cache
-  int32_t computed = 0;   // tokens whose cache rows are written, cached ones included
-  int32_t published = 0;  // pages handed to the pool's index
-  int32_t in_step = 0;    // tokens of the current step
+  int32_t cached = 0;      // prompt tokens found in the cache
+  int32_t computed = 0;    // tokens whose cache rows are written, cached ones included
+  int32_t published = 0;   // pages handed to the pool's index
+  int32_t in_step = 0;     // tokens of the current step
   int32_t logit_row = -1;  // row of the current step's logits, -1: none
-  int64_t reserved = 0;   // pages it may still take
-  std::string tail;       // last bytes of text, for stop strings
+  int64_t reserved = 0;    // pages it may still take
+  std::string tail;        // last bytes of text, for stop strings
   bool ended = false;
 
   int32_t sampled() const { return static_cast<int32_t>(tokens.size()) - prompt; }

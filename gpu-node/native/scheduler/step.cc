@@ -20,7 +20,9 @@ bool Engine::step() {
   const size_t vocab = static_cast<size_t>(model_.config().vocab_size);
   for (auto& s : running_) {
     if (!s->in_step) continue;
-    const std::span<const float> row = s->logit_row < 0 ? std::span<const float>{} : std::span<const float>(logits_).subspan(static_cast<size_t>(s->logit_row) * vocab, vocab);
+    const std::span<const float> row =
+        s->logit_row < 0 ? std::span<const float>{}
+                         : std::span<const float>(logits_).subspan(static_cast<size_t>(s->logit_row) * vocab, vocab);
     after_forward(*s, row);
   }
   std::erase_if(running_, [](const auto& s) { return s->ended; });
@@ -38,9 +40,11 @@ void Engine::add_decodes(Batch& batch) {
 /// The budget goes round in equal shares, starting with another sequence each step.
 void Engine::add_prefills(Batch& batch) {
   std::vector<Sequence*> prefilling;
-  for (auto& s : running_) if (s->prefilling()) prefilling.push_back(s.get());
+  for (auto& s : running_)
+    if (s->prefilling()) prefilling.push_back(s.get());
   if (prefilling.empty()) return;
-  std::rotate(prefilling.begin(), prefilling.begin() + static_cast<std::ptrdiff_t>(turn_++ % prefilling.size()), prefilling.end());
+  std::rotate(prefilling.begin(), prefilling.begin() + static_cast<std::ptrdiff_t>(turn_++ % prefilling.size()),
+              prefilling.end());
   int32_t budget = options_.step_tokens;
   for (size_t i = 0; i < prefilling.size() && budget > 0; i++) {
     const int32_t share = std::max(1, budget / static_cast<int32_t>(prefilling.size() - i));
@@ -76,7 +80,8 @@ void Engine::after_forward(Sequence& s, std::span<const float> logits) {
     pool_.publish(s.pages[p], s.request.salt, p ? s.pages[p - 1] : -1, s.tokens.data() + p * SP_PAGE_TOKENS);
   }
   if (logits.empty()) return;
-  const int32_t allowed = options_.token_bytes.empty() ? model_.config().vocab_size : static_cast<int32_t>(options_.token_bytes.size());
+  const int32_t allowed =
+      options_.token_bytes.empty() ? model_.config().vocab_size : static_cast<int32_t>(options_.token_bytes.size());
   const int32_t token = sample(logits, allowed, s.request.sampling, static_cast<uint64_t>(s.sampled()));
   if (token < 0) return end(s, EndReason::kError, "the model's output is not finite");
   sampled(s, token);

@@ -2,4 +2,6 @@
 #define SP_WIDTH 8
 #include "attend_body.h"
 
-void sp_attend_avx2(const SpAttendHead* a, const SpPages* pages) { attend_head(a, pages); }
+void sp_attend_avx2(const SpAttendHead* a, const SpPages* pages) {
+  attend_head(a, pages);
+}

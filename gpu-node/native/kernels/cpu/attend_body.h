@@ -13,7 +13,9 @@ static void attend_head(const SpAttendHead* a, const SpPages* pages) {
     const int64_t s = a->chosen ? a->chosen[j] : j;
     const float* page = pages->base + pages->page_stride * a->table[s / SP_PAGE_TOKENS];
     const int64_t at = s % SP_PAGE_TOKENS;
-    const float score = (dot(a->q_latent, page + at * latent, latent) + dot(a->q_rope, page + SP_PAGE_TOKENS * latent + at * rope, rope)) * a->scale;
+    const float score = (dot(a->q_latent, page + at * latent, latent) +
+                         dot(a->q_rope, page + SP_PAGE_TOKENS * latent + at * rope, rope)) *
+                        a->scale;
     a->scratch[j] = score;
     top = score > top ? score : top;
   }

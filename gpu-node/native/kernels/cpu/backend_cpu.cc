@@ -21,7 +21,9 @@ struct Cpu {
   Threads threads;
 };
 
-Cpu& cpu(void* self) { return *static_cast<Cpu*>(self); }
+Cpu& cpu(void* self) {
+  return *static_cast<Cpu*>(self);
+}
 
 /// Rows an item covers: enough work to be worth handing out, little enough to share evenly.
 int32_t rows_per_item(const SpMatrix& w, int32_t n) {
@@ -33,7 +35,8 @@ int32_t rows_per_item(const SpMatrix& w, int32_t n) {
 constexpr int64_t kInlineWork = 65536;
 
 void matmul(void* self, const SpMatrix* w, const float* x, int32_t n, float* y) {
-  if (static_cast<int64_t>(w->rows) * w->cols * n < kInlineWork) return cpu(self).kernels->matmul_rows(w, x, w->cols, n, 0, w->rows, y, w->rows);
+  if (static_cast<int64_t>(w->rows) * w->cols * n < kInlineWork)
+    return cpu(self).kernels->matmul_rows(w, x, w->cols, n, 0, w->rows, y, w->rows);
   const int32_t step = rows_per_item(*w, n);
   cpu(self).threads.each((w->rows + step - 1) / step, [&](int64_t i) {
     const int32_t begin = static_cast<int32_t>(i) * step;
@@ -41,7 +44,8 @@ void matmul(void* self, const SpMatrix* w, const float* x, int32_t n, float* y) 
   });
 }
 
-void matmul_heads(void* self, const SpMatrix* w, int32_t heads, const float* x, int64_t ldx, int64_t ldh, int32_t n, float* y) {
+void matmul_heads(void* self, const SpMatrix* w, int32_t heads, const float* x, int64_t ldx, int64_t ldh, int32_t n,
+                  float* y) {
   const int32_t out = w->rows / heads;
   const std::function<void(int64_t)> head = [&](int64_t h) {
     const int32_t begin = static_cast<int32_t>(h) * out;
@@ -74,14 +78,16 @@ void run_expert(const SpKernels& k, const SpExperts& e, int64_t id, const float*
   b.gate.resize(static_cast<size_t>(n) * inter);
   b.up.resize(b.gate.size());
   b.out.resize(b.x.size());
-  for (int64_t i = 0; i < n; i++) std::copy_n(x + static_cast<int64_t>(b.slots[i] / e.top_k) * hidden, hidden, b.x.data() + i * hidden);
+  for (int64_t i = 0; i < n; i++)
+    std::copy_n(x + static_cast<int64_t>(b.slots[i] / e.top_k) * hidden, hidden, b.x.data() + i * hidden);
   k.matmul_rows(&e.gate[id], b.x.data(), hidden, n, 0, inter, b.gate.data(), inter);
   k.matmul_rows(&e.up[id], b.x.data(), hidden, n, 0, inter, b.up.data(), inter);
   swiglu_row(b.gate.data(), b.up.data(), static_cast<int64_t>(b.gate.size()));
   k.matmul_rows(&e.down[id], b.gate.data(), inter, n, 0, hidden, b.out.data(), hidden);
 }
 
-void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids, const float* weights, int32_t n, float* y) {
+void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids, const float* weights, int32_t n,
+             float* y) {
   const int64_t hidden = e->gate[0].cols, slots = static_cast<int64_t>(n) * e->top_k;
   std::vector<ExpertBatch> batches(e->experts);
   std::vector<int64_t> used, row_of(slots);
@@ -90,7 +96,8 @@ void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids,
     row_of[s] = static_cast<int64_t>(batches[ids[s]].slots.size());
     batches[ids[s]].slots.push_back(static_cast<int32_t>(s));
   }
-  cpu(self).threads.each(static_cast<int64_t>(used.size()), [&](int64_t i) { run_expert(*cpu(self).kernels, *e, used[i], x, batches[used[i]]); });
+  cpu(self).threads.each(static_cast<int64_t>(used.size()),
+                         [&](int64_t i) { run_expert(*cpu(self).kernels, *e, used[i], x, batches[used[i]]); });
   cpu(self).threads.each(n, [&](int64_t t) {
     for (int64_t s = t * e->top_k; s < (t + 1) * e->top_k; s++) {
       const float* out = batches[ids[s]].out.data() + row_of[s] * hidden;
@@ -100,15 +107,18 @@ void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids,
 }
 
 /// Scores of pages [first, last) of token t.
-void score_pages(const SpKernels& k, const SpIndexQuery& query, const SpPages& pages, const SpTokens& tokens, int64_t t, int64_t first, int64_t last, float* scores) {
+void score_pages(const SpKernels& k, const SpIndexQuery& query, const SpPages& pages, const SpTokens& tokens, int64_t t,
+                 int64_t first, int64_t last, float* scores) {
   const int64_t length = tokens.positions[t] + 1;
   for (int64_t p = first; p < last; p++) {
     const int32_t count = static_cast<int32_t>(std::min<int64_t>(SP_PAGE_TOKENS, length - p * SP_PAGE_TOKENS));
-    k.index_scores(query.q + t * query.heads * query.dim, query.w + t * query.heads, query.heads, query.dim, index_row(pages, tokens.tables[t], p * SP_PAGE_TOKENS), count, scores + p * SP_PAGE_TOKENS);
+    k.index_scores(query.q + t * query.heads * query.dim, query.w + t * query.heads, query.heads, query.dim,
+                   index_row(pages, tokens.tables[t], p * SP_PAGE_TOKENS), count, scores + p * SP_PAGE_TOKENS);
   }
 }
 
-void index_select(void* self, const SpIndexQuery* query, const SpPages* pages, const SpTokens* tokens, int32_t* chosen, int32_t* counts, float* scores, int64_t ld_scores) {
+void index_select(void* self, const SpIndexQuery* query, const SpPages* pages, const SpTokens* tokens, int32_t* chosen,
+                  int32_t* counts, float* scores, int64_t ld_scores) {
   // Few tokens (decode): the threads share one token's pages. Many (prefill): each thread takes whole tokens.
   constexpr int64_t kPages = 8;
   const auto finish = [&](int64_t t, std::vector<float>& row) {
@@ -121,7 +131,8 @@ void index_select(void* self, const SpIndexQuery* query, const SpPages* pages, c
     for (int64_t t = 0; t < tokens->n; t++) {
       row.resize(tokens->positions[t] + 1);
       cpu(self).threads.each((page_count(t) + kPages - 1) / kPages, [&](int64_t i) {
-        score_pages(*cpu(self).kernels, *query, *pages, *tokens, t, i * kPages, std::min<int64_t>((i + 1) * kPages, page_count(t)), row.data());
+        score_pages(*cpu(self).kernels, *query, *pages, *tokens, t, i * kPages,
+                    std::min<int64_t>((i + 1) * kPages, page_count(t)), row.data());
       });
       finish(t, row);
     }
@@ -141,7 +152,14 @@ void attend(void* self, const SpAttention* a, const SpPages* pages, const SpToke
     const int64_t t = item / a->heads;
     const int32_t count = a->chosen ? a->counts[t] : tokens->positions[t] + 1;
     if (static_cast<int64_t>(scratch.size()) < count) scratch.resize(count);
-    const SpAttendHead head = {a->q_latent + item * pages->latent, a->q_rope + item * pages->rope, a->chosen ? a->chosen + t * a->top_k : nullptr, tokens->tables[t], count, a->scale, scratch.data(), z + item * pages->latent};
+    const SpAttendHead head = {a->q_latent + item * pages->latent,
+                               a->q_rope + item * pages->rope,
+                               a->chosen ? a->chosen + t * a->top_k : nullptr,
+                               tokens->tables[t],
+                               count,
+                               a->scale,
+                               scratch.data(),
+                               z + item * pages->latent};
     cpu(self).kernels->attend_head(&head, pages);
   });
 }
@@ -150,7 +168,8 @@ void attend(void* self, const SpAttention* a, const SpPages* pages, const SpToke
 
 Result<Backend> open_cpu_backend(const std::string& isa, int threads) {
   const SpKernels* kernels = kernels_for(isa);
-  if (!kernels) return error(Code::kBadArgument, "isa '" + isa + "' does not run on this processor; these do: " + supported_isas());
+  if (!kernels)
+    return error(Code::kBadArgument, "isa '" + isa + "' does not run on this processor; these do: " + supported_isas());
   auto owner = std::make_shared<Cpu>(kernels, threads);
   SpBackend table = reference_backend();
   table.name = "cpu";

@@ -4,7 +4,8 @@
 
 namespace {
 
-static void index_scores(const float* q, const float* w, int32_t heads, int32_t dim, const float* keys, int32_t count, float* scores) {
+static void index_scores(const float* q, const float* w, int32_t heads, int32_t dim, const float* keys, int32_t count,
+                         float* scores) {
   for (int64_t s = 0; s < count; s++) {
     float sum = 0;
     for (int64_t j = 0; j < heads; j++) {

@@ -1,7 +1,8 @@
 // The scalar twin of the index score: I[s] = sum_j w[j] relu(q[j] . k[s]).
 #include "ops.h"
 
-void sp_index_scalar(const float* q, const float* w, int32_t heads, int32_t dim, const float* keys, int32_t count, float* scores) {
+void sp_index_scalar(const float* q, const float* w, int32_t heads, int32_t dim, const float* keys, int32_t count,
+                     float* scores) {
   for (int64_t s = 0; s < count; s++) {
     float sum = 0;
     for (int64_t j = 0; j < heads; j++) {

@@ -3,6 +3,7 @@
 #define SP_TILE_ROWS 4
 #include "matmul_body.h"
 
-void sp_matmul_avx512(const SpMatrix* w, const float* x, int64_t ldx, int32_t n, int32_t row_begin, int32_t row_end, float* y, int64_t ldy) {
+void sp_matmul_avx512(const SpMatrix* w, const float* x, int64_t ldx, int32_t n, int32_t row_begin, int32_t row_end,
+                      float* y, int64_t ldy) {
   matmul_any(w, x, ldx, n, row_begin, row_end, y, ldy);
 }

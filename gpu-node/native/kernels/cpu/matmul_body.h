@@ -23,7 +23,8 @@ struct E4M3 {
 
 /// Columns [begin, end) of an R x T tile, added to `total`, times `scale[r]` when there is one.
 template <class D, int R, int T>
-SP_INLINE void tile_block(const typename D::T* w, int64_t cols, const float* x, int64_t ldx, int64_t begin, int64_t end, const float* const* scale, int64_t block, Vec (&total)[R][T], float (&tail)[R][T]) {
+SP_INLINE void tile_block(const typename D::T* w, int64_t cols, const float* x, int64_t ldx, int64_t begin, int64_t end,
+                          const float* const* scale, int64_t block, Vec (&total)[R][T], float (&tail)[R][T]) {
   Vec sum[R][T] = {};
   int64_t k = begin;
   for (; k + SP_WIDTH <= end; k += SP_WIDTH) {
@@ -72,16 +73,21 @@ SP_INLINE void rows_of(const SpMatrix* m, int32_t row, const float* x, int64_t l
 }
 
 template <class D>
-static void matmul(const SpMatrix* m, const float* x, int64_t ldx, int32_t n, int32_t row_begin, int32_t row_end, float* y, int64_t ldy) {
+static void matmul(const SpMatrix* m, const float* x, int64_t ldx, int32_t n, int32_t row_begin, int32_t row_end,
+                   float* y, int64_t ldy) {
   int32_t row = row_begin;
   for (; row + SP_TILE_ROWS <= row_end; row += SP_TILE_ROWS) rows_of<D, SP_TILE_ROWS>(m, row, x, ldx, n, y, ldy);
   for (; row < row_end; row++) rows_of<D, 1>(m, row, x, ldx, n, y, ldy);
 }
 
-static void matmul_any(const SpMatrix* m, const float* x, int64_t ldx, int32_t n, int32_t row_begin, int32_t row_end, float* y, int64_t ldy) {
-  if (m->dtype == SP_BF16) matmul<BF16>(m, x, ldx, n, row_begin, row_end, y, ldy);
-  else if (m->dtype == SP_F32) matmul<F32>(m, x, ldx, n, row_begin, row_end, y, ldy);
-  else matmul<E4M3>(m, x, ldx, n, row_begin, row_end, y, ldy);
+static void matmul_any(const SpMatrix* m, const float* x, int64_t ldx, int32_t n, int32_t row_begin, int32_t row_end,
+                       float* y, int64_t ldy) {
+  if (m->dtype == SP_BF16)
+    matmul<BF16>(m, x, ldx, n, row_begin, row_end, y, ldy);
+  else if (m->dtype == SP_F32)
+    matmul<F32>(m, x, ldx, n, row_begin, row_end, y, ldy);
+  else
+    matmul<E4M3>(m, x, ldx, n, row_begin, row_end, y, ldy);
 }
 
 }  // namespace

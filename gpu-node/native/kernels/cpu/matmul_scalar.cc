@@ -13,7 +13,7 @@ float row_dot(const SpMatrix& w, int64_t row, const float* x) {
     float sum = 0;
     for (int64_t k = b * SP_SCALE_BLOCK; k < end; k++) {
       const int64_t at = row * w.cols + k;
-      const float value = w.dtype == SP_BF16 ? sparrow::bf16_to_float(static_cast<const uint16_t*>(w.data)[at])
+      const float value = w.dtype == SP_BF16  ? sparrow::bf16_to_float(static_cast<const uint16_t*>(w.data)[at])
                           : w.dtype == SP_F32 ? static_cast<const float*>(w.data)[at]
                                               : sparrow::e4m3_to_float(static_cast<const uint8_t*>(w.data)[at]);
       sum += value * x[k];
@@ -25,7 +25,8 @@ float row_dot(const SpMatrix& w, int64_t row, const float* x) {
 
 }  // namespace
 
-void sp_matmul_scalar(const SpMatrix* w, const float* x, int64_t ldx, int32_t n, int32_t row_begin, int32_t row_end, float* y, int64_t ldy) {
+void sp_matmul_scalar(const SpMatrix* w, const float* x, int64_t ldx, int32_t n, int32_t row_begin, int32_t row_end,
+                      float* y, int64_t ldy) {
   for (int64_t row = row_begin; row < row_end; row++) {
     for (int64_t t = 0; t < n; t++) y[t * ldy + row] = row_dot(*w, row, x + t * ldx);
   }

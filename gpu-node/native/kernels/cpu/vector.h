@@ -13,8 +13,12 @@ typedef uint8_t VecU8 __attribute__((vector_size(SP_WIDTH), aligned(1), may_alia
 
 #define SP_INLINE static inline __attribute__((always_inline))
 
-SP_INLINE Vec load(const float* p) { return *reinterpret_cast<const VecLoad*>(p); }
-SP_INLINE void store(float* p, Vec v) { *reinterpret_cast<VecLoad*>(p) = v; }
+SP_INLINE Vec load(const float* p) {
+  return *reinterpret_cast<const VecLoad*>(p);
+}
+SP_INLINE void store(float* p, Vec v) {
+  *reinterpret_cast<VecLoad*>(p) = v;
+}
 
 SP_INLINE Vec load_bf16(const uint16_t* p) {
   const VecU32 wide = __builtin_convertvector(*reinterpret_cast<const VecU16*>(p), VecU32) << 16;

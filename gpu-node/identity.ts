@@ -1,0 +1,104 @@
+// Who this node is: its id and Ed25519 key pair, made on the first start and kept in the state directory.
+import { randomBytes } from 'node:crypto'
+import { mkdir, open, readFile, rename } from 'node:fs/promises'
+import { createConnection, createServer, type Server } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { z } from 'zod'
+import { bodyHash, signCall } from '../schema/signature.ts'
+import { StartError } from './config.ts'
+
+const base64url32 = z.string().regex(/^[\w-]{43}$/)
+const identitySchema = z.object({ nodeId: z.string().min(1).max(64), x: base64url32, d: base64url32 })
+
+export interface Identity {
+  readonly nodeId: string
+  /** JWK `x` of the public key. */
+  readonly publicKey: string
+  readonly privateKey: CryptoKey
+  /** `authorization` of a call to the edge with this body. */
+  sign(body: Uint8Array<ArrayBuffer>): Promise<string>
+}
+
+/** Replaces `file` so that a crash leaves the old content or the new, never half of either. */
+const writeDurably = async (file: string, text: string): Promise<void> => {
+  const fresh = await open(`${file}.new`, 'w', 0o600)
+  await fresh.writeFile(text)
+  await fresh.sync()
+  await fresh.close()
+  await rename(`${file}.new`, file)
+}
+
+const create = async (file: string, nodeId: string): Promise<z.infer<typeof identitySchema>> => {
+  const pair = (await crypto.subtle.generateKey('Ed25519', true, ['sign', 'verify'])) as CryptoKeyPair
+  const { x, d } = await crypto.subtle.exportKey('jwk', pair.privateKey)
+  const identity = identitySchema.parse({ nodeId, x, d })
+  await writeDurably(file, `${JSON.stringify(identity)}\n`)
+  return identity
+}
+
+/** Loads or makes the identity. Errors: StartError when the state directory belongs to another node. */
+export const loadIdentity = async (stateDir: string, nodeId: string | undefined): Promise<Identity> => {
+  await mkdir(stateDir, { recursive: true, mode: 0o700 })
+  const file = join(stateDir, 'identity.json')
+  const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined
+    throw new StartError(`${file} cannot be read: ${error.message}.`)
+  })
+  const kept = text === undefined ? undefined : identitySchema.safeParse(parseJson(text))
+  if (kept && !kept.success)
+    throw new StartError(`${file} is damaged. Restore it, or choose another SPARROW_STATE_DIR.`)
+  const identity = kept?.data ?? (await create(file, nodeId ?? `node-${randomBytes(6).toString('hex')}`))
+  if (nodeId && identity.nodeId !== nodeId) {
+    throw new StartError(`${stateDir} belongs to node ${identity.nodeId}. Choose another SPARROW_STATE_DIR.`)
+  }
+  const jwk = { kty: 'OKP', crv: 'Ed25519', x: identity.x, d: identity.d }
+  const privateKey = await crypto.subtle.importKey('jwk', jwk, 'Ed25519', false, ['sign'])
+  return {
+    nodeId: identity.nodeId,
+    publicKey: identity.x,
+    privateKey,
+    sign: (body) => signCall(privateKey, 'EdDSA', identity.nodeId, 'edge', body),
+  }
+}
+
+const parseJson = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+const listenOn = (path: string): Promise<Server | undefined> =>
+  new Promise((done, failed) => {
+    const server = createServer((socket) => socket.destroy())
+    server.once('error', (error: NodeJS.ErrnoException) =>
+      error.code === 'EADDRINUSE' ? done(undefined) : failed(error),
+    )
+    server.listen(path, () => done(server.unref()))
+  })
+
+const isAlive = (path: string): Promise<boolean> =>
+  new Promise((done) => {
+    const socket = createConnection(path)
+    socket.once('connect', () => done(true)).once('error', () => done(false))
+    socket.once('connect', () => socket.destroy())
+  })
+
+/** Two nodes must not write one journal: a local socket named after the directory, gone with its process. */
+export const lockState = async (stateDir: string): Promise<{ release(): void }> => {
+  const name = await bodyHash(new TextEncoder().encode(stateDir))
+  // An abstract socket leaves no file behind; elsewhere a stale file is told by nobody answering.
+  const path = process.platform === 'linux' ? `\0sparrow-node-${name}` : join(tmpdir(), `sparrow-${name.slice(0, 20)}`)
+  let server = await listenOn(path)
+  if (!server && process.platform !== 'linux' && !(await isAlive(path))) {
+    const { rm } = await import('node:fs/promises')
+    await rm(path, { force: true })
+    server = await listenOn(path)
+  }
+  if (!server)
+    throw new StartError(`Another node is running on ${stateDir}. Stop it, or choose another SPARROW_STATE_DIR.`)
+  const held = server
+  return { release: () => void held.close() }
+}

@@ -1,0 +1,9 @@
+// The node's log: one JSON object a line on stderr, fields instead of sentences. Prompts, answers and keys never go in.
+
+type Level = 'info' | 'warn' | 'error'
+
+export const log = (level: Level, event: string, fields: Readonly<Record<string, unknown>> = {}): void => {
+  process.stderr.write(`${JSON.stringify({ at: new Date().toISOString(), level, event, ...fields })}\n`)
+}
+
+export const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))

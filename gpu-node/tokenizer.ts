@@ -1,0 +1,191 @@
+// Prompt text to token ids and ids back to bytes. The BPE itself is the kept library's; this file feeds it in pieces cut
+// where no token can span, so that a long prompt neither blocks running streams nor is encoded again in its next turn.
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Tokenizer as Bpe } from '@huggingface/tokenizers'
+import { z } from 'zod'
+import { StartError } from './config.ts'
+
+export interface EncodedPrompt {
+  readonly ids: Int32Array
+  /** UTF-8 length of each token's text. */
+  readonly bytes: number[]
+}
+
+export interface Tokenizer {
+  readonly vocabSize: number
+  /** Bytes of each id's text, special strings included. */
+  readonly textBytes: readonly Uint8Array[]
+  /** The same with special tokens empty: what stop strings are matched on. */
+  readonly tokenBytes: readonly Uint8Array[]
+  readonly longestTokenBytes: number
+  /** Special strings become their ids; nothing is added. Yields to other work every few milliseconds. */
+  encode(prompt: string): Promise<EncodedPrompt>
+}
+
+const addedToken = z.object({
+  id: z.number().int().nonnegative(),
+  content: z.string().min(1),
+  single_word: z.boolean().default(false),
+  lstrip: z.boolean().default(false),
+  rstrip: z.boolean().default(false),
+})
+
+const fileSchema = z.object({
+  added_tokens: z.array(addedToken).default([]),
+  normalizer: z.object({ type: z.literal('Sequence'), normalizers: z.array(z.unknown()).length(0) }).nullish(),
+  pre_tokenizer: z.object({ type: z.literal('Sequence'), pretokenizers: z.array(z.object({ type: z.string() })) }),
+  decoder: z.object({ type: z.literal('ByteLevel') }),
+  model: z.object({ type: z.literal('BPE'), vocab: z.record(z.string(), z.number().int().nonnegative()) }),
+})
+
+/** Characters a piece has at least; small enough that encoding one takes a few milliseconds at most. */
+const PIECE_CHARS = 4096
+/**
+ * Between a non-space and a space followed by a letter, or behind a newline between two non-spaces, every byte-level
+ * pre-tokenizer in use cuts anyway, and none of their look-aheads reaches across.
+ */
+const CUT = /(?<=\S)(?= \p{L})|(?<=\S\n)(?=\S)/gu
+const YIELD_MS = 5
+const CACHE_CHARS = 8 * 1024 * 1024
+const CACHE_MIN_CHARS = 32
+
+/** The printable character that byte-level BPE writes for each byte, as GPT-2 laid it down. */
+const byteOfChar = (): Map<string, number> => {
+  const map = new Map<string, number>()
+  let next = 256
+  for (let byte = 0; byte < 256; byte++) {
+    const printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174
+    map.set(String.fromCodePoint(printable ? byte : next++), byte)
+  }
+  return map
+}
+
+const bytesOfVocab = (file: z.infer<typeof fileSchema>): { text: Uint8Array[]; plain: Uint8Array[] } => {
+  const byChar = byteOfChar()
+  const size = Math.max(...Object.values(file.model.vocab), ...file.added_tokens.map(({ id }) => id)) + 1
+  const empty = new Uint8Array()
+  const plain = new Array<Uint8Array>(size).fill(empty)
+  const special = new Map(file.added_tokens.map(({ id, content }) => [id, content]))
+  for (const [token, id] of Object.entries(file.model.vocab)) {
+    if (special.has(id)) continue
+    plain[id] = Uint8Array.from(token, (char) => {
+      const byte = byChar.get(char)
+      if (byte === undefined) throw new StartError(`tokenizer.json: token ${id} is not byte-level`)
+      return byte
+    })
+  }
+  const text = [...plain]
+  for (const [id, content] of special) text[id] = new TextEncoder().encode(content)
+  return { text, plain }
+}
+
+/** Encoded pieces by their text, oldest out first. */
+class PieceCache {
+  readonly #pieces = new Map<string, Int32Array>()
+  #chars = 0
+
+  get(piece: string): Int32Array | undefined {
+    const ids = this.#pieces.get(piece)
+    if (!ids) return undefined
+    this.#pieces.delete(piece)
+    this.#pieces.set(piece, ids)
+    return ids
+  }
+
+  set(piece: string, ids: Int32Array): void {
+    if (piece.length < CACHE_MIN_CHARS || piece.length > CACHE_CHARS / 8) return
+    this.#pieces.set(piece, ids)
+    this.#chars += piece.length
+    for (const [old] of this.#pieces) {
+      if (this.#chars <= CACHE_CHARS) break
+      this.#pieces.delete(old)
+      this.#chars -= old.length
+    }
+  }
+}
+
+/** `text` in pieces of at least PIECE_CHARS, cut where no token spans. */
+export const cutPieces = (text: string): string[] => {
+  const pieces: string[] = []
+  let start = 0
+  while (text.length - start > PIECE_CHARS) {
+    CUT.lastIndex = start + PIECE_CHARS
+    const cut = CUT.exec(text)?.index
+    if (cut === undefined) break
+    pieces.push(text.slice(start, cut))
+    start = cut
+  }
+  pieces.push(text.slice(start))
+  return pieces
+}
+
+const escapeRegExp = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&')
+
+const readTokenizer = async (modelDir: string): Promise<{ json: object; file: z.infer<typeof fileSchema> }> => {
+  const path = join(modelDir, 'tokenizer.json')
+  let json: unknown
+  try {
+    json = JSON.parse(await readFile(path, 'utf8'))
+  } catch (error) {
+    throw new StartError(`${path}: ${error instanceof Error ? error.message : String(error)}`)
+  }
+  const parsed = fileSchema.safeParse(json)
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0]
+    throw new StartError(`${path}: ${issue?.path.join('.')}: ${issue?.message} (only byte-level BPE is supported)`)
+  }
+  const odd = parsed.data.added_tokens.find((token) => token.lstrip || token.rstrip || token.single_word)
+  if (odd) throw new StartError(`${path}: added token ${odd.id}: lstrip, rstrip and single_word are not supported`)
+  return { json: json as object, file: parsed.data }
+}
+
+/** Loads `tokenizer.json`. Errors: StartError naming the field that is missing or not supported. */
+export const loadTokenizer = async (modelDir: string): Promise<Tokenizer> => {
+  const { json, file } = await readTokenizer(modelDir)
+  const bpe = new Bpe(json, {})
+  const { text, plain } = bytesOfVocab(file)
+  const specialIds = new Map(file.added_tokens.map(({ content, id }) => [content, id]))
+  const longestFirst = [...specialIds.keys()].sort((a, b) => b.length - a.length)
+  const split = longestFirst.length > 0 ? new RegExp(`(${longestFirst.map(escapeRegExp).join('|')})`) : undefined
+  const cache = new PieceCache()
+
+  const encodePiece = (piece: string): Int32Array => {
+    const known = cache.get(piece)
+    if (known) return known
+    const ids = Int32Array.from(bpe.encode(piece, { add_special_tokens: false }).ids)
+    cache.set(piece, ids)
+    return ids
+  }
+
+  const encode = async (prompt: string): Promise<EncodedPrompt> => {
+    const parts: Int32Array[] = []
+    let since = performance.now()
+    for (const stretch of split ? prompt.split(split) : [prompt]) {
+      const special = specialIds.get(stretch)
+      if (special !== undefined) parts.push(Int32Array.of(special))
+      if (special !== undefined || stretch === '') continue
+      for (const piece of cutPieces(stretch)) {
+        parts.push(encodePiece(piece))
+        if (performance.now() - since < YIELD_MS) continue
+        await new Promise((resume) => setImmediate(resume))
+        since = performance.now()
+      }
+    }
+    const ids = new Int32Array(parts.reduce((sum, part) => sum + part.length, 0))
+    let at = 0
+    for (const part of parts) {
+      ids.set(part, at)
+      at += part.length
+    }
+    return { ids, bytes: Array.from(ids, (id) => text[id]?.length ?? 0) }
+  }
+
+  return {
+    vocabSize: text.length,
+    textBytes: text,
+    tokenBytes: plain,
+    longestTokenBytes: text.reduce((longest, bytes) => Math.max(longest, bytes.length), 1),
+    encode,
+  }
+}
