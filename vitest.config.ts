@@ -19,7 +19,7 @@ export default defineConfig({
       project('tidy', 0, 60_000),
       project('node', 1, 60_000),
       project('engine', 2, 120_000),
-      'test/edge/vitest.config.ts',
+
       project('e2e', 4, 120_000),
     ],
   },

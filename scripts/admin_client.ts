@@ -1,6 +1,7 @@
 // One signed call to the admin API; the command line, the first start and the tests all use it.
 import { randomUUID } from 'node:crypto'
 import { signCall } from '../schema/signature.ts'
+import { utf8 } from '../schema/text.ts'
 
 export interface AdminCall {
   readonly baseUrl: string
@@ -25,11 +26,11 @@ export class AdminError extends Error {
 
 export const adminCall = async <T>(call: AdminCall): Promise<T> => {
   const body = call.body === undefined ? '' : JSON.stringify(call.body)
-  const bytes = new TextEncoder().encode(body)
+  const bytes = utf8(body)
   const response = await fetch(new URL(call.path, call.baseUrl), {
     method: call.method,
     headers: {
-      authorization: await signCall(new TextEncoder().encode(call.secret), 'HS256', 'admin', 'admin', bytes),
+      authorization: await signCall(utf8(call.secret), 'HS256', 'admin', 'admin', bytes),
       'idempotency-key': call.idempotencyKey ?? randomUUID(),
       ...(body ? { 'content-type': 'application/json' } : {}),
     },

@@ -2,8 +2,8 @@
 // runs before anything is installed. Each step is skipped when its inputs have not changed.
 import { spawn, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
-import { delimiter, join } from 'node:path'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { delimiter, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 export const ROOT = fileURLToPath(new URL('..', import.meta.url))
@@ -40,6 +40,7 @@ const once = (stamp, inputs, output, step) => {
   const now = digest(inputs)
   if (existsSync(output) && existsSync(stamp) && readFileSync(stamp, 'utf8') === now) return
   step()
+  mkdirSync(dirname(stamp), { recursive: true })
   writeFileSync(stamp, now)
 }
 
@@ -77,6 +78,13 @@ const checkCompiler = () => {
   }
 }
 
+/** CMake refuses a cache made for another folder, as when the checkout was moved or copied. */
+const discardForeignBuild = (build, native) => {
+  const cache = join(build, 'CMakeCache.txt')
+  if (!existsSync(cache) || readFileSync(cache, 'utf8').includes(`CMAKE_HOME_DIRECTORY:INTERNAL=${native}\n`)) return
+  rmSync(build, { recursive: true })
+}
+
 /** Builds gpu-node/build/sparrow.node with CMake when a source, header or the pinned Node changed. */
 export const buildNative = () => {
   const native = join(ROOT, 'gpu-node', 'native')
@@ -85,6 +93,7 @@ export const buildNative = () => {
     checkCompiler()
     say('building the native engine (a minute or two) ...')
     const modules = join(ROOT, 'node_modules')
+    discardForeignBuild(join(ROOT, 'gpu-node', 'build'), native)
     const configure = [
       ['-S', native, '-B', join(ROOT, 'gpu-node', 'build'), '-DCMAKE_BUILD_TYPE=Release'],
       [`-DNODE_API_HEADERS_DIR=${join(modules, 'node-api-headers', 'include')}`],

@@ -1,0 +1,60 @@
+// What can go wrong: a node killed in mid-stream, no node at all, a restart of everything.
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { bootTestStack, eventually, type LedgerRow, MODEL, type TestStack } from './stack.ts'
+
+let stack: TestStack
+
+beforeAll(async () => {
+  stack = await bootTestStack()
+})
+afterAll(() => stack?.remove())
+
+const post = (body: object): Promise<Response> =>
+  fetch(`${stack.baseUrl}/v1/chat/completions`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${stack.key}`, 'content-type': 'application/json' },
+    body: JSON.stringify({ model: MODEL, temperature: 0, ...body }),
+  })
+
+const ledger = async (): Promise<LedgerRow[]> =>
+  (await stack.admin<{ data: LedgerRow[] }>('GET', '/ledger?account=demo')).data
+
+test('a node killed in mid-stream: error frame, no charge without a receipt, the restart closes the orphan', async () => {
+  // A long copy at temperature 2 keeps the model talking.
+  const response = await post({
+    messages: [{ role: 'user', content: `Repeat: ${'Anna Ben Clara '.repeat(200)}` }],
+    stream: true,
+    max_tokens: 3000,
+    temperature: 2,
+    seed: 11,
+  })
+  const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader()
+  let text = (await reader?.read())?.value ?? ''
+  const pid = stack.nodePid()
+  if (pid) process.kill(pid, 'SIGKILL')
+  for (let part = await reader?.read(); part && !part.done; part = await reader?.read()) text += part.value
+  const last = text.trim().split('\n\n').at(-1) ?? ''
+  expect(JSON.parse(last.replace('data: ', ''))).toMatchObject({ error: { code: 'stream_interrupted' } })
+  expect(text).not.toContain('[DONE]')
+  const requestId = response.headers.get('x-request-id')
+  expect((await ledger()).find((row) => row.id === requestId)).toBeUndefined()
+
+  const none = await post({ messages: [{ role: 'user', content: 'Hello!' }] })
+  expect(none.status).toBe(503)
+  expect(none.headers.get('retry-after')).toBeTruthy()
+
+  await stack.restartNode()
+  const charge = await eventually(async () => (await ledger()).find((row) => row.id === requestId))
+  expect(charge.amountNano).toBeLessThanOrEqual(0)
+  expect(await stack.admin('GET', '/audit')).toMatchObject({ ok: true })
+})
+
+test('a second start is ready within ten seconds and keeps key, balance and ledger', async () => {
+  const before = { key: stack.key, rows: await ledger() }
+  const start = performance.now()
+  stack = await stack.reboot()
+  expect(performance.now() - start).toBeLessThan(30_000)
+  expect(stack.key).toBe(before.key)
+  expect(await ledger()).toEqual(before.rows)
+  expect((await post({ messages: [{ role: 'user', content: 'Hello!' }] })).status).toBe(200)
+})

@@ -1,0 +1,83 @@
+// Boots what `npm start` boots, on free ports and in a state directory of its own, with one account and key.
+import { mkdtempSync, rmSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { adminCall } from '../../scripts/admin_client.ts'
+import { firstKey } from '../../scripts/first_account.ts'
+import { bootStack, type Stack } from '../../scripts/stack.ts'
+
+export const MODEL = 'sparrow-mini'
+
+const freePort = (): Promise<number> =>
+  new Promise((resolve) => {
+    const server = createServer()
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address()
+      server.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
+    })
+  })
+
+export interface TestStack extends Stack {
+  readonly key: string
+  admin<T>(method: string, path: string, body?: object): Promise<T>
+  /** Stops everything and starts it again on the same state. */
+  reboot(): Promise<TestStack>
+  remove(): Promise<void>
+}
+
+const boot = async (stateDir: string): Promise<TestStack> => {
+  const stack = await bootStack({ stateDir, edgePort: await freePort(), nodePort: await freePort() })
+  const key = await firstKey(stateDir, stack.baseUrl, stack.secrets, MODEL)
+  const stop = async (): Promise<void> => {
+    await stack.stop()
+  }
+  return {
+    ...stack,
+    key,
+    admin: (method, path, body) =>
+      adminCall({
+        baseUrl: stack.baseUrl,
+        secret: stack.secrets.ADMIN_SECRET,
+        method,
+        path: `/admin/v1${path}`,
+        ...(body ? { body } : {}),
+      }),
+    reboot: async () => {
+      await stop()
+      return boot(stateDir)
+    },
+    remove: async () => {
+      await stop()
+      rmSync(stateDir, { recursive: true, force: true })
+    },
+  }
+}
+
+export const bootTestStack = (): Promise<TestStack> => boot(mkdtempSync(join(tmpdir(), 'sparrow-e2e-')))
+
+export interface LedgerRow {
+  readonly id: string
+  readonly kind: string
+  readonly amountNano: number
+}
+
+export interface UsageRow {
+  readonly requestId: string
+  readonly hitTokens: number
+  readonly missTokens: number
+  readonly outputTokens: number
+  readonly chargedNano: number
+  readonly finish: string
+}
+
+/** Polls until `read` returns something; receipts travel on their own path, a moment behind the answer. */
+export const eventually = async <T>(read: () => Promise<T | undefined>, ms = 10_000): Promise<T> => {
+  const deadline = Date.now() + ms
+  for (;;) {
+    const value = await read()
+    if (value !== undefined) return value
+    if (Date.now() > deadline) throw new Error('it did not happen in time')
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+}
