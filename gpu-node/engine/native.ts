@@ -72,6 +72,14 @@ const rethrow = (error: unknown): never => {
   throw error
 }
 
+const guarded = <T>(call: () => T): T => {
+  try {
+    return call()
+  } catch (error) {
+    return rethrow(error)
+  }
+}
+
 const toEvent = (e: NativeEvent): EngineEvent => {
   const promptTokens = e.promptTokens ?? 0
   const cachedTokens = e.cachedTokens ?? 0
@@ -142,14 +150,8 @@ export const openNativeEngine = async (options: EngineOptions): Promise<NativeEn
       alive ??= setInterval(() => {}, 0x7fffffff)
       return { cancel: () => addon.cancel(handle, id) }
     },
-    stats: () => addon.stats(handle),
-    evaluate: (tokens, chunk, taps) => {
-      try {
-        return addon.evaluate(handle, tokens, chunk, taps)
-      } catch (error) {
-        return rethrow(error)
-      }
-    },
+    stats: () => guarded(() => addon.stats(handle)),
+    evaluate: (tokens, chunk, taps) => guarded(() => addon.evaluate(handle, tokens, chunk, taps)),
     integrity: () => addon.integrity(handle),
     close: async () => addon.close(handle),
   }

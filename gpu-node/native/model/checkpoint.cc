@@ -65,7 +65,7 @@ Status parse_tensor(const std::string& name, const Json& entry, const uint8_t* b
     if (!whole_number(side, 1e15, n)) return invalid(name + ": its shape is malformed");
     out.shape.push_back(static_cast<int64_t>(n));
     if (n && bytes > body_size / n)
-      return invalid(name + ": its shape " + shape_text(out.shape) + " is larger than the file");
+      return invalid(name + ": its shape " + shape_text(out.shape) + " is larger than the file (truncated?)");
     bytes *= n;
   }
   uint64_t end = 0;

@@ -1,0 +1,134 @@
+"""Writes the goldens: python3 make_goldens.py [NAME ...]. Each is a small random checkpoint in Hugging Face form and what the
+float64 reference says of it. Same seed, same bytes."""
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import formats
+from model import Reference
+
+OUT = Path(__file__).parent.parent / "goldens"
+YARN = {"type": "yarn", "factor": 40, "original_max_position_embeddings": 64, "beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0}
+BASE = {
+    "architectures": ["DeepseekV32ForCausalLM"], "model_type": "deepseek_v32", "vocab_size": 96, "hidden_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 4, "q_lora_rank": 48, "kv_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16,
+    "intermediate_size": 80, "moe_intermediate_size": 24, "first_k_dense_replace": 1, "moe_layer_freq": 1, "n_routed_experts": 8, "n_shared_experts": 1,
+    "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "topk_method": "noaux_tc", "scoring_func": "sigmoid", "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5, "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "rope_scaling": None, "attention_bias": False,
+    "tie_word_embeddings": False, "max_position_embeddings": 512, "index_n_heads": 4, "index_head_dim": 16, "index_topk": 8, "eos_token_id": 1, "torch_dtype": "bfloat16",
+}
+V3 = {"architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "index_n_heads": None, "index_head_dim": None, "index_topk": None}
+CASES = {
+    "v3_yarn_no_dense": {**V3, "rope_scaling": YARN, "first_k_dense_replace": 0, "n_group": 4, "topk_group": 2, "tokens": 40},
+    "v32_groups_yarn": {"rope_scaling": YARN, "n_group": 4, "topk_group": 2, "num_hidden_layers": 3, "tokens": 96},
+    "v32_plain_two_pages": {"first_k_dense_replace": 0, "index_topk": 16, "tokens": 150},
+    "v3_no_q_lora_fp8": {**V3, "q_lora_rank": None, "fp8": True, "kv_lora_rank": 136, "intermediate_size": 160, "tokens": 32},
+    "v32_fp8_sharded": {"fp8": True, "shards": 2, "hidden_size": 144, "n_group": 4, "topk_group": 2, "tokens": 72},
+    "v32_interleaved_tied": {"indexer_rope_interleave": True, "v_head_dim": 24, "rms_norm_eps": 1e-5, "tie_word_embeddings": True, "tokens": 70},
+}
+
+
+def shapes(c):
+    """Name -> (shape, kind) of every tensor of the architecture."""
+    h, heads = c["hidden_size"], c["num_attention_heads"]
+    nope, rope, v, rank, ql = c["qk_nope_head_dim"], c["qk_rope_head_dim"], c["v_head_dim"], c["kv_lora_rank"], c["q_lora_rank"]
+    out = {"model.embed_tokens.weight": ((c["vocab_size"], h), "table"), "model.norm.weight": ((h,), "gain")}
+    if not c["tie_word_embeddings"]:
+        out["lm_head.weight"] = ((c["vocab_size"], h), "table")
+    mlp = lambda at, inner: {f"{at}gate_proj.weight": ((inner, h), "linear"), f"{at}up_proj.weight": ((inner, h), "linear"), f"{at}down_proj.weight": ((h, inner), "linear")}
+    for l in range(c["num_hidden_layers"]):
+        at = f"model.layers.{l}."
+        out |= {at + "input_layernorm.weight": ((h,), "gain"), at + "post_attention_layernorm.weight": ((h,), "gain")}
+        a = at + "self_attn."
+        out |= {a + "q_a_proj.weight": ((ql, h), "linear"), a + "q_a_layernorm.weight": ((ql,), "gain"), a + "q_b_proj.weight": ((heads * (nope + rope), ql), "sharp")} if ql else {a + "q_proj.weight": ((heads * (nope + rope), h), "sharp")}
+        out |= {a + "kv_a_proj_with_mqa.weight": ((rank + rope, h), "linear"), a + "kv_a_layernorm.weight": ((rank,), "gain"), a + "kv_b_proj.weight": ((heads * (nope + v), rank), "linear"), a + "o_proj.weight": ((h, heads * v), "linear")}
+        if c["index_topk"]:
+            d = c["index_head_dim"]
+            out |= {a + "indexer.wq_b.weight": ((c["index_n_heads"] * d, ql), "linear"), a + "indexer.wk.weight": ((d, h), "linear"), a + "indexer.weights_proj.weight": ((c["index_n_heads"], h), "table"),
+                    a + "indexer.k_norm.weight": ((d,), "gain"), a + "indexer.k_norm.bias": ((d,), "bias")}
+        m = at + "mlp."
+        if l < c["first_k_dense_replace"]:
+            out |= mlp(m, c["intermediate_size"])
+            continue
+        out |= {m + "gate.weight": ((c["n_routed_experts"], h), "table"), m + "gate.e_score_correction_bias": ((c["n_routed_experts"],), "router_bias")}
+        for e in range(c["n_routed_experts"]):
+            out |= mlp(f"{m}experts.{e}.", c["moe_intermediate_size"])
+        out |= mlp(m + "shared_experts.", c["n_shared_experts"] * c["moe_intermediate_size"])
+    return out
+
+
+def draw(rng, shape, kind):
+    """Never N(0, 0.02): attention would be uniform and selections all ties. Router biases are mostly negative."""
+    noise = rng.standard_normal(shape)
+    if kind == "gain":
+        return 1 + 0.1 * noise
+    if kind == "bias":
+        return 0.3 * noise
+    if kind == "router_bias":
+        return -0.6 + 0.4 * noise
+    return noise * shape[-1] ** -0.5 * (2.5 if kind == "sharp" else 1.0) * (1.5 if kind == "table" else 1.0)
+
+
+def store(rng, c, fp8):
+    """The checkpoint's tensors as stored, and the exact values they stand for."""
+    stored, value = {}, {}
+    for name, (shape, kind) in shapes(c).items():
+        w = draw(rng, shape, kind)
+        if kind == "router_bias":
+            stored[name] = ("F32", w.astype(np.float32))
+            value[name] = stored[name][1].astype(np.float64)
+        elif fp8 and kind in ("linear", "sharp"):
+            codes, scale, value[name] = formats.quantize(w)
+            stored[name], stored[name + "_scale_inv"] = ("F8_E4M3", codes), ("F32", scale)
+        else:
+            codes = formats.to_bf16(w)
+            stored[name], value[name] = ("BF16", codes), formats.from_bf16(codes)
+    return stored, value
+
+
+def make(name, changes):
+    changes = dict(changes)
+    tokens, fp8, shards = changes.pop("tokens"), changes.pop("fp8", False), changes.pop("shards", 1)
+    c = {**BASE, **changes}
+    rng = np.random.default_rng(sum(name.encode()))
+    stored, value = store(rng, c, fp8)
+    ids = rng.integers(0, c["vocab_size"], tokens)
+    reference = Reference({k: v for k, v in c.items() if v is not None}, value)
+    logits = reference.forward(ids)
+    shorter = Reference(reference.c, value).forward(ids[: tokens // 2])
+    assert np.abs(shorter - logits[: tokens // 2]).max() < 1e-9, "not causal"
+    folder = OUT / name
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {k: v for k, v in c.items() if v is not None or k in ("q_lora_rank", "rope_scaling")}
+    if fp8:
+        config["quantization_config"] = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    write_checkpoint(folder, stored, shards)
+    golden = {"ids": ("I32", ids), "logits": ("F32", logits)}
+    keep = [0, 1, tokens // 2, tokens - 2, tokens - 1]
+    for tap, rows in reference.taps.items():
+        whole = tap.endswith(("index_chosen", "index_margin", "expert_ids"))
+        golden[tap] = ("F32", rows if whole else rows[keep])
+    golden["tap_rows"] = ("I32", np.array(keep))
+    formats.save(folder / "golden.safetensors", golden)
+    print(name, "logit sd %.2f" % logits.std())
+
+
+def write_checkpoint(folder, stored, shards):
+    if shards == 1:
+        return formats.save(folder / "model.safetensors", stored)
+    names, where = sorted(stored), {}
+    for i in range(shards):
+        file = f"model-{i + 1:05}-of-{shards:05}.safetensors"
+        part = {n: stored[n] for n in names[i::shards]}
+        formats.save(folder / file, part)
+        where |= {n: file for n in part}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    for name, changes in CASES.items():
+        if len(sys.argv) < 2 or name in sys.argv[1:]:
+            make(name, changes)
