@@ -20,6 +20,7 @@ export default defineConfig({
       project('node', 1, 60_000),
       project('engine', 2, 120_000),
 
+      'test/edge/vitest.config.ts',
       project('e2e', 4, 120_000),
     ],
   },

@@ -1,0 +1,80 @@
+// The admin API: signed, idempotent, typed errors; and who may join as a node.
+import { env } from 'cloudflare:workers'
+import { expect, test } from 'vitest'
+import { signCall } from '../../schema/signature.ts'
+import { utf8 } from '../../schema/text.ts'
+import { admin, call, registerNode } from './world.ts'
+
+const json = async <T>(response: Promise<Response>): Promise<T> => (await response).json<T>()
+
+test('unsigned, wrongly signed and tampered calls are refused', async () => {
+  const body = JSON.stringify({ name: 'x' })
+  const post = (authorization: string, sent = body) =>
+    call('/admin/v1/accounts', { method: 'POST', headers: { authorization, 'idempotency-key': 'k' }, body: sent })
+  const signed = await signCall(utf8(env.ADMIN_SECRET), 'HS256', 'admin', 'admin', utf8(body))
+  const foreign = await signCall(utf8('other secret'.padEnd(32)), 'HS256', 'admin', 'admin', utf8(body))
+  expect((await post('')).status).toBe(401)
+  expect((await post(foreign)).status).toBe(401)
+  expect((await post(signed, JSON.stringify({ name: 'y' }))).status).toBe(401)
+  expect((await post(signed)).status).toBe(200)
+})
+
+test('the same call twice is one account, one key, one credit', async () => {
+  const name = crypto.randomUUID()
+  const [a, b] = [1, 2].map(() => json<object>(admin('POST', '/accounts', { name, creditNano: 500 }, `acc ${name}`)))
+  expect(await a).toEqual(await b)
+  const keys = await Promise.all(
+    [1, 2].map(() => json<{ key: string }>(admin('POST', '/keys', { account: name, name: 'k' }, `key ${name}`))),
+  )
+  expect(keys[0]?.key).toMatch(/^sk-[0-9a-f]{64}$/)
+  expect(keys[0]).toEqual(keys[1])
+  await Promise.all([1, 2, 3].map(() => admin('POST', '/topups', { account: name, amountNano: 100 }, `top ${name}`)))
+  const after = await json<{ balanceNano: number }>(
+    admin('POST', '/topups', { account: name, amountNano: 100 }, `top ${name}`),
+  )
+  expect(after.balanceNano).toBe(600)
+})
+
+test('the same idempotency key for something else is a conflict', async () => {
+  const name = crypto.randomUUID()
+  await admin('POST', '/accounts', { name }, `acc ${name}`)
+  expect((await admin('POST', '/accounts', { name: 'else' }, `acc ${name}`)).status).toBe(409)
+  expect((await admin('POST', '/accounts', { name })).status).toBe(409)
+  await admin('POST', '/topups', { account: name, amountNano: 1 }, `top ${name}`)
+  expect((await admin('POST', '/topups', { account: name, amountNano: 2 }, `top ${name}`)).status).toBe(409)
+})
+
+test('bad input names the parameter; unknown things are 404', async () => {
+  const bad = await admin('POST', '/topups', { account: 'x', amountNano: 1.5 })
+  expect(bad.status).toBe(422)
+  expect(await bad.json()).toMatchObject({ error: { param: 'amountNano' } })
+  expect((await admin('POST', '/topups', { account: 'nobody', amountNano: 1 })).status).toBe(404)
+  expect((await admin('POST', '/keys/none/revoke')).status).toBe(404)
+  expect((await admin('GET', '/nothing')).status).toBe(404)
+})
+
+test('keys are listed without key or hash', async () => {
+  const text = await (await admin('GET', '/keys')).text()
+  expect(text).toContain('lastFour')
+  expect(text).not.toMatch(/keyHash|sk-/)
+})
+
+test('a node joins with the token only, and nobody takes its name', async () => {
+  await registerNode('good')
+  const attempt = (authorization: string, publicKey: string) =>
+    call('/internal/register', {
+      method: 'POST',
+      headers: { authorization },
+      body: JSON.stringify({
+        nodeId: 'good',
+        address: 'http://evil.test',
+        publicKey,
+        model: 'm',
+        chatFormat: 'f',
+        contextTokens: 1,
+        load: { running: 0, waiting: 0, kvPages: 0, kvPagesUsed: 0, prefillTokensPerSecond: 0 },
+      }),
+    })
+  expect((await attempt('Bearer wrong', 'A'.repeat(43))).status).toBe(401)
+  expect((await attempt(`Bearer ${env.JOIN_TOKEN}`, 'A'.repeat(43))).status).toBe(409)
+})

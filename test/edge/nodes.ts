@@ -1,0 +1,54 @@
+// Servers that speak the node's side of the wire contract just well enough to succeed, refuse or break on purpose, each on a port
+// of its own. They run beside vitest, outside workerd.
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+
+type Behaviour = (res: ServerResponse, stream: boolean) => void
+
+const refuse =
+  (status: number, error: object): Behaviour =>
+  (res) =>
+    res.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify({ error }))
+
+const head = (res: ServerResponse, id: string): ServerResponse =>
+  res.writeHead(200, { 'x-sparrow-node': id, 'x-sparrow-prompt-tokens': '10', 'x-sparrow-cached-tokens': '0' })
+
+const succeed =
+  (id: string): Behaviour =>
+  (res, stream) =>
+    head(res, id).end(stream ? 'data: {"whole":1}\n\ndata: [DONE]\n\n' : '{"whole":1}')
+
+/** The connection dies in mid-answer, as when the process is killed. */
+const breakOff: Behaviour = (res) => {
+  head(res, 'breaks').write('data: {"first":1}\n\n')
+  setTimeout(() => res.destroy(), 50)
+}
+
+const BEHAVIOURS: Readonly<Record<string, Behaviour>> = {
+  good: succeed('good'),
+  other: succeed('other'),
+  impostor: succeed('good'),
+  draining: refuse(503, { code: 'node_draining', message: 'draining' }),
+  full: refuse(413, { code: 'context_length_exceeded', message: 'too long', param: 'messages' }),
+  breaks: breakOff,
+}
+
+const serve = (behaviour: Behaviour): Promise<string> =>
+  new Promise((resolve) => {
+    const server = createServer(async (req: IncomingMessage, res) => {
+      const parts: Buffer[] = []
+      for await (const part of req) parts.push(part as Buffer)
+      const { run } = JSON.parse(Buffer.concat(parts).toString()) as { run: { stream: boolean } }
+      behaviour(res, run.stream)
+    })
+    server.listen(0, '127.0.0.1', () => {
+      server.unref()
+      resolve(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
+    })
+  })
+
+/** Address of each node by its id; `down` has one where nobody listens. */
+export const serveTestNodes = async (): Promise<Record<string, string>> => {
+  const served = await Promise.all(Object.entries(BEHAVIOURS).map(async ([id, b]) => [id, await serve(b)] as const))
+  return { ...Object.fromEntries(served), down: 'http://127.0.0.1:9' }
+}

@@ -1,0 +1,129 @@
+// What edge tests share: the Worker, an account with a key and credit, registered nodes, signed receipts.
+import { env, exports } from 'cloudflare:workers'
+import { signReceipt } from '../../schema/receipt.ts'
+import { signCall } from '../../schema/signature.ts'
+import { utf8 } from '../../schema/text.ts'
+import type { Receipt, SegmentAck } from '../../schema/wire.ts'
+
+export const MODEL = 'tiny'
+const ORIGIN = 'http://edge.test'
+
+export const call = (path: string, init?: RequestInit): Promise<Response> =>
+  (exports as unknown as { default: Fetcher }).default.fetch(ORIGIN + path, init)
+
+export const admin = async (
+  method: string,
+  path: string,
+  body?: object,
+  key = crypto.randomUUID(),
+): Promise<Response> => {
+  const text = body ? JSON.stringify(body) : ''
+  const authorization = await signCall(utf8(env.ADMIN_SECRET), 'HS256', 'admin', 'admin', utf8(text))
+  return call(`/admin/v1${path}`, {
+    method,
+    headers: { authorization, 'idempotency-key': key },
+    ...(body ? { body: text } : {}),
+  })
+}
+
+const value = async <T>(response: Promise<Response>): Promise<T> => {
+  const got = await response
+  if (!got.ok) throw new Error(await got.text())
+  return got.json<T>()
+}
+
+export interface Account {
+  readonly id: string
+  readonly key: string
+  readonly keyId: string
+}
+
+export const openAccount = async (creditNano: number): Promise<Account> => {
+  const name = crypto.randomUUID()
+  await value(admin('PUT', '/prices', { model: MODEL, hitNano: 28, missNano: 280, outputNano: 420 }))
+  const { id } = await value<{ id: string }>(admin('POST', '/accounts', { name, creditNano }))
+  const made = await value<{ id: string; key: string }>(admin('POST', '/keys', { account: id, name: 'k' }))
+  return { id, key: made.key, keyId: made.id }
+}
+
+export interface TestNode {
+  readonly id: string
+  readonly privateKey: CryptoKey
+}
+
+/** A node that behaves as its id says (nodes.ts). */
+export const registerNode = async (id: string, running = 0): Promise<TestNode> => {
+  const pair = (await crypto.subtle.generateKey('Ed25519', true, ['sign', 'verify'])) as CryptoKeyPair
+  const jwk = (await crypto.subtle.exportKey('jwk', pair.publicKey)) as JsonWebKey
+  await env.DB.prepare('DELETE FROM nodes WHERE id = ?').bind(id).run()
+  await value(
+    call('/internal/register', {
+      method: 'POST',
+      headers: { authorization: `Bearer ${env.JOIN_TOKEN}` },
+      body: JSON.stringify({
+        nodeId: id,
+        address: env.NODE_ADDRESSES[id],
+        publicKey: jwk.x,
+        model: MODEL,
+        chatFormat: 'deepseek_v32',
+        contextTokens: 4096,
+        load: { running, waiting: 0, kvPages: 1, kvPagesUsed: 0, prefillTokensPerSecond: 1000 },
+      }),
+    }),
+  )
+  return { id, privateKey: pair.privateKey }
+}
+
+export const removeNodes = async (): Promise<void> => {
+  await env.DB.prepare('DELETE FROM nodes').run()
+}
+
+export const chat = (key: string, body: object = {}): Promise<Response> =>
+  call('/v1/chat/completions', {
+    method: 'POST',
+    headers: { authorization: `Bearer ${key}` },
+    body: JSON.stringify({ model: MODEL, messages: [{ role: 'user', content: 'Hi' }], max_tokens: 10, ...body }),
+  })
+
+export const receiptOf = (
+  node: TestNode,
+  account: Account,
+  requestId: string,
+  changes: Partial<Receipt> = {},
+): Receipt => ({
+  version: 1,
+  requestId,
+  attempt: 1,
+  accountId: account.id,
+  keyId: account.keyId,
+  nodeId: node.id,
+  epoch: 'e1',
+  seq: 0,
+  model: MODEL,
+  hitTokens: 0,
+  missTokens: 10,
+  outputTokens: 5,
+  reasoningTokens: 0,
+  finish: 'stop',
+  openedAt: 1000,
+  firstTokenAt: 1001,
+  closedAt: 1002,
+  prefix: [],
+  ...changes,
+})
+
+export const COST = 10 * 280 + 5 * 420
+
+export const send = async (node: TestNode, receipts: readonly Receipt[], by: TestNode = node): Promise<SegmentAck> => {
+  const signed = await Promise.all(receipts.map((receipt) => signReceipt(node.privateKey, receipt)))
+  const body = utf8(JSON.stringify({ nodeId: node.id, receipts: signed }))
+  const authorization = await signCall(by.privateKey, 'EdDSA', by.id, 'edge', body)
+  return value(call('/internal/receipts', { method: 'POST', headers: { authorization }, body }))
+}
+
+export const balanceOf = async (account: Account): Promise<string> => {
+  const answer = await value<{ balance_infos: { total_balance: string }[] }>(
+    call('/user/balance', { headers: { authorization: `Bearer ${account.key}` } }),
+  )
+  return answer.balance_infos[0]?.total_balance ?? ''
+}
