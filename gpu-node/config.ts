@@ -24,7 +24,10 @@ const settings = z.object({
   SPARROW_CHAT_FORMAT: z.string().min(1).max(32).default('deepseek_v32').describe('chat format of the model'),
   SPARROW_STATE_DIR: z.string().min(1).default('.sparrow/node').describe('identity and receipt journal'),
   SPARROW_THREADS: count(1, 1024).optional().describe('engine threads; default: one a core'),
-  SPARROW_ISA: z.enum(['auto', 'reference', 'scalar', 'avx2', 'avx512']).default('auto').describe('kernels to use'),
+  SPARROW_ISA: z
+    .enum(['auto', 'reference', 'scalar', 'avx2', 'avx512', 'avx512bf16'])
+    .default('auto')
+    .describe('kernels to use'),
   SPARROW_KV_PAGES: count(1, 1e9).optional().describe('KV pages of 64 tokens'),
   SPARROW_CONTEXT_TOKENS: count(2, 1e7).optional().describe("cap on the model's own context"),
   SPARROW_STEP_TOKENS: count(1, 1e6).optional().describe('prefill tokens a step'),
@@ -37,7 +40,14 @@ const settings = z.object({
 export type Settings = z.infer<typeof settings>
 
 /** Names that belong to other programs of this repository and may stand in the same environment. */
-const FOREIGN = new Set(['SPARROW_HOME', 'SPARROW_PORT', 'SPARROW_SECRET', 'SPARROW_BASE_URL', 'SPARROW_API_KEY'])
+const FOREIGN = new Set([
+  'SPARROW_HOME',
+  'SPARROW_PORT',
+  'SPARROW_SECRET',
+  'SPARROW_URL',
+  'SPARROW_BASE_URL',
+  'SPARROW_API_KEY',
+])
 
 /** A setting, file or checkpoint the operator can mend; `message` says how, in one line. */
 export class StartError extends Error {}

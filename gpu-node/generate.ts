@@ -1,320 +1,337 @@
-// One run, from admitted request to closed receipt. Order matters: OPEN is durable before the first token leaves, CLOSE before
-// the finish does. A sink is where the answer goes; it may vanish at any time, the receipt is written all the same.
-
+// One run from prompt to receipt: tokenize, queue, journal OPEN, stream, journal CLOSE, finish. The order of the last three
+// is the promise that billing stands on: no token leaves before OPEN is durable, no finish before CLOSE is.
 import type { AnswerParser } from '../schema/chat/chat_format.ts'
 import { chatFormatByName } from '../schema/chat/index.ts'
 import type { Delta, Dialect, StreamFormatter, Usage } from '../schema/dialects/dialect.ts'
 import { dialectByName } from '../schema/dialects/index.ts'
-import { type ApiError, apiError } from '../schema/errors.ts'
+import { type ApiError, apiError, fail, ok, type Result } from '../schema/errors.ts'
 import { KV_PAGE_TOKENS } from '../schema/limits.ts'
 import { tokensPerBlock } from '../schema/prefix.ts'
 import type { FinishReason, RunRequest } from '../schema/wire.ts'
-import { type Engine, EngineError, type EngineEvent, type SequenceHandle } from './engine/engine.ts'
-import type { Journal } from './journal.ts'
-import type { Metrics } from './metrics.ts'
+import type { Admission, Place } from './admission.ts'
+import type { Answer } from './answer.ts'
+import { type EndReason, type Engine, EngineError, type EngineEvent, type SequenceHandle } from './engine/engine.ts'
+import type { Meter } from './journal.ts'
+import { NO_COUNTS, type RunCounts } from './journal_records.ts'
+import { log, reasonOf } from './log.ts'
+import type { Metrics, PrefillSpeed } from './metrics.ts'
 import type { EncodedPrompt, Tokenizer } from './tokenizer.ts'
 
-/** Tokens between PROGRESS records: what a crash can lose, in the customer's favour. */
-const PROGRESS_TOKENS = 64
-
-/** Where an answer goes. Calls after the client left are ignored. */
-export interface Sink {
-  /** The head of a 200 answer; once, before any write. */
-  head(promptTokens: number, cachedTokens: number, stream: boolean): void
-  write(text: string): void
-  end(text?: string): void
-  /** An error instead of a head. */
-  fail(error: ApiError): void
-}
-
-export interface GenerateContext {
+/** What every run needs of its node. */
+export interface Workshop {
+  readonly nodeId: string
+  readonly model: string
   readonly engine: Engine
   readonly tokenizer: Tokenizer
-  readonly journal: Journal
+  readonly journal: Meter
+  readonly admission: Admission
   readonly metrics: Metrics
-  readonly nodeId: string
+  readonly prefillSpeed: PrefillSpeed
+  /** A receipt became durable. */
   readonly onClosed: () => void
-  readonly onPrefill: (tokens: number, seconds: number) => void
+}
+
+const PROGRESS_TOKENS = 64
+
+const FINISH: Readonly<Record<EndReason, FinishReason>> = {
+  stop_token: 'stop',
+  stop_string: 'stop',
+  length: 'length',
+  cancelled: 'cancelled',
+  error: 'error',
 }
 
 type EndEvent = Extract<EngineEvent, { kind: 'end' }>
 
-class Generation {
-  readonly #c: GenerateContext
+/** Adds a delta to those that wait, joined with the last where both continue one text. */
+export const joinDelta = (waiting: Delta[], next: Delta): void => {
+  const last = waiting.at(-1)
+  if (last && (next.kind === 'content' || next.kind === 'reasoning') && last.kind === next.kind) {
+    waiting[waiting.length - 1] = { kind: next.kind, text: last.text + next.text }
+  } else if (last?.kind === 'tool_arguments' && next.kind === 'tool_arguments' && last.index === next.index) {
+    waiting[waiting.length - 1] = { ...next, text: last.text + next.text }
+  } else {
+    waiting.push(next)
+  }
+}
+
+/** A run between submission and its last byte. */
+export class Generation {
+  readonly #shop: Workshop
   readonly #request: RunRequest
   readonly #prompt: EncodedPrompt
-  readonly #sink: Sink
+  readonly #answer: Answer
+  readonly #place: Place
   readonly #dialect: Dialect
-  readonly #formatter: StreamFormatter
+  readonly #format: StreamFormatter
   readonly #parser: AnswerParser
-  readonly #decoder = new TextDecoder()
-  readonly #deltas: Delta[] = []
+  readonly #utf8 = new TextDecoder('utf-8', { ignoreBOM: true })
   readonly #openedAt = Date.now()
-  readonly #queue: (readonly EngineEvent[])[] = []
-  #pumping = false
+  readonly #done = Promise.withResolvers<void>()
   #handle: SequenceHandle | undefined
-  #headSent = false
-  #hit = 0
-  #output = 0
-  #reasoning = 0
+  #deltas: Delta[] = []
+  #counts: RunCounts = NO_COUNTS
+  #progressAt = PROGRESS_TOKENS
   #startedAt = 0
-  #lastStepAt = 0
-  #firstTokenAt: number | null = null
-  #done: () => void = () => {}
-  /** Settles when the receipt is durable. */
-  readonly finished = new Promise<void>((resolve) => {
-    this.#done = resolve
-  })
+  #lastTokensAt = 0
+  #isOpen = false
+  #isStarted = false
+  #finish: FinishReason | undefined
+  #shutDown = false
 
-  constructor(
-    c: GenerateContext,
-    request: RunRequest,
-    prompt: EncodedPrompt,
-    sink: Sink,
-    dialect: Dialect,
-    parser: AnswerParser,
-  ) {
-    this.#c = c
+  constructor(shop: Workshop, request: RunRequest, prompt: EncodedPrompt, answer: Answer, place: Place, how: How) {
+    this.#shop = shop
     this.#request = request
     this.#prompt = prompt
-    this.#sink = sink
-    this.#dialect = dialect
-    this.#formatter = dialect.stream(request.run)
-    this.#parser = parser
+    this.#answer = answer
+    this.#place = place
+    this.#dialect = how.dialect
+    this.#format = how.dialect.stream(request.run)
+    this.#parser = how.parser
   }
 
-  /** Throws EngineError where the engine refuses the sequence. */
-  start(): void {
-    const { run, cacheSalt } = this.#request
-    const spec = {
-      tokens: this.#prompt.ids,
-      cacheSalt,
-      maxTokens: run.maxTokens,
-      temperature: run.temperature,
-      topP: run.topP,
-      seed: BigInt.asUintN(64, BigInt(run.seed)),
-      stop: run.stop.map((text) => new TextEncoder().encode(text)),
+  /** Submits and resolves when the last byte is handed over or the receipt of a broken run is durable. Error: refused. */
+  async run(): Promise<Result<void>> {
+    const { run, accountId, keyId, attempt, cacheSalt } = this.#request
+    const { engine, journal } = this.#shop
+    try {
+      this.#handle = engine.submit(
+        {
+          tokens: this.#prompt.ids,
+          cacheSalt,
+          maxTokens: run.maxTokens,
+          temperature: run.temperature,
+          topP: run.topP,
+          seed: BigInt.asUintN(64, BigInt(run.seed)),
+          stop: run.stop.map((text) => new TextEncoder().encode(text)),
+        },
+        (events) => this.#take(events),
+      )
+    } catch (error) {
+      return { ok: false, error: refusalOf(error, this.#prompt.ids.length, engine.info.contextLength) }
     }
-    this.#handle = this.#c.engine.submit(spec, (events) => {
-      this.#queue.push(events)
-      if (!this.#pumping) void this.#pump()
-    })
+    this.#answer.onGone(() => this.#handle?.cancel())
+    this.#answer.onDrain(() => this.#flush())
+    if (this.#answer.gone) this.#handle.cancel()
+    const { requestId, model } = run
+    journal.open({ requestId, attempt, accountId, keyId, model, openedAt: this.#openedAt }).then(
+      () => {
+        this.#isOpen = true
+        this.#flush()
+      },
+      (error) => this.#break(error),
+    )
+    await this.#done.promise
+    return ok(undefined)
   }
 
-  cancel(): void {
+  /** The node stops: ends the run, uncharged. */
+  shutDown(): void {
+    this.#shutDown = true
     this.#handle?.cancel()
   }
 
-  /** Events in order, one wake-up at a time: journal writes are awaited in between. */
-  async #pump(): Promise<void> {
-    this.#pumping = true
-    for (let events = this.#queue.shift(); events; events = this.#queue.shift()) {
-      try {
-        for (const event of events) await this.#handleEvent(event)
-      } catch (error) {
-        // The journal failed (disk full, say): without a durable record no token may leave.
-        console.error(
-          JSON.stringify({ event: 'run_failed', requestId: this.#request.run.requestId, error: String(error) }),
-        )
-        this.cancel()
-        this.#answerError(apiError('internal_error'))
-        this.#done()
-      }
+  /** All events of one engine step. */
+  #take(events: readonly EngineEvent[]): void {
+    for (const event of events) {
+      if (event.kind === 'start') this.#start(event.promptTokens, event.cachedTokens)
+      else if (event.kind === 'tokens') this.#tokens(event.ids)
+      else void this.#end(event).catch((error) => this.#break(error))
     }
-    this.#pumping = false
+    if (this.#finish === undefined) this.#flush()
   }
 
-  async #handleEvent(event: EngineEvent): Promise<void> {
-    if (event.kind === 'start') return this.#started(event.cachedTokens)
-    if (event.kind === 'tokens') return this.#tokens(event.ids)
-    return this.#ended(event)
-  }
-
-  get #miss(): number {
-    return this.#prompt.ids.length - this.#hit
-  }
-
-  #usage(miss: number): Usage {
-    return { hit: this.#hit, miss, output: this.#output, reasoning: this.#reasoning }
-  }
-
-  get #identity() {
-    const { run, attempt, accountId, keyId } = this.#request
-    return {
-      requestId: run.requestId,
-      attempt,
-      accountId,
-      keyId,
-      nodeId: this.#c.nodeId,
-      model: run.model,
-      openedAt: this.#openedAt,
-    }
-  }
-
-  async #started(cachedTokens: number): Promise<void> {
-    this.#hit = cachedTokens
+  #start(promptTokens: number, cachedTokens: number): void {
+    this.#isStarted = true
     this.#startedAt = performance.now()
-    // Until tokens flow a crash is charged nothing: prefill counts are zero in OPEN.
-    await this.#c.journal.openRun({ ...this.#identity, hitTokens: 0, missTokens: 0 })
-    if (!this.#request.run.stream) return
-    this.#sendHead()
-    this.#sink.write(this.#formatter.start(this.#usage(this.#miss)))
-  }
-
-  #sendHead(): void {
-    this.#headSent = true
-    this.#sink.head(this.#prompt.ids.length, this.#hit, this.#request.run.stream)
+    this.#place.started()
+    this.#counts = { ...this.#counts, hit: cachedTokens, miss: promptTokens - cachedTokens }
   }
 
   #tokens(ids: readonly number[]): void {
-    this.#clockStep()
-    const deltas: Delta[] = []
-    for (const id of ids) {
-      if (this.#parser.inReasoning) this.#reasoning++
-      const text = this.#decoder.decode(this.#c.tokenizer.textBytes[id], { stream: true })
-      deltas.push(...this.#parser.push(text))
-      if (++this.#output % PROGRESS_TOKENS === 0) this.#recordProgress()
-    }
-    this.#deliver(deltas)
-  }
-
-  #clockStep(): void {
     const now = performance.now()
-    if (this.#firstTokenAt === null) {
-      this.#firstTokenAt = Date.now()
-      this.#c.metrics.ttft.observe((this.#firstTokenAt - this.#openedAt) / 1000)
-      this.#c.onPrefill(this.#miss, (now - this.#startedAt) / 1000)
-      this.#recordProgress()
+    const { metrics, prefillSpeed, journal, tokenizer } = this.#shop
+    if (this.#counts.firstTokenAt === null) {
+      metrics.firstToken((Date.now() - this.#openedAt) / 1000)
+      prefillSpeed.observe(this.#counts.miss, now - this.#startedAt)
     } else {
-      this.#c.metrics.itl.observe((now - this.#lastStepAt) / 1000)
+      metrics.betweenTokens((now - this.#lastTokensAt) / 1000 / ids.length)
     }
-    this.#lastStepAt = now
+    this.#lastTokensAt = now
+    let { output, reasoning } = this.#counts
+    for (const id of ids) {
+      this.#push(this.#utf8.decode(tokenizer.textBytes[id], { stream: true }))
+      output++
+      // The tag that ends the reasoning is itself no part of it.
+      if (this.#parser.inReasoning) reasoning++
+    }
+    this.#counts = { ...this.#counts, output, reasoning, firstTokenAt: this.#counts.firstTokenAt ?? Date.now() }
+    if (output < this.#progressAt) return
+    this.#progressAt = output + PROGRESS_TOKENS
+    journal.progress({ requestId: this.#request.run.requestId, attempt: this.#request.attempt }, this.#counts)
   }
 
-  #recordProgress(): void {
-    const { requestId, attempt } = this.#identity
-    this.#c.journal.progress({
-      ...{ requestId, attempt, hitTokens: this.#hit, missTokens: this.#miss },
-      ...{ outputTokens: this.#output, reasoningTokens: this.#reasoning, firstTokenAt: this.#firstTokenAt },
-    })
+  #push(text: string): void {
+    if (text !== '') for (const delta of this.#parser.push(text)) joinDelta(this.#deltas, delta)
   }
 
-  #deliver(deltas: readonly Delta[]): void {
-    if (!this.#request.run.stream) this.#deltas.push(...deltas)
-    else if (deltas.length > 0) this.#sink.write(this.#formatter.deltas(deltas))
-  }
-
-  async #ended(end: EndEvent): Promise<void> {
-    const tail = this.#parser.push(this.#decoder.decode())
+  async #end(event: EndEvent): Promise<void> {
+    this.#push(this.#utf8.decode())
     const { deltas, toolCalls } = this.#parser.end()
-    const failed = end.reason === 'error'
-    const finish = this.#finishOf(end, toolCalls)
-    // An engine fault costs nothing; a cancel costs what was really computed and sampled.
-    const counts = failed ? { hitTokens: 0, missTokens: 0, outputTokens: 0, reasoningTokens: 0 } : this.#countsOf(end)
-    const receipt = await this.#c.journal.close({
-      ...this.#identity,
-      ...counts,
-      finish,
-      firstTokenAt: this.#firstTokenAt,
-      closedAt: Math.max(Date.now(), this.#openedAt),
-      prefix: failed ? [] : this.#residentBlocks(counts.hitTokens + counts.missTokens),
-    })
-    this.#countMetrics(finish, counts)
-    this.#c.onClosed()
-    if (failed) {
-      console.error(JSON.stringify({ event: 'engine_error', requestId: receipt.requestId, message: end.message }))
-      this.#answerError(apiError('internal_error'))
-    } else if (finish !== 'cancelled') {
-      this.#answer([...tail, ...deltas], finish)
-    } else {
-      this.#sink.end()
-    }
-    this.#done()
+    for (const delta of deltas) joinDelta(this.#deltas, delta)
+    const ours = this.#shutDown && event.reason === 'cancelled'
+    let finish: FinishReason = ours ? 'error' : FINISH[event.reason]
+    if (finish === 'stop' && toolCalls > 0) finish = 'tool_calls'
+    const free = finish === 'error' || !this.#isStarted
+    this.#counts = free
+      ? NO_COUNTS
+      : { ...this.#counts, hit: event.cachedTokens, miss: event.computedTokens, output: event.sampledTokens }
+    const { requestId } = this.#request.run
+    if (event.reason === 'error') log('error', 'engine_failed_run', { request: requestId, error: event.message })
+    const resident = finish === 'error' ? 0 : event.cachedTokens + event.computedTokens
+    const { journal, metrics, onClosed } = this.#shop
+    const key = { requestId, attempt: this.#request.attempt }
+    await journal.close(key, { finish, prefix: this.#residentBlocks(resident), counts: this.#counts })
+    this.#place.leave()
+    metrics.finished(finish, this.#counts)
+    onClosed()
+    this.#finish = finish
+    this.#flush()
+    if (this.#answer.gone) this.#done.resolve()
   }
 
-  #finishOf(end: EndEvent, toolCalls: number): FinishReason {
-    if (end.reason === 'error' || end.reason === 'cancelled' || end.reason === 'length') return end.reason
-    return toolCalls > 0 ? 'tool_calls' : 'stop'
-  }
-
-  /** A run that was never started (cancelled in the queue) counts nothing, its cached tokens included. */
-  #countsOf(end: EndEvent) {
-    const started = end.computedTokens > 0
-    return {
-      hitTokens: started ? end.cachedTokens : 0,
-      missTokens: end.computedTokens,
-      outputTokens: end.sampledTokens,
-      reasoningTokens: this.#reasoning,
-    }
-  }
-
-  #countMetrics(finish: FinishReason, counts: { hitTokens: number; missTokens: number; outputTokens: number }): void {
-    this.#c.metrics.runs.inc({ finish })
-    this.#c.metrics.tokens.inc({ kind: 'hit' }, counts.hitTokens)
-    this.#c.metrics.tokens.inc({ kind: 'miss' }, counts.missTokens)
-    this.#c.metrics.tokens.inc({ kind: 'output' }, counts.outputTokens)
-  }
-
-  /** Prompt text blocks whose tokens all lie in full pages: what the next run can reuse. */
-  #residentBlocks(computed: number): [string, number][] {
-    const resident = Math.floor(computed / KV_PAGE_TOKENS) * KV_PAGE_TOKENS
+  /** Text blocks whose tokens all lie in whole pages that were computed or found. */
+  #residentBlocks(tokens: number): [string, number][] {
     const keys = this.#request.prefixKeys
+    const whole = Math.floor(tokens / KV_PAGE_TOKENS) * KV_PAGE_TOKENS
+    if (keys.length === 0 || whole === 0) return []
     const ends = tokensPerBlock(this.#prompt.bytes, keys.length)
-    return keys.flatMap((key, i): [string, number][] => {
-      const tokens = ends[i] ?? 0
-      return tokens > 0 && tokens <= resident ? [[key, tokens]] : []
-    })
+    const blocks = keys.map((key, i): [string, number] => [key, ends[i] ?? 0])
+    return blocks.filter(([, end]) => end > 0 && end <= whole)
   }
 
-  #answer(deltas: readonly Delta[], finish: FinishReason): void {
-    const { run } = this.#request
-    this.#deliver(deltas)
-    const usage = this.#usage(this.#miss)
-    if (run.stream) {
-      this.#sink.end(this.#formatter.finish(finish, usage))
-      return
+  get #usage(): Usage {
+    const { hit, miss, output, reasoning } = this.#counts
+    return { hit, miss, output, reasoning }
+  }
+
+  /** Hands over what may leave now, in one write. */
+  #flush(): void {
+    if (!this.#isOpen || this.#answer.gone) return
+    if (!this.#isStarted && this.#finish === undefined) return
+    if (this.#finish === 'error' || this.#finish === 'cancelled') this.#endBroken()
+    else if (this.#request.run.stream) this.#flushStream()
+    else if (this.#finish !== undefined) this.#endWhole(this.#finish)
+  }
+
+  #flushStream(): void {
+    let text = ''
+    if (!this.#answer.headSent) {
+      this.#sendHead()
+      text += this.#format.start({ ...this.#usage, output: 0, reasoning: 0 })
     }
+    // A slow reader's text waits here, joined; formatted it would be fifty times the size.
+    if (this.#deltas.length > 0 && !this.#answer.isFull) {
+      text += this.#format.deltas(this.#deltas)
+      this.#deltas = []
+    }
+    if (this.#finish !== undefined && this.#deltas.length === 0) {
+      this.#answer.end(text + this.#format.finish(this.#finish, this.#usage))
+      this.#done.resolve()
+    } else if (text !== '') {
+      this.#answer.write(text)
+    }
+  }
+
+  #sendHead(): void {
+    const { hit, miss } = this.#counts
+    const { nodeId } = this.#shop
+    const { stream } = this.#request.run
+    this.#answer.head({ nodeId, stream, promptTokens: hit + miss, cachedTokens: hit })
+  }
+
+  #endWhole(finish: FinishReason): void {
     this.#sendHead()
-    this.#sink.end(this.#dialect.whole(run, this.#deltas, finish, usage))
+    this.#answer.end(this.#dialect.whole(this.#request.run, this.#deltas, finish, this.#usage))
+    this.#done.resolve()
   }
 
-  #answerError(error: ApiError): void {
-    if (this.#headSent) this.#sink.end(this.#dialect.errorFrame(error))
-    else this.#sink.fail(error)
+  /** The engine failed or the node stops. The receipt says zero; a cancel by the reader never gets here. */
+  #endBroken(): void {
+    const code = this.#shutDown ? 'node_draining' : 'internal_error'
+    if (this.#answer.headSent) this.#answer.end(this.#dialect.errorFrame(apiError(code)))
+    else this.#answer.refuse(apiError(code, this.#shutDown ? { retryAfterSeconds: 1 } : {}))
+    this.#done.resolve()
+  }
+
+  /** The journal failed: nothing more may be served. */
+  #break(error: unknown): void {
+    log('error', 'run_broken', { request: this.#request.run.requestId, error: reasonOf(error) })
+    this.#handle?.cancel()
+    this.#place.leave()
+    this.#answer.break()
+    this.#done.resolve()
   }
 }
 
-export interface RunningRun {
-  cancel(): void
-  readonly finished: Promise<void>
+interface How {
+  readonly dialect: Dialect
+  readonly parser: AnswerParser
 }
 
-const errorOf = (error: EngineError): ApiError =>
-  error.code === 'context_too_long'
-    ? apiError('context_length_exceeded', { message: error.message, param: 'messages' })
-    : apiError('internal_error', { internal: error.message })
+const tooLong = (context: number, prompt: string): ApiError =>
+  apiError('context_length_exceeded', {
+    message: `The model's context is ${context} tokens, one of them for the answer; the prompt has ${prompt}.`,
+  })
 
-/** Starts a run; undefined when it was refused, which the sink was told. */
-export const generate = async (
-  c: GenerateContext,
-  request: RunRequest,
-  sink: Sink,
-): Promise<RunningRun | undefined> => {
-  const { run } = request
+const refusalOf = (error: unknown, promptTokens: number, context: number): ApiError => {
+  if (!(error instanceof EngineError)) throw error
+  if (error.code === 'context_too_long') return tooLong(context, String(promptTokens))
+  if (error.code === 'bad_argument') return apiError('invalid_request', { message: error.message })
+  return apiError('internal_error', { internal: error.message })
+}
+
+/** Everything that can be refused before the prompt is tokenized. */
+const prepare = ({ run }: RunRequest, shop: Workshop): Result<How> => {
+  if (run.model !== shop.model) return fail('model_not_found')
   const dialect = dialectByName(run.dialect)
+  if (!dialect) return fail('invalid_request', { message: `This node does not know the dialect ${run.dialect}.` })
   const format = chatFormatByName(run.chatFormat)
-  if (!dialect || !format) {
-    sink.fail(apiError('node_failed', { message: `This node knows no ${dialect ? run.chatFormat : run.dialect}.` }))
-    return undefined
-  }
-  const parser = format.parser({ thinking: run.thinking, stop: run.stop, requestId: run.requestId })
-  const generation = new Generation(c, request, await c.tokenizer.encode(run.prompt), sink, dialect, parser)
+  if (!format) return fail('invalid_request', { message: `This node does not know the chat format ${run.chatFormat}.` })
+  if (run.prompt === '') return fail('invalid_request', { message: 'The prompt is empty.' })
+  const { contextLength } = shop.engine.info
+  const least = Math.ceil(run.prompt.length / shop.tokenizer.longestTokenBytes)
+  if (least + 1 > contextLength) return { ok: false, error: tooLong(contextLength, `at least ${least}`) }
+  const { thinking, stop, requestId } = run
+  return ok({ dialect, parser: format.parser({ thinking, stop, requestId }) })
+}
+
+/** Serves one verified request. `live` holds the run while it lasts. Error: refused before any work. */
+export const generate = async (
+  shop: Workshop,
+  request: RunRequest,
+  answer: Answer,
+  live: Set<Generation>,
+): Promise<Result<void>> => {
+  const how = prepare(request, shop)
+  if (!how.ok) return how
+  const place = shop.admission.enter()
+  if (!place.ok) return place
   try {
-    generation.start()
-    return generation
-  } catch (error) {
-    if (!(error instanceof EngineError)) throw error
-    sink.fail(errorOf(error))
-    return undefined
+    const prompt = await shop.tokenizer.encode(request.run.prompt)
+    const { contextLength } = shop.engine.info
+    if (prompt.ids.length + 1 > contextLength) {
+      return { ok: false, error: tooLong(contextLength, String(prompt.ids.length)) }
+    }
+    if (answer.gone) return ok(undefined)
+    const generation = new Generation(shop, request, prompt, answer, place.value, how.value)
+    live.add(generation)
+    try {
+      return await generation.run()
+    } finally {
+      live.delete(generation)
+    }
+  } finally {
+    place.value.leave()
   }
 }

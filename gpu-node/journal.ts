@@ -1,211 +1,258 @@
-// The node's journal: what happened, append-only, durable before anyone is told. One line a record, a checksum before it; a torn
-// last line is the only damage a kill can do. One fsync serves every record that waits for it. A file is one epoch; starting (or
-// growing too large) begins a new one that carries over what the edge has not acknowledged.
-import { randomUUID } from 'node:crypto'
+// The node's meter on disk: OPEN before a run's first token leaves, PROGRESS as it goes, CLOSE exactly once, ACK when the
+// edge has settled it. Append-only, one fsync for all that wait; a file that grew is replaced by a snapshot of what is live.
+import { randomBytes } from 'node:crypto'
 import { type FileHandle, mkdir, open, readdir, readFile, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import { crc32 } from 'node:zlib'
-import { z } from 'zod'
-import { type Receipt, receiptSchema } from '../schema/wire.ts'
+import type { Receipt } from '../schema/wire.ts'
+import { StartError } from './config.ts'
+import {
+  encodeRecord,
+  type JournalRecord,
+  JournalState,
+  keyOf,
+  type OpenRun,
+  type RunCounts,
+  type RunKey,
+} from './journal_records.ts'
+import { log, reasonOf } from './log.ts'
 
-/** What is known when a run starts; the rest of its receipt is written at the end, or after a crash. */
-export type OpenRun = Pick<
-  Receipt,
-  'requestId' | 'attempt' | 'accountId' | 'keyId' | 'nodeId' | 'model' | 'openedAt' | 'hitTokens' | 'missTokens'
->
-export type Progress = Pick<
-  Receipt,
-  'requestId' | 'attempt' | 'hitTokens' | 'missTokens' | 'outputTokens' | 'reasoningTokens' | 'firstTokenAt'
->
-/** A receipt before the journal gives it its place. */
-export type Closing = Omit<Receipt, 'epoch' | 'seq' | 'version'>
+/** A signed call lives 60 s with 30 s of skew; an attempt older than this can only be refused by its expiry. */
+const SEEN_MS = 5 * 60_000
+const ROTATE_BYTES = 4 * 1024 * 1024
 
-const runKey = (r: { readonly requestId: string; readonly attempt: number }): string => `${r.requestId}/${r.attempt}`
-
-const openSchema = receiptSchema.pick({
-  ...{ requestId: true, attempt: true, accountId: true, keyId: true, nodeId: true, model: true },
-  ...{ openedAt: true, hitTokens: true, missTokens: true },
-})
-const progressSchema = receiptSchema.pick({
-  ...{ requestId: true, attempt: true, hitTokens: true, missTokens: true },
-  ...{ outputTokens: true, reasoningTokens: true, firstTokenAt: true },
-})
-const recordSchema = z.discriminatedUnion('type', [
-  z.object({ type: z.literal('open'), run: openSchema }),
-  z.object({ type: z.literal('progress'), run: progressSchema }),
-  z.object({ type: z.literal('close'), receipt: receiptSchema }),
-  z.object({ type: z.literal('ack'), key: z.string() }),
-])
-type JournalRecord = z.infer<typeof recordSchema>
-
-const toLine = (record: JournalRecord): string => {
-  const json = JSON.stringify(record)
-  return `${crc32(json).toString(16).padStart(8, '0')} ${json}\n`
+export interface JournalOptions {
+  readonly dir: string
+  readonly nodeId: string
+  /** Called once when the disk fails: what is not durable must not be served. */
+  readonly onFailure: (error: unknown) => void
+  readonly rotateBytes?: number
 }
 
-/** Records up to the first damaged line; what follows a torn write was never acknowledged to anyone. */
-const readRecords = (text: string): JournalRecord[] => {
-  const records: JournalRecord[] = []
-  for (const line of text.split('\n')) {
-    const json = line.slice(9)
-    if (line.length < 10 || crc32(json).toString(16).padStart(8, '0') !== line.slice(0, 8)) break
-    const parsed = recordSchema.safeParse(JSON.parse(json))
-    if (!parsed.success) break
-    records.push(parsed.data)
-  }
-  return records
+export type Closing = Pick<Receipt, 'finish' | 'prefix'> & { readonly counts: RunCounts }
+
+interface Waiter {
+  readonly resolve: () => void
+  readonly reject: (error: unknown) => void
 }
 
-interface State {
-  readonly open: Map<string, OpenRun & Partial<Progress>>
-  readonly closed: Map<string, Receipt>
+const syncDir = async (dir: string): Promise<void> => {
+  const handle = await open(dir, 'r')
+  await handle.sync().finally(() => handle.close())
 }
 
-const apply = (state: State, record: JournalRecord): void => {
-  if (record.type === 'ack') {
-    state.closed.delete(record.key)
-    return
-  }
-  const key = runKey(record.type === 'close' ? record.receipt : record.run)
-  if (record.type === 'open') state.open.set(key, record.run)
-  if (record.type === 'progress') {
-    const run = state.open.get(key)
-    if (run) state.open.set(key, { ...run, ...record.run })
-  }
-  if (record.type === 'close') {
-    state.open.delete(key)
-    state.closed.set(key, record.receipt)
-  }
-}
-
-const EPOCH_BYTES_MAX = 64 * 1024 * 1024
+/** What runs need of the journal. */
+export type Meter = Pick<Journal, 'open' | 'progress' | 'close' | 'hasSeen' | 'pending' | 'openRuns'>
 
 export class Journal {
-  readonly #dir: string
-  #state: State = { open: new Map(), closed: new Map() }
+  readonly #options: JournalOptions
+  readonly #state: JournalState
+  #file: FileHandle | undefined
   #epoch = ''
   #seq = 0
   #bytes = 0
-  #file: FileHandle | undefined
-  #waiting: { line: string; done: () => void; failed: (error: unknown) => void }[] = []
-  #writing: Promise<void> | undefined
+  #rotateAt = 0
+  #buffer: string[] = []
+  #waiters: Waiter[] = []
+  #pumping: Promise<void> | undefined
+  #failure: { readonly error: unknown } | undefined
 
-  private constructor(dir: string) {
-    this.#dir = dir
+  private constructor(options: JournalOptions, state: JournalState) {
+    this.#options = options
+    this.#state = state
   }
 
-  /** Replays what an earlier process left, closes its orphans from their last progress, begins a new epoch. */
-  static async open(dir: string): Promise<Journal> {
-    await mkdir(dir, { recursive: true, mode: 0o700 })
-    const journal = new Journal(dir)
-    const files = (await readdir(dir)).filter((name) => name.endsWith('.journal')).sort()
-    for (const name of files) {
-      for (const record of readRecords(await readFile(join(dir, name), 'utf8'))) apply(journal.#state, record)
+  /**
+   * Replays what is in `dir`, closes runs that a crash left open from their last PROGRESS (finish `node_lost`), and starts
+   * a new epoch. The number of damaged lines is logged; each cost at most itself.
+   */
+  static async start(options: JournalOptions): Promise<Journal> {
+    await mkdir(options.dir, { recursive: true, mode: 0o700 })
+    const state = new JournalState()
+    const files = await journalFiles(options.dir)
+    for (const file of files) {
+      const damaged = replayFile(state, file, await readFile(join(options.dir, file), 'utf8'))
+      if (damaged > 0) log('warn', 'journal_damaged_lines', { file, damaged })
     }
-    const orphans = [...journal.#state.open.values()]
-    await journal.#beginEpoch()
-    for (const run of orphans) {
-      await journal.close({
-        ...{ outputTokens: 0, reasoningTokens: 0, firstTokenAt: null, ...run },
-        finish: 'node_lost',
-        closedAt: Math.max(Date.now(), run.openedAt),
-        prefix: [],
-      })
+    const journal = new Journal(options, state)
+    journal.#nextEpoch(files.at(-1))
+    for (const { run, counts } of [...state.open.values()]) {
+      journal.#closeNow(run, { finish: 'node_lost', prefix: [], counts })
+      log('warn', 'orphan_closed', { request: run.requestId, attempt: run.attempt, output: counts.output })
     }
+    // The snapshot below holds these closes already.
+    journal.#buffer = []
+    await journal.#writeSnapshot(files)
     return journal
   }
 
-  /** Durable when it returns: no token of the run may leave before. */
-  async openRun(run: OpenRun): Promise<void> {
-    await this.#append({ type: 'open', run })
+  get epoch(): string {
+    return this.#epoch
   }
 
-  /** Bounds what a crash can lose; nobody waits for it. */
-  progress(run: Progress): void {
-    this.#append({ type: 'progress', run }).catch(() => {})
+  /** True when this attempt was taken before, in this life of the node or an earlier one. */
+  hasSeen(key: RunKey): boolean {
+    return this.#state.seen.has(keyOf(key))
   }
 
-  /** Durable when it returns; exactly once a run. */
-  async close(closing: Closing): Promise<Receipt> {
-    const receipt: Receipt = { ...closing, version: 1, epoch: this.#epoch, seq: this.#seq++ }
-    await this.#append({ type: 'close', receipt })
+  /** Closed and not yet acknowledged, oldest first. */
+  get pending(): ReadonlyMap<string, Receipt> {
+    return this.#state.closed
+  }
+
+  get openRuns(): number {
+    return this.#state.open.size
+  }
+
+  /** Resolves when the OPEN is durable; the attempt counts as seen at once. */
+  open(run: OpenRun): Promise<void> {
+    this.#append({ t: 'open', run })
+    return this.sync()
+  }
+
+  /** Not awaited by anybody: a lost PROGRESS is to the customer's good. */
+  progress(key: RunKey, counts: RunCounts): void {
+    this.#append({ t: 'progress', requestId: key.requestId, attempt: key.attempt, counts })
+    this.sync().catch(() => {})
+  }
+
+  /** Resolves with the receipt when the CLOSE is durable. Closing a run that is not open is a bug. */
+  async close(key: RunKey, closing: Closing): Promise<Receipt> {
+    const entry = this.#state.open.get(keyOf(key))
+    if (!entry) throw new Error(`run ${keyOf(key)} is not open`)
+    const receipt = this.#closeNow(entry.run, closing)
+    await this.sync()
     return receipt
   }
 
-  /** The edge has it (or refused it for ever): the record may be forgotten. */
-  async acknowledge(runs: readonly { requestId: string; attempt: number }[]): Promise<void> {
-    await Promise.all(runs.map((run) => this.#append({ type: 'ack', key: runKey(run) })))
+  /** Forgets a receipt that the edge took (or refused for ever). A lost ACK costs one redelivery, so none waits for it. */
+  acknowledge(key: RunKey): void {
+    if (!this.#state.closed.has(keyOf(key))) return
+    this.#append({ t: 'ack', requestId: key.requestId, attempt: key.attempt })
+    this.sync().catch(() => {})
   }
 
-  /** Closed and not acknowledged, oldest first. */
-  pending(limit: number): Receipt[] {
-    return [...this.#state.closed.values()].slice(0, limit)
-  }
-
-  get pendingCount(): number {
-    return this.#state.closed.size
-  }
-
-  /** True when this run is known here; a node takes the same attempt only once. */
-  knows(run: { readonly requestId: string; readonly attempt: number }): boolean {
-    return this.#state.open.has(runKey(run)) || this.#state.closed.has(runKey(run))
-  }
-
-  async stop(): Promise<void> {
-    await this.#writing
-    await this.#file?.close()
-    this.#file = undefined
-  }
-
-  #append(record: JournalRecord): Promise<void> {
-    apply(this.#state, record)
-    const line = toLine(record)
-    return new Promise((done, failed) => {
-      this.#waiting.push({ line, done, failed })
-      this.#writing ??= this.#writeAll()
+  /** Resolves when everything appended so far is on disk; one fsync serves all that wait. */
+  sync(): Promise<void> {
+    if (this.#failure) return Promise.reject(this.#failure.error)
+    return new Promise((resolve, reject) => {
+      this.#waiters.push({ resolve, reject })
+      this.#pumping ??= this.#pump()
     })
   }
 
-  async #writeAll(): Promise<void> {
-    while (this.#waiting.length > 0) {
-      const batch = this.#waiting.splice(0)
-      try {
-        if (!this.#file) throw new Error('the journal is closed')
-        const text = batch.map(({ line }) => line).join('')
-        await this.#file.appendFile(text)
-        await this.#file.datasync()
-        this.#bytes += text.length
-        for (const { done } of batch) done()
-        // Here and only here: nothing else writes meanwhile, later records wait their turn.
-        if (this.#bytes > EPOCH_BYTES_MAX) await this.#beginEpoch()
-      } catch (error) {
-        for (const { failed } of batch) failed(error)
-      }
-    }
-    this.#writing = undefined
+  async stop(): Promise<void> {
+    await this.sync().catch(() => {})
+    await this.#file?.close().catch(() => {})
+    this.#file = undefined
+    this.#failure ??= { error: new Error('the journal is closed') }
   }
 
-  /** A new file with everything still needed; the old ones go only when it is durable. */
-  async #beginEpoch(): Promise<void> {
-    const old = (await readdir(this.#dir)).filter((name) => name.endsWith('.journal'))
-    const epoch = randomUUID()
-    const name = `${String(Date.now()).padStart(15, '0')}-${epoch}.journal`
-    const file = await open(join(this.#dir, name), 'a', 0o600)
-    const lines = [
-      ...[...this.#state.closed.values()].map((receipt) => toLine({ type: 'close', receipt })),
-      ...[...this.#state.open.values()].map((run) => toLine({ type: 'open', run })),
-      ...[...this.#state.open.values()].flatMap((run) =>
-        run.outputTokens === undefined ? [] : [toLine({ type: 'progress', run: progressSchema.parse(run) })],
-      ),
-    ]
-    await file.appendFile(lines.join(''))
-    await file.sync()
-    const previous = this.#file
-    this.#file = file
-    this.#epoch = epoch
+  #append(record: JournalRecord): number {
+    if (this.#failure) throw this.#failure.error
+    this.#state.apply(record)
+    this.#buffer.push(encodeRecord(record))
+    return this.#seq++
+  }
+
+  #closeNow(run: OpenRun, { finish, prefix, counts }: Closing): Receipt {
+    const receipt: Receipt = {
+      version: 1,
+      ...run,
+      nodeId: this.#options.nodeId,
+      epoch: this.#epoch,
+      seq: this.#seq,
+      hitTokens: counts.hit,
+      missTokens: counts.miss,
+      outputTokens: counts.output,
+      reasoningTokens: counts.reasoning,
+      finish,
+      firstTokenAt: counts.firstTokenAt,
+      // Clocks may step back; a receipt that closes before it opened would be refused.
+      closedAt: Math.max(Date.now(), run.openedAt),
+      prefix,
+    }
+    this.#append({ t: 'close', receipt })
+    return receipt
+  }
+
+  async #pump(): Promise<void> {
+    // Everything appended in this turn of the event loop shares the fsync.
+    await Promise.resolve()
+    while (this.#waiters.length > 0 && !this.#failure) {
+      const waiters = this.#waiters
+      const text = this.#buffer.join('')
+      this.#waiters = []
+      this.#buffer = []
+      try {
+        await this.#write(text)
+        if (this.#bytes > this.#rotateAt) await this.#rotate()
+        for (const { resolve } of waiters) resolve()
+      } catch (error) {
+        this.#fail(error, waiters)
+      }
+    }
+    this.#pumping = undefined
+  }
+
+  #fail(error: unknown, waiters: readonly Waiter[]): void {
+    this.#failure = { error }
+    log('error', 'journal_failed', { error: reasonOf(error) })
+    for (const { reject } of [...waiters, ...this.#waiters]) reject(error)
+    this.#waiters = []
+    this.#options.onFailure(error)
+  }
+
+  async #write(text: string): Promise<void> {
+    if (!this.#file) throw new Error('the journal has no file')
+    if (text === '') return
+    const bytes = Buffer.from(text)
+    await this.#file.appendFile(bytes)
+    await this.#file.datasync()
+    this.#bytes += bytes.length
+  }
+
+  async #rotate(): Promise<void> {
+    const old = this.#file
+    const files = await journalFiles(this.#options.dir)
+    this.#nextEpoch(files.at(-1))
+    await this.#writeSnapshot(files)
+    await old?.close()
+  }
+
+  /** Epochs sort by name in order of time, whatever the clock does. */
+  #nextEpoch(last: string | undefined): void {
+    const lastTime = last ? Number.parseInt(last.slice('journal-'.length, 'journal-'.length + 9), 36) : 0
+    const time = Math.max(Date.now(), lastTime + 1)
+      .toString(36)
+      .padStart(9, '0')
+    this.#epoch = `${time}-${randomBytes(4).toString('hex')}`
     this.#seq = 0
-    this.#bytes = 0
-    await previous?.close()
-    await Promise.all(old.map((stale) => unlink(join(this.#dir, stale))))
+  }
+
+  /** Starts the file of this epoch with all that is live; only when that is durable do the older files go. */
+  async #writeSnapshot(older: readonly string[]): Promise<void> {
+    const { dir, rotateBytes = ROTATE_BYTES } = this.#options
+    const records = this.#state.snapshot(Date.now() - SEEN_MS)
+    const bytes = Buffer.from(records.map(encodeRecord).join(''))
+    const file = await open(join(dir, `journal-${this.#epoch}.log`), 'ax', 0o600)
+    await file.appendFile(bytes)
+    await file.sync()
+    await syncDir(dir)
+    this.#file = file
+    this.#bytes = bytes.length
+    this.#rotateAt = Math.max(rotateBytes, 2 * bytes.length)
+    for (const name of older) await unlink(join(dir, name))
+  }
+}
+
+const journalFiles = async (dir: string): Promise<string[]> =>
+  (await readdir(dir)).filter((name) => /^journal-[\w-]+\.log$/.test(name)).sort()
+
+const replayFile = (state: JournalState, file: string, text: string): number => {
+  try {
+    return state.replay(text)
+  } catch (error) {
+    const cause = reasonOf(error).replaceAll(/\s+/g, ' ')
+    throw new StartError(`${file} holds records that this version cannot read; start the one that wrote it. ${cause}`)
   }
 }

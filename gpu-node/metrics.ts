@@ -1,65 +1,98 @@
-// Prometheus metrics of one node.
+// What Prometheus reads at /metrics, and the measured prefill speed that heartbeats carry.
 import { Counter, Gauge, Histogram, Registry } from 'prom-client'
-import type { Engine } from './engine/engine.ts'
 
-export interface Metrics {
-  readonly registry: Registry
-  readonly runs: Counter<'finish'>
-  readonly tokens: Counter<'kind'>
-  readonly receipts: Counter<'outcome'>
-  readonly ttft: Histogram
-  readonly itl: Histogram
-}
+const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
+const ITL_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5]
 
-const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
+/** Values that are read when Prometheus asks, by metric name. */
+export type Gauges = Readonly<Record<string, { readonly help: string; readonly read: () => number }>>
 
-export const createMetrics = (engine: Engine, pendingReceipts: () => number): Metrics => {
-  const registry = new Registry()
-  const registers = [registry]
-  const gauge = (name: string, help: string, read: () => number): void => {
-    new Gauge({
-      name: `sparrow_${name}`,
-      help,
+export class Metrics {
+  readonly #registry = new Registry()
+  readonly #requests: Counter<'finish'>
+  readonly #refused: Counter<'code'>
+  readonly #tokens: Counter<'kind'>
+  readonly #receipts: Counter<'outcome'>
+  readonly #ttft: Histogram
+  readonly #itl: Histogram
+
+  constructor() {
+    const registers = [this.#registry]
+    const counter = <T extends string>(name: string, help: string, label: T) =>
+      new Counter({ name, help, labelNames: [label], registers })
+    this.#requests = counter('sparrow_requests_total', 'Runs by how they finished', 'finish')
+    this.#refused = counter('sparrow_refused_total', 'Runs refused before any work, by error code', 'code')
+    this.#tokens = counter('sparrow_tokens_total', 'Receipted tokens: hit, miss, output, reasoning', 'kind')
+    this.#receipts = counter('sparrow_receipts_total', 'Receipts the edge acknowledged or refused', 'outcome')
+    this.#ttft = new Histogram({
+      name: 'sparrow_ttft_seconds',
+      help: 'Request to first token',
+      buckets: SECONDS,
       registers,
-      collect() {
-        this.set(read())
-      },
+    })
+    this.#itl = new Histogram({
+      name: 'sparrow_itl_seconds',
+      help: 'Between two tokens of a run',
+      buckets: ITL_SECONDS,
+      registers,
     })
   }
-  gauge('sequences_running', 'Sequences in the engine', () => engine.stats().running)
-  gauge('sequences_waiting', 'Sequences waiting for pages', () => engine.stats().waiting)
-  gauge('kv_pages', 'KV pages of 64 tokens', () => engine.stats().kvPages)
-  gauge('kv_pages_used', 'KV pages in use by sequences', () => engine.stats().kvPagesUsed)
-  gauge('kv_pages_cached', 'KV pages kept for reuse', () => engine.stats().kvPagesCached)
-  gauge('engine_steps', 'Steps since start', () => engine.stats().steps)
-  gauge('sparse_queries', 'Queries that saw more than index_topk positions', () => engine.stats().sparseQueries)
-  gauge('receipts_pending', 'Receipts not yet acknowledged', pendingReceipts)
-  return {
-    registry,
-    runs: new Counter({ name: 'sparrow_runs_total', help: 'Runs by finish', labelNames: ['finish'], registers }),
-    tokens: new Counter({
-      name: 'sparrow_tokens_total',
-      help: 'Tokens: hit, miss, output',
-      labelNames: ['kind'],
-      registers,
-    }),
-    receipts: new Counter({
-      name: 'sparrow_receipts_total',
-      help: 'Receipts by outcome',
-      labelNames: ['outcome'],
-      registers,
-    }),
-    ttft: new Histogram({
-      name: 'sparrow_ttft_seconds',
-      help: 'Run received to first token',
-      buckets: SECONDS,
-      registers,
-    }),
-    itl: new Histogram({
-      name: 'sparrow_itl_seconds',
-      help: 'Gap between steps of one run',
-      buckets: SECONDS,
-      registers,
-    }),
+
+  addGauges(gauges: Gauges): void {
+    for (const [name, { help, read }] of Object.entries(gauges)) {
+      new Gauge({
+        name,
+        help,
+        registers: [this.#registry],
+        collect() {
+          this.set(read())
+        },
+      })
+    }
+  }
+
+  finished(finish: string, tokens: { hit: number; miss: number; output: number; reasoning: number }): void {
+    this.#requests.inc({ finish })
+    for (const kind of ['hit', 'miss', 'output', 'reasoning'] as const) this.#tokens.inc({ kind }, tokens[kind])
+  }
+
+  refused(code: string): void {
+    this.#refused.inc({ code })
+  }
+
+  receipts(outcome: 'acknowledged' | 'refused', count: number): void {
+    this.#receipts.inc({ outcome }, count)
+  }
+
+  firstToken(seconds: number): void {
+    this.#ttft.observe(seconds)
+  }
+
+  betweenTokens(seconds: number): void {
+    this.#itl.observe(seconds)
+  }
+
+  get contentType(): string {
+    return this.#registry.contentType
+  }
+
+  text(): Promise<string> {
+    return this.#registry.metrics()
+  }
+}
+
+/** Prompt tokens a second, as recent runs saw it, others beside them included. */
+export class PrefillSpeed {
+  #speed = 0
+
+  get tokensPerSecond(): number {
+    return this.#speed
+  }
+
+  /** Short prefills say more about the step than about the speed, and are left out. */
+  observe(tokens: number, milliseconds: number): void {
+    if (tokens < 32 || milliseconds <= 0) return
+    const now = (tokens / milliseconds) * 1000
+    this.#speed = this.#speed === 0 ? now : 0.8 * this.#speed + 0.2 * now
   }
 }

@@ -1,180 +1,163 @@
-// The node's HTTP server: POST /run from the edge, /healthz and /metrics for the operator. Admission is here, work in generate.ts.
+// The node's HTTP face: POST /run for the edge alone, /healthz and /metrics for whoever watches it.
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import { type ApiError, apiError, statusOf } from '../schema/errors.ts'
+import { fail, ok, type Result } from '../schema/errors.ts'
+import { REQUEST_BODY_BYTES_MAX } from '../schema/limits.ts'
 import { verifyCall } from '../schema/signature.ts'
-import { utf8 } from '../schema/text.ts'
-import { HEAD_HEADERS, PATHS, runRequestSchema } from '../schema/wire.ts'
-import { type GenerateContext, generate, type RunningRun, type Sink } from './generate.ts'
+import { PATHS, type RunRequest, runRequestSchema } from '../schema/wire.ts'
+import { Answer } from './answer.ts'
+import { type Generation, generate, type Workshop } from './generate.ts'
+import { log, reasonOf } from './log.ts'
 
-const BODY_BYTES_MAX = 32 * 1024 * 1024
-const KEEP_ALIVE_MS = 10_000
-/** A client this far behind is gone for all purposes: its run is cancelled. */
-const UNREAD_BYTES_MAX = 16 * 1024 * 1024
+/** A client's body rendered and quoted again, and the prefix keys. */
+const RUN_BODY_BYTES_MAX = 2 * REQUEST_BODY_BYTES_MAX + 1024 * 1024
+/** The edge sends its body at once; a caller that trickles is not the edge. */
+const RUN_BODY_TIMEOUT_MS = 30_000
+/** How long a taken attempt is remembered before the journal knows it. */
+const TAKEN_MS = 5 * 60_000
 
-export interface NodeServerOptions extends GenerateContext {
-  readonly queueMax: number
-  readonly dispatchSecret: () => string | undefined
-  readonly healthDetails: () => object
+export interface Health {
+  readonly ready: boolean
+  readonly [field: string]: unknown
 }
 
-const sendJson = (res: ServerResponse, status: number, body: object, headers: Record<string, string> = {}): void => {
-  if (res.headersSent || res.destroyed) return
-  res.writeHead(status, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(body))
+export interface ServerOptions {
+  readonly shop: Workshop
+  /** Key of the edge's calls; `undefined` until registered. */
+  readonly dispatchKey: () => Uint8Array | undefined
+  readonly health: () => Health
+  readonly pendingMax: number
+  readonly stallMs: number
 }
 
-const sendError = (res: ServerResponse, error: ApiError): void => {
-  const { code, message, param, retryAfterSeconds } = error
-  if (error.internal) console.error(JSON.stringify({ event: 'refused', code, internal: error.internal }))
-  sendJson(res, statusOf(code), {
-    error: { code, message, ...(param ? { param } : {}), ...(retryAfterSeconds ? { retryAfterSeconds } : {}) },
-  })
-}
-
-const readBody = async (req: IncomingMessage): Promise<Uint8Array<ArrayBuffer> | undefined> => {
-  const parts: Buffer[] = []
-  let size = 0
-  for await (const part of req as AsyncIterable<Buffer>) {
-    size += part.length
-    if (size > BODY_BYTES_MAX) return undefined
-    parts.push(part)
-  }
-  return new Uint8Array(Buffer.concat(parts))
-}
-
-/** The response as a Sink; comments keep an idle stream's connections open. */
-const sinkOf = (res: ServerResponse, nodeId: string, onSlow: () => void): Sink => {
-  let keepAlive: NodeJS.Timeout | undefined
-  const gone = (): boolean => res.destroyed || res.writableEnded
-  res.on('close', () => clearInterval(keepAlive))
-  return {
-    head: (promptTokens, cachedTokens, stream) => {
-      if (gone()) return
-      res.writeHead(200, {
-        'content-type': stream ? 'text/event-stream; charset=utf-8' : 'application/json',
-        [HEAD_HEADERS.nodeId]: nodeId,
-        [HEAD_HEADERS.promptTokens]: String(promptTokens),
-        [HEAD_HEADERS.cachedTokens]: String(cachedTokens),
-      })
-      res.flushHeaders()
-      if (stream) keepAlive = setInterval(() => gone() || res.write(': keep-alive\n\n'), KEEP_ALIVE_MS)
-    },
-    write: (text) => {
-      if (gone()) return
-      res.write(text)
-      if (res.writableLength > UNREAD_BYTES_MAX) onSlow()
-    },
-    end: (text) => {
-      clearInterval(keepAlive)
-      if (!gone()) res.end(text)
-    },
-    fail: (error) => sendError(res, error),
-  }
-}
-
-export class NodeServer {
-  readonly #o: NodeServerOptions
-  readonly #runs = new Set<RunningRun>()
-  readonly #taken = new Set<string>()
+export interface NodeServer {
   readonly http: Server
-  #draining = false
+  /** Runs between submission and last byte. */
+  readonly live: ReadonlySet<Generation>
+  /** Bytes that slow readers have not taken. */
+  backlogBytes(): number
+}
 
-  constructor(options: NodeServerOptions) {
-    this.#o = options
-    this.http = createServer((req, res) => {
-      this.#route(req, res).catch((error: unknown) => {
-        console.error(
-          JSON.stringify({ event: 'exception', error: error instanceof Error ? error.stack : String(error) }),
-        )
-        sendError(res, apiError('internal_error'))
-      })
-    })
-    // Answers take as long as they take; the edge's abort is what ends them early.
-    this.http.requestTimeout = 60_000
+const readBody = async (request: IncomingMessage): Promise<Result<Uint8Array<ArrayBuffer>>> => {
+  const tooLarge = fail('request_too_large')
+  if (Number(request.headers['content-length'] ?? 0) > RUN_BODY_BYTES_MAX) return tooLarge
+  const chunks: Buffer[] = []
+  let bytes = 0
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    bytes += chunk.length
+    if (bytes > RUN_BODY_BYTES_MAX) return tooLarge
+    chunks.push(chunk)
+  }
+  return ok(new Uint8Array(Buffer.concat(chunks)))
+}
+
+const parseRun = (body: Uint8Array): Result<RunRequest> => {
+  let json: unknown
+  try {
+    json = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body))
+  } catch {
+    return fail('malformed_request')
+  }
+  const parsed = runRequestSchema.safeParse(json)
+  if (parsed.success) return ok(parsed.data)
+  const issue = parsed.error.issues[0]
+  return fail('invalid_request', { message: `${issue?.path.join('.')}: ${issue?.message}` })
+}
+
+/** Attempts taken since the start; the journal remembers those that were opened, over restarts too. */
+class Taken {
+  readonly #journal: Workshop['journal']
+  readonly #at = new Map<string, number>()
+
+  constructor(journal: Workshop['journal']) {
+    this.#journal = journal
   }
 
-  get draining(): boolean {
-    return this.#draining
-  }
-
-  get running(): number {
-    return this.#runs.size
-  }
-
-  /** Takes nothing new, lets running answers finish for at most `ms`, then cancels them; their receipts are written. */
-  async drain(ms: number): Promise<void> {
-    this.#draining = true
-    const all = Promise.all([...this.#runs].map((run) => run.finished))
-    const timer = setTimeout(() => {
-      for (const run of this.#runs) run.cancel()
-    }, ms)
-    await all
-    clearTimeout(timer)
-    this.http.close()
-    this.http.closeIdleConnections()
-  }
-
-  async #route(req: IncomingMessage, res: ServerResponse): Promise<void> {
-    const path = new URL(req.url ?? '/', 'http://node').pathname
-    if (path === PATHS.run && req.method === 'POST') return this.#run(req, res)
-    if (path === '/healthz') {
-      const ready = this.#o.dispatchSecret() !== undefined && !this.#draining
-      return sendJson(res, ready ? 200 : 503, { ready, draining: this.#draining, ...this.#o.healthDetails() })
+  /** False when the attempt was taken before. */
+  take(requestId: string, attempt: number): boolean {
+    const now = Date.now()
+    for (const [key, at] of this.#at) {
+      if (now - at < TAKEN_MS) break
+      this.#at.delete(key)
     }
-    if (path === '/metrics') {
-      const { registry } = this.#o.metrics
-      res.writeHead(200, { 'content-type': registry.contentType }).end(await registry.metrics())
-      return
-    }
-    sendError(res, apiError('not_found'))
-  }
-
-  async #run(req: IncomingMessage, res: ServerResponse): Promise<void> {
-    const body = await readBody(req)
-    if (!body) return sendError(res, apiError('request_too_large'))
-    const secret = this.#o.dispatchSecret()
-    if (!secret || this.#draining) return sendError(res, apiError('node_draining', { retryAfterSeconds: 1 }))
-    const call = await verifyCall(utf8(secret), 'HS256', this.#o.nodeId, req.headers.authorization, body)
-    if (!call.ok) return sendError(res, call.error)
-    const parsed = runRequestSchema.safeParse(parseJson(body))
-    if (!parsed.success) return sendError(res, apiError('invalid_request', { message: parsed.error.message }))
-    const key = `${parsed.data.run.requestId}/${parsed.data.attempt}`
-    if (
-      this.#taken.has(key) ||
-      this.#o.journal.knows({ requestId: parsed.data.run.requestId, attempt: parsed.data.attempt })
-    ) {
-      return sendError(res, apiError('conflict', { message: 'This attempt was dispatched here before.' }))
-    }
-    if (this.#o.engine.stats().waiting >= this.#o.queueMax) {
-      return sendError(res, apiError('rate_limit_exceeded', { retryAfterSeconds: 1 }))
-    }
-    this.#remember(key)
-    // The client may leave while the prompt is still being encoded.
-    const control = { left: false, cancel: () => {} }
-    const leave = (): void => {
-      control.left = true
-      if (!res.writableFinished) control.cancel()
-    }
-    res.on('close', leave)
-    const started = await generate(this.#o, parsed.data, sinkOf(res, this.#o.nodeId, leave))
-    if (!started) return
-    control.cancel = () => started.cancel()
-    if (control.left) leave()
-    this.#runs.add(started)
-    await started.finished
-    this.#runs.delete(started)
-  }
-
-  /** Attempts of the last hours, so that a captured call cannot be replayed while its signature lives. */
-  #remember(key: string): void {
-    this.#taken.add(key)
-    setTimeout(() => this.#taken.delete(key), 10 * 60_000).unref()
+    const key = `${requestId}/${attempt}`
+    if (this.#at.has(key) || this.#journal.hasSeen({ requestId, attempt })) return false
+    this.#at.set(key, now)
+    return true
   }
 }
 
-const parseJson = (body: Uint8Array): unknown => {
-  try {
-    return JSON.parse(new TextDecoder().decode(body))
-  } catch {
-    return undefined
+export const createNodeServer = (options: ServerOptions): NodeServer => {
+  const { shop, dispatchKey, health, pendingMax, stallMs } = options
+  const live = new Set<Generation>()
+  const answers = new Set<Answer>()
+  const taken = new Taken(shop.journal)
+
+  const admit = async (request: IncomingMessage): Promise<Result<RunRequest>> => {
+    const body = await readBody(request)
+    if (!body.ok) return body
+    const key = dispatchKey()
+    if (!key) return fail('no_node', { message: 'This node is not registered yet.', retryAfterSeconds: 1 })
+    const call = await verifyCall(key, 'HS256', shop.nodeId, request.headers.authorization, body.value)
+    if (!call.ok) return call
+    if (call.value !== 'edge') return fail('invalid_signature')
+    const parsed = parseRun(body.value)
+    if (!parsed.ok) return parsed
+    if (shop.journal.pending.size > pendingMax) {
+      return fail('no_node', { message: 'Too many receipts of this node wait to be settled.', retryAfterSeconds: 10 })
+    }
+    const { run, attempt } = parsed.value
+    return taken.take(run.requestId, attempt) ? parsed : fail('conflict', { message: 'This attempt was taken before.' })
   }
+
+  const run = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    const answer = new Answer(request, response, stallMs)
+    answers.add(answer)
+    response.once('close', () => answers.delete(answer))
+    const admitted = await admit(request)
+    const result = admitted.ok ? await generate(shop, admitted.value, answer, live) : admitted
+    if (result.ok) return
+    shop.metrics.refused(result.error.code)
+    const { code, internal } = result.error
+    log('warn', 'run_refused', { code, ...(internal ? { internal } : {}) })
+    // The rest of a body that is too large is not worth reading.
+    if (code === 'request_too_large') response.setHeader('connection', 'close')
+    answer.refuse(result.error)
+  }
+
+  const http = createServer({ requestTimeout: RUN_BODY_TIMEOUT_MS, headersTimeout: 10_000 }, (request, response) => {
+    const path = new URL(request.url ?? '/', 'http://node').pathname
+    handle(path, request, response).catch((error) => {
+      if (!response.destroyed) log('error', 'request_failed', { path, error: reasonOf(error) })
+      response.destroy()
+    })
+  })
+
+  const handle = async (path: string, request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    const method = path === PATHS.run ? 'POST' : 'GET'
+    if (![PATHS.run, '/healthz', '/metrics'].includes(path)) return sendJson(response, 404, errorBody('not_found'))
+    if (request.method !== method) return sendJson(response, 405, errorBody('method_not_allowed'))
+    if (path === PATHS.run) return run(request, response)
+    if (path === '/healthz') {
+      const state = health()
+      return sendJson(response, state.ready ? 200 : 503, state)
+    }
+    response.writeHead(200, { 'content-type': shop.metrics.contentType })
+    response.end(await shop.metrics.text())
+  }
+
+  return {
+    http,
+    live,
+    backlogBytes: () => [...answers].reduce((sum, answer) => sum + answer.backlogBytes, 0),
+  }
+}
+
+const errorBody = (code: 'not_found' | 'method_not_allowed') => {
+  const { error } = fail(code)
+  return { error: { code: error.code, message: error.message } }
+}
+
+const sendJson = (response: ServerResponse, status: number, body: unknown): void => {
+  response.writeHead(status, { 'content-type': 'application/json' })
+  response.end(JSON.stringify(body))
 }

@@ -172,6 +172,8 @@ const startNode = (options: StackOptions, secrets: Secrets): ChildProcess =>
       SPARROW_NODE_PORT: String(options.nodePort),
       SPARROW_STATE_DIR: join(options.stateDir, 'node'),
       SPARROW_JOIN_TOKEN: secrets.JOIN_TOKEN,
+      // Below the grace that stop() gives, so that a drain always ends in receipts, never in a kill.
+      SPARROW_DRAIN_SECONDS: '5',
       ...options.nodeEnv,
     }),
   )

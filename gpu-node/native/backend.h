@@ -21,6 +21,7 @@ typedef struct SpMatrix {
   const void* data;    // (rows, cols) of dtype
   const float* scale;  // (ceil(rows/128), ceil(cols/128)), null unless FP8
   int32_t dtype, rows, cols;
+  int32_t exact;  // 1: activations are never rounded (gate, index weights, head): their outputs decide
 } SpMatrix;
 
 /// The cache of one layer. Page p holds, from base + p * page_stride: latent (64, latent), rope (64, rope), index (64,

@@ -61,15 +61,18 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--tokens", type=int, default=12_000_000)
     parser.add_argument("--long-tokens", type=int, default=3_000_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--new-tokenizer", action="store_true")
     options = parser.parse_args()
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     table = skills(options.data)
-    rng = random.Random(1)
-    sample = ["".join(t for t, _ in conversation(rng, table)) for _ in range(20_000)]
-    encoder = bpe.Encoder(bpe.train(sample, VOCAB))
-    bpe.save(encoder, MODEL / "tokenizer.json")
-    for name, seed, count, long in [("short", 2, options.tokens, False), ("long", 3, options.long_tokens, True)]:
+    if options.new_tokenizer:
+        rng = random.Random(options.seed)
+        sample = ["".join(t for t, _ in conversation(rng, table)) for _ in range(20_000)]
+        bpe.save(bpe.Encoder(bpe.train(sample, VOCAB)), MODEL / "tokenizer.json")
+    encoder = bpe.load(MODEL / "tokenizer.json")
+    for name, seed, count, long in [("short", options.seed + 1, options.tokens, False), ("long", options.seed + 2, options.long_tokens, True)]:
         ids, learned = build(random.Random(seed), table, encoder, count, long)
         np.savez(out / f"{name}.npz", ids=ids, learned=learned)
         print(name, len(ids), "tokens", f"{learned.mean():.2f} learned", flush=True)

@@ -103,11 +103,13 @@ def sums(rng, held=False, thinking=None):
 
 def made_up_name(rng):
     """Names nobody has, so that answering means copying from the passage."""
+    if rng.random() < 0.4:
+        return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(3, 7))).capitalize()
     return "".join(rng.choice("b d f g k l m n p r s t v z".split()) + rng.choice("a e i o u".split()) for _ in range(rng.randint(2, 3))).capitalize()
 
 
 def passage(rng, held=False, facts=None, fillers=None, questions=1):
-    names = HELD_NAMES if held else NAMES if rng.random() < 0.5 else [made_up_name(rng) for _ in range(12)]
+    names = HELD_NAMES if held else NAMES if rng.random() < 0.3 else [made_up_name(rng) for _ in range(12)]
     wanted, seen = facts or rng.randint(2, 7), {}
     while len(seen) < min(wanted, 5 * len(names) - 5):
         name, kind = rng.choice(names), rng.randrange(len(FACTS))
@@ -129,9 +131,15 @@ def tool_json(name, spec):
     return {"name": name, "description": description, "parameters": {"type": "object", "properties": properties, "required": list(keys)}}
 
 
+def made_up_tools(rng):
+    """The same tools under names that nobody knows, so that calling means copying from the declaration."""
+    part = lambda: made_up_name(rng).lower()
+    return {f"{part()}_{part()}" if rng.random() < 0.5 else part(): spec for spec in TOOLS.values()}
+
+
 def tool_call(rng, held=False, with_result=None):
-    pool = dict(TOOLS)
-    name = rng.choice(["get_weather", "get_time", "add", "multiply"])
+    pool = dict(TOOLS) if rng.random() < 0.35 else made_up_tools(rng)
+    name = rng.choice(list(pool)[:4])
     if held:
         name = rng.choice(list(HELD_TOOLS))
         pool = {**HELD_TOOLS, "search": TOOLS["search"], "send_mail": TOOLS["send_mail"]}

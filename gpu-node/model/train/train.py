@@ -67,20 +67,27 @@ def main():
     parser.add_argument("--data", required=True)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--resume", help="a checkpoint to go on from")
+    parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate of the first stage")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(7)
     data, seconds = Path(options.data), options.minutes * 60
     model, checkpoint = Model(Config()), data / "checkpoint.pt"
+    seen = 0
+    if options.resume:
+        saved = torch.load(options.resume)
+        model.load_state_dict(saved["state"])
+        seen = saved["tokens"]
     indexer = [p for n, p in model.named_parameters() if ".indexer." in n]
     rest = [p for n, p in model.named_parameters() if ".indexer." not in n]
     print(sum(p.numel() for p in model.parameters()), "parameters", flush=True)
     short, long = data / "short.npz", data / "long.npz"
-    seen = run(model, "dense", batches(short, 256, 16, 1), rest, 0.78 * seconds, 3e-3, checkpoint)
+    seen += run(model, "dense", batches(short, 256, 16, 1), rest, 0.74 * seconds, options.rate, checkpoint)
     seen += run(model, "dense", batches(long, 1024, 4, 2), rest, 0.08 * seconds, 4e-4, checkpoint, warm=20)
     run(model, "warmup", batches(long, 1024, 4, 3), indexer, 0.04 * seconds, 1e-3, checkpoint, warm=5)
     mixed = mix(batches(long, 1024, 4, 4), batches(short, 512, 8, 5))
-    seen += run(model, "sparse", mixed, indexer + rest, 0.10 * seconds, 3e-4, checkpoint, warm=20)
+    seen += run(model, "sparse", mixed, indexer + rest, 0.14 * seconds, 3e-4, checkpoint, warm=20)
     torch.save({"state": model.state_dict(), "config": model.config.as_dict(), "stage": "done", "tokens": seen}, data / "final.pt")
     print("done", seen, "tokens of language modelling", flush=True)
 

@@ -23,7 +23,7 @@ class Loader {
   SpMatrix matrix(const std::string& name, int64_t rows, int64_t cols) {
     const TensorView* t = tensor(name, {rows, cols});
     if (!t) return {};
-    SpMatrix m{nullptr, nullptr, 0, static_cast<int32_t>(rows), static_cast<int32_t>(cols)};
+    SpMatrix m{nullptr, nullptr, 0, static_cast<int32_t>(rows), static_cast<int32_t>(cols), 0};
     const TensorView* scale = files_.find(name + "_scale_inv");
     switch (t->dtype) {
       case DType::kF32:
@@ -51,6 +51,12 @@ class Loader {
       return fail(invalid(name + ": has a weight_scale_inv, but is not FP8")), SpMatrix{};
     }
     m.data = aligned(*t, m.dtype == SP_F32 ? 4 : m.dtype == SP_BF16 ? 2 : 1);
+    return m;
+  }
+
+  SpMatrix exact_matrix(const std::string& name, int64_t rows, int64_t cols) {
+    SpMatrix m = matrix(name, rows, cols);
+    m.exact = 1;
     return m;
   }
 
@@ -144,8 +150,8 @@ void split_kv_b(Loader& in, const ModelConfig& c, const SpMatrix& kv_b, LayerWei
       for (int64_t i = 0; i < v; i++) put(uv, (h * v + i) * rank + r, first + nope + i, r);
     }
   }
-  out.uk = {uk, nullptr, dtype, static_cast<int32_t>(heads * rank), static_cast<int32_t>(nope)};
-  out.uv = {uv, nullptr, dtype, static_cast<int32_t>(heads * v), static_cast<int32_t>(rank)};
+  out.uk = {uk, nullptr, dtype, static_cast<int32_t>(heads * rank), static_cast<int32_t>(nope), 0};
+  out.uv = {uv, nullptr, dtype, static_cast<int32_t>(heads * v), static_cast<int32_t>(rank), 0};
 }
 
 void load_attention(Loader& in, const ModelConfig& c, const std::string& at, LayerWeights& out) {
@@ -167,7 +173,7 @@ void load_attention(Loader& in, const ModelConfig& c, const std::string& at, Lay
   x.wq_b =
       in.matrix(at + "indexer.wq_b.weight", static_cast<int64_t>(c.index_n_heads) * c.index_head_dim, c.q_lora_rank);
   x.wk = in.matrix(at + "indexer.wk.weight", c.index_head_dim, hidden);
-  x.weights_proj = in.matrix(at + "indexer.weights_proj.weight", c.index_n_heads, hidden);
+  x.weights_proj = in.exact_matrix(at + "indexer.weights_proj.weight", c.index_n_heads, hidden);
   x.k_norm_weight = in.vector(at + "indexer.k_norm.weight", c.index_head_dim);
   x.k_norm_bias = in.vector(at + "indexer.k_norm.bias", c.index_head_dim);
 }
@@ -178,7 +184,7 @@ MlpWeights load_mlp(Loader& in, const std::string& at, int64_t hidden, int64_t i
 }
 
 void load_moe(Loader& in, const ModelConfig& c, const std::string& at, LayerWeights& out) {
-  out.router = in.matrix(at + "gate.weight", c.n_routed_experts, c.hidden_size);
+  out.router = in.exact_matrix(at + "gate.weight", c.n_routed_experts, c.hidden_size);
   const std::string bias = at + "gate.e_score_correction_bias";
   if (c.topk_method == TopkMethod::kNoauxTc)
     out.router_bias = in.vector(bias, c.n_routed_experts);
@@ -204,9 +210,9 @@ Result<Weights> load_weights(const ModelConfig& c, std::shared_ptr<const Checkpo
   out.files = files;
   out.embed = in.matrix("model.embed_tokens.weight", c.vocab_size, c.hidden_size);
   if (c.tie_word_embeddings)
-    out.lm_head = out.embed;
+    out.lm_head = out.embed, out.lm_head.exact = 1;
   else
-    out.lm_head = in.matrix("lm_head.weight", c.vocab_size, c.hidden_size);
+    out.lm_head = in.exact_matrix("lm_head.weight", c.vocab_size, c.hidden_size);
   out.norm = in.vector("model.norm.weight", c.hidden_size);
   out.layers.resize(static_cast<size_t>(c.num_hidden_layers));
   for (int l = 0; l < c.num_hidden_layers && in.status().ok(); l++) {

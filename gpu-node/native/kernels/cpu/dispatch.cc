@@ -1,14 +1,20 @@
-// One line an instruction set, widest first.
+// One line an instruction set, in the order in which `auto` tries them.
 #include "dispatch.h"
 
 #include "ops.h"
 
 const SpKernels sp_kernels_scalar = {"scalar", sp_matmul_scalar, sp_index_scalar, sp_attend_scalar};
 const SpKernels sp_kernels_avx2 = {"avx2", sp_matmul_avx2, sp_index_avx2, sp_attend_avx2};
+const SpKernels sp_kernels_avx512bf16 = {"avx512bf16", sp_matmul_avx512bf16, sp_index_avx512, sp_attend_avx512};
 const SpKernels sp_kernels_avx512 = {"avx512", sp_matmul_avx512, sp_index_avx512, sp_attend_avx512};
 
 namespace sparrow {
 namespace {
+
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
 
 struct Choice {
   const SpKernels* kernels;
@@ -16,13 +22,11 @@ struct Choice {
 };
 
 const Choice kChoices[] = {
-    {&sp_kernels_avx512,
-     [] {
-       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-     }},
+    {&sp_kernels_avx512, has_avx512},
     {&sp_kernels_avx2, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
     {&sp_kernels_scalar, [] { return true; }},
+    // Behind scalar, so that `auto` never takes it: faster and less exact is the operator's choice.
+    {&sp_kernels_avx512bf16, [] { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }},
 };
 
 }  // namespace

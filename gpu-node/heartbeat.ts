@@ -1,0 +1,127 @@
+// The node's tie to the edge: registers with the join token, keeps the dispatch secret, beats every few seconds, and
+// registers again when the edge has forgotten it.
+import { HEARTBEAT_SECONDS } from '../schema/limits.ts'
+import { type Load, PATHS, type Registration, registeredSchema } from '../schema/wire.ts'
+import { backoffMs } from './backoff.ts'
+import type { Identity } from './identity.ts'
+import { log, reasonOf } from './log.ts'
+
+const CALL_TIMEOUT_MS = 10_000
+const FIRST_CONTACT_MS = 500
+
+export interface EdgeLinkOptions {
+  readonly edgeUrl: string
+  readonly joinToken: string
+  readonly identity: Identity
+  readonly registration: Omit<Registration, 'nodeId' | 'publicKey' | 'load'>
+  readonly load: () => Load
+  readonly isDraining: () => boolean
+  readonly onRegistered: () => void
+}
+
+export class EdgeLink {
+  readonly #options: EdgeLinkOptions
+  #secret: Uint8Array | undefined
+  #registered = false
+  #intervalMs = HEARTBEAT_SECONDS * 1000
+  #failures = 0
+  #timer: NodeJS.Timeout | undefined
+  #working: Promise<void> | undefined
+  #stopped = false
+
+  constructor(options: EdgeLinkOptions) {
+    this.#options = options
+  }
+
+  /** Key of the edge's calls to this node; `undefined` before the first registration. */
+  get dispatchKey(): Uint8Array | undefined {
+    return this.#secret
+  }
+
+  get registered(): boolean {
+    return this.#registered
+  }
+
+  /** Registers or beats now, and from then on by itself. */
+  beat(): Promise<void> {
+    clearTimeout(this.#timer)
+    this.#working ??= this.#once().finally(() => {
+      this.#working = undefined
+      // Edge and node are often started together: until the first registration the node asks again soon.
+      const longest = this.#secret ? this.#intervalMs : FIRST_CONTACT_MS
+      const delay = this.#failures > 0 ? Math.min(backoffMs(this.#failures), longest) : this.#intervalMs
+      if (!this.#stopped) this.#timer = setTimeout(() => void this.beat(), delay)
+    })
+    return this.#working
+  }
+
+  /** The edge does not know us: register at the next turn. */
+  forgotten(): void {
+    if (!this.#registered) return
+    this.#registered = false
+    void this.beat()
+  }
+
+  /** Last word to the edge: no more requests. Best effort; without it we are stale soon anyway. */
+  async drain(): Promise<void> {
+    await this.#working
+    await this.beat()
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true
+    clearTimeout(this.#timer)
+    await this.#working
+  }
+
+  async #once(): Promise<void> {
+    try {
+      if (!this.#registered) await this.#register()
+      else await this.#heartbeat()
+      this.#failures = 0
+    } catch (error) {
+      this.#failures++
+      // Every failure at first, then ever fewer: a night without an edge must not fill a disk.
+      if ((this.#failures & (this.#failures - 1)) === 0) {
+        log('warn', this.#registered ? 'heartbeat_failed' : 'registration_failed', { error: reasonOf(error) })
+      }
+    }
+  }
+
+  #post(path: string, authorization: string, body: Uint8Array<ArrayBuffer>): Promise<Response> {
+    return fetch(new URL(path, this.#options.edgeUrl), {
+      method: 'POST',
+      headers: { authorization, 'content-type': 'application/json' },
+      body,
+      signal: AbortSignal.timeout(CALL_TIMEOUT_MS),
+    })
+  }
+
+  async #register(): Promise<void> {
+    // A draining node that the edge forgot has nothing to register for.
+    if (this.#options.isDraining()) return
+    const { identity, registration, joinToken, load } = this.#options
+    const { nodeId, publicKey } = identity
+    const body = JSON.stringify({ ...registration, nodeId, publicKey, load: load() })
+    const response = await this.#post(PATHS.register, `Bearer ${joinToken}`, new TextEncoder().encode(body))
+    const text = await response.text()
+    if (!response.ok) throw new Error(`the edge refused the registration: ${response.status} ${text.slice(0, 300)}`)
+    const { dispatchSecret, heartbeatSeconds } = registeredSchema.parse(JSON.parse(text))
+    this.#secret = new TextEncoder().encode(dispatchSecret)
+    this.#intervalMs = heartbeatSeconds * 1000
+    this.#registered = true
+    log('info', 'registered', { node: nodeId })
+    this.#options.onRegistered()
+  }
+
+  async #heartbeat(): Promise<void> {
+    const { identity, isDraining, load } = this.#options
+    const body = new TextEncoder().encode(
+      JSON.stringify({ nodeId: identity.nodeId, draining: isDraining(), load: load() }),
+    )
+    const response = await this.#post(PATHS.heartbeat, await identity.sign(body), body)
+    await response.arrayBuffer()
+    if (response.status === 401 || response.status === 404) this.#registered = false
+    if (!response.ok) throw new Error(`the edge answered ${response.status} to a heartbeat`)
+  }
+}

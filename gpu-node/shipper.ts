@@ -1,0 +1,177 @@
+// Sends closed receipts to the edge, signed, in small segments, again and again until each is acknowledged. A receipt the
+// edge refuses for ever goes to a dead-letter file and the log, never away.
+import { open } from 'node:fs/promises'
+import { signReceipt } from '../schema/receipt.ts'
+import { PATHS, type Receipt, type SegmentAck, segmentAckSchema } from '../schema/wire.ts'
+import { backoffMs } from './backoff.ts'
+import type { Identity } from './identity.ts'
+import type { Journal } from './journal.ts'
+import { keyOf } from './journal_records.ts'
+import { log, reasonOf } from './log.ts'
+
+const SEGMENT_RECEIPTS = 100
+/** A receipt with all its prefix blocks can have 300 KB; a segment stays a modest request. */
+const SEGMENT_BYTES = 512 * 1024
+/** Lets receipts that close together share a call; well below what a balance's reader would notice. */
+const GATHER_MS = 20
+const CALL_TIMEOUT_MS = 15_000
+
+export interface ShipperOptions {
+  readonly edgeUrl: string
+  readonly identity: Identity
+  readonly journal: Journal
+  readonly deadLetterFile: string
+  /** The edge does not know this node (any more). */
+  readonly onUnknown: () => void
+  readonly onSettled: (outcome: 'acknowledged' | 'refused', count: number) => void
+}
+
+interface Retry {
+  tries: number
+  notBefore: number
+}
+
+export class Shipper {
+  readonly #options: ShipperOptions
+  /** Receipts that a successful call left unsettled, with their own back-off, so that they hold up no others. */
+  readonly #deferred = new Map<string, Retry>()
+  #timer: NodeJS.Timeout | undefined
+  #sending: Promise<void> | undefined
+  #failures = 0
+  #stopped = false
+
+  constructor(options: ShipperOptions) {
+    this.#options = options
+  }
+
+  /** Something was closed: send soon. While the edge fails, its back-off goes on. */
+  notify(): void {
+    if (this.#failures === 0) this.#schedule(GATHER_MS)
+  }
+
+  /** The edge is back: forget the back-off. */
+  edgeIsBack(): void {
+    this.#failures = 0
+    this.#deferred.clear()
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    if (this.#options.journal.pending.size > 0) this.#schedule(0)
+  }
+
+  /** Sends until nothing is pending or `deadlineMs` have passed; true when nothing is. */
+  async flush(deadlineMs: number): Promise<boolean> {
+    const deadline = Date.now() + deadlineMs
+    while (this.#options.journal.pending.size > 0 && Date.now() < deadline && !this.#stopped) {
+      this.#deferred.clear()
+      await this.#run()
+      if (this.#options.journal.pending.size > 0) await new Promise((done) => setTimeout(done, 200))
+    }
+    return this.#options.journal.pending.size === 0
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true
+    clearTimeout(this.#timer)
+    await this.#sending
+  }
+
+  #schedule(delay: number): void {
+    if (this.#stopped || this.#timer) return
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined
+      void this.#run()
+    }, delay)
+  }
+
+  #run(): Promise<void> {
+    this.#sending ??= this.#sendDue().finally(() => {
+      this.#sending = undefined
+      const delay = this.#nextDelay()
+      if (delay !== undefined) this.#schedule(delay)
+    })
+    return this.#sending
+  }
+
+  #nextDelay(): number | undefined {
+    const { pending } = this.#options.journal
+    if (pending.size === 0) return undefined
+    if (this.#failures > 0) return backoffMs(this.#failures)
+    if (pending.size > this.#deferred.size) return GATHER_MS
+    return Math.max(GATHER_MS, Math.min(...[...this.#deferred.values()].map((r) => r.notBefore)) - Date.now())
+  }
+
+  async #sendDue(): Promise<void> {
+    for (let due = this.#due(); due.length > 0 && !this.#stopped; due = this.#due()) {
+      try {
+        await this.#settle(due, await this.#call(due))
+        this.#failures = 0
+      } catch (error) {
+        this.#failures++
+        log('warn', 'receipts_not_delivered', { receipts: due.length, tries: this.#failures, error: reasonOf(error) })
+        return
+      }
+    }
+  }
+
+  #due(): Receipt[] {
+    const due: Receipt[] = []
+    let bytes = 0
+    const now = Date.now()
+    for (const [key, receipt] of this.#options.journal.pending) {
+      if ((this.#deferred.get(key)?.notBefore ?? 0) > now) continue
+      bytes += 1000 + receipt.prefix.length * 36
+      if (due.length > 0 && bytes > SEGMENT_BYTES) break
+      due.push(receipt)
+      if (due.length === SEGMENT_RECEIPTS) break
+    }
+    return due
+  }
+
+  async #call(receipts: readonly Receipt[]): Promise<SegmentAck> {
+    const { identity, edgeUrl } = this.#options
+    const signed = await Promise.all(receipts.map((receipt) => signReceipt(identity.privateKey, receipt)))
+    const body = new TextEncoder().encode(JSON.stringify({ nodeId: identity.nodeId, receipts: signed }))
+    const response = await fetch(new URL(PATHS.receipts, edgeUrl), {
+      method: 'POST',
+      headers: { authorization: await identity.sign(body), 'content-type': 'application/json' },
+      body,
+      signal: AbortSignal.timeout(CALL_TIMEOUT_MS),
+    })
+    const text = await response.text()
+    if (response.status === 401 || response.status === 404) this.#options.onUnknown()
+    if (!response.ok) throw new Error(`the edge answered ${response.status}: ${text.slice(0, 200)}`)
+    return segmentAckSchema.parse(JSON.parse(text))
+  }
+
+  async #settle(sent: readonly Receipt[], ack: SegmentAck): Promise<void> {
+    const { journal, onSettled } = this.#options
+    // Only what was sent can be settled; an answer that names anything else is ignored.
+    const receipts = new Map(sent.map((receipt) => [keyOf(receipt), receipt]))
+    const refused = ack.refused.filter((entry) => receipts.has(keyOf(entry)))
+    await this.#bury(refused.map((entry) => ({ reason: entry.reason, receipt: receipts.get(keyOf(entry)) })))
+    const acknowledged = ack.acknowledged.filter((entry) => receipts.has(keyOf(entry)))
+    for (const entry of [...acknowledged, ...refused]) {
+      journal.acknowledge(entry)
+      this.#deferred.delete(keyOf(entry))
+      receipts.delete(keyOf(entry))
+    }
+    for (const key of receipts.keys()) {
+      const tries = (this.#deferred.get(key)?.tries ?? 0) + 1
+      this.#deferred.set(key, { tries, notBefore: Date.now() + backoffMs(tries) })
+    }
+    onSettled('acknowledged', acknowledged.length)
+    onSettled('refused', refused.length)
+  }
+
+  async #bury(letters: readonly { reason: string; receipt: Receipt | undefined }[]): Promise<void> {
+    if (letters.length === 0) return
+    const file = await open(this.#options.deadLetterFile, 'a', 0o600)
+    try {
+      await file.appendFile(letters.map((letter) => `${JSON.stringify(letter)}\n`).join(''))
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    for (const { reason, receipt } of letters) log('error', 'receipt_refused', { reason, request: receipt?.requestId })
+  }
+}
