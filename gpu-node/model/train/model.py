@@ -94,6 +94,8 @@ class Attention(nn.Module):
         self.kv_b_proj = linear(c.kv_lora_rank, h * (c.qk_nope_head_dim + c.v_head_dim))
         self.o_proj = linear(h * c.v_head_dim, c.hidden_size)
         self.indexer = Indexer(c)
+        self.watch = None  # called with (scores, index, mask) by evaluate.py
+        self.strict = False  # exactly index_topk keys, ties to the lower position, as the engine does; training keeps all tied keys
 
     def forward(self, x, positions, mask, mode):
         """mask [B,T,T] is True where a key may be seen. mode: dense | warmup | sparse. Returns output and indexer loss."""
@@ -109,9 +111,15 @@ class Attention(nn.Module):
         loss, chosen = x.new_zeros(()), mask
         if mode != "dense":
             index = self.indexer(x.detach(), cq.detach(), positions).masked_fill(~mask, -math.inf)
+            if self.watch is not None:
+                self.watch(scores, index, mask)
             if mode == "sparse" and length > c.index_topk:
-                kth = index.topk(c.index_topk, -1).values[..., -1:]
-                chosen = mask & (index >= kth)
+                if self.strict:
+                    keys = index.sort(dim=-1, descending=True, stable=True).indices[..., : c.index_topk]
+                    chosen = mask & torch.zeros_like(mask).scatter(-1, keys, True)
+                else:
+                    kth = index.topk(c.index_topk, -1).values[..., -1:]
+                    chosen = mask & (index >= kth)
         p = scores.masked_fill(~chosen.unsqueeze(1), -math.inf).softmax(-1)
         if mode != "dense":
             target = p.detach().mean(1)
