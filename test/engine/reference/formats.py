@@ -39,15 +39,16 @@ def to_e4m3(v):
     return np.where(pick_low, codes[high - 1], codes[high]).astype(np.uint8)
 
 
-def quantize(w):
-    """w [N, K] -> codes, scale_inv [ceil(N/128), ceil(K/128)] (fp32, the multiplier), and the exact values stored."""
+def quantize(w, power_of_two=False):
+    """w [N, K] -> codes, scale_inv [ceil(N/128), ceil(K/128)] (fp32, the multiplier; 2^n if asked), and the exact values stored."""
     rows, cols = -(-w.shape[0] // BLOCK), -(-w.shape[1] // BLOCK)
     scale, codes = np.zeros((rows, cols), np.float32), np.zeros(w.shape, np.uint8)
     value = np.zeros(w.shape)
     for i in range(rows):
         for j in range(cols):
             part = (slice(i * BLOCK, (i + 1) * BLOCK), slice(j * BLOCK, (j + 1) * BLOCK))
-            scale[i, j] = max(np.abs(w[part]).max(), 1e-4) / 448
+            exact = max(np.abs(w[part]).max(), 1e-4) / 448
+            scale[i, j] = 2.0 ** np.ceil(np.log2(exact)) if power_of_two else exact
             codes[part] = to_e4m3(w[part] / np.float64(scale[i, j]))
             value[part] = e4m3_values()[codes[part]] * np.float64(scale[i, j])
     return codes, scale, value

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import formats
-from model import Reference
+from model import Reference, yarn
 
 OUT = Path(__file__).parent.parent / "goldens"
 YARN = {"type": "yarn", "factor": 40, "original_max_position_embeddings": 64, "beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0}
@@ -26,6 +26,10 @@ CASES = {
     "v32_plain_two_pages": {"first_k_dense_replace": 0, "index_topk": 16, "tokens": 150},
     "v3_no_q_lora_fp8": {**V3, "q_lora_rank": None, "fp8": True, "kv_lora_rank": 136, "intermediate_size": 160, "tokens": 32},
     "v32_fp8_sharded": {"fp8": True, "shards": 2, "hidden_size": 144, "n_group": 4, "topk_group": 2, "tokens": 72},
+    # What the others leave open: biases near 12 (bf16 would change the choice), tiny index keys (k_norm's own eps shows), power-of-two scales,
+    # two shared experts, weights that are not normalised, nested rope fields.
+    "v32_biases_near_12": {"fp8": "ue8m0", "router_bias": 12.0, "index_key_size": 0.003, "n_shared_experts": 2, "norm_topk_prob": False, "n_group": 4, "topk_group": 2,
+                           "num_experts_per_tok": 3, "n_routed_experts": 16, "rms_norm_eps": 1e-5, "aliases": True, "rope_scaling": YARN, "tokens": 80},
     "v32_interleaved_tied": {"indexer_rope_interleave": True, "v_head_dim": 24, "rms_norm_eps": 1e-5, "tie_word_embeddings": True, "tokens": 70},
 }
 
@@ -59,28 +63,28 @@ def shapes(c):
     return out
 
 
-def draw(rng, shape, kind):
-    """Never N(0, 0.02): attention would be uniform and selections all ties. Router biases are mostly negative."""
+def draw(rng, shape, kind, router_bias):
+    """Never N(0, 0.02): attention would be uniform and selections all ties. Router biases are mostly negative unless a case asks."""
     noise = rng.standard_normal(shape)
     if kind == "gain":
         return 1 + 0.1 * noise
     if kind == "bias":
         return 0.3 * noise
     if kind == "router_bias":
-        return -0.6 + 0.4 * noise
+        return router_bias + 0.4 * noise
     return noise * shape[-1] ** -0.5 * (2.5 if kind == "sharp" else 1.0) * (1.5 if kind == "table" else 1.0)
 
 
-def store(rng, c, fp8):
+def store(rng, c, fp8, router_bias, index_key_size):
     """The checkpoint's tensors as stored, and the exact values they stand for."""
     stored, value = {}, {}
     for name, (shape, kind) in shapes(c).items():
-        w = draw(rng, shape, kind)
+        w = draw(rng, shape, kind, router_bias) * (index_key_size if name.endswith("indexer.wk.weight") else 1)
         if kind == "router_bias":
             stored[name] = ("F32", w.astype(np.float32))
             value[name] = stored[name][1].astype(np.float64)
         elif fp8 and kind in ("linear", "sharp"):
-            codes, scale, value[name] = formats.quantize(w)
+            codes, scale, value[name] = formats.quantize(w, fp8 == "ue8m0")
             stored[name], stored[name + "_scale_inv"] = ("F8_E4M3", codes), ("F32", scale)
         else:
             codes = formats.to_bf16(w)
@@ -91,9 +95,10 @@ def store(rng, c, fp8):
 def make(name, changes):
     changes = dict(changes)
     tokens, fp8, shards = changes.pop("tokens"), changes.pop("fp8", False), changes.pop("shards", 1)
+    router_bias, index_key_size, aliases = changes.pop("router_bias", -0.6), changes.pop("index_key_size", 1), changes.pop("aliases", False)
     c = {**BASE, **changes}
     rng = np.random.default_rng(sum(name.encode()))
-    stored, value = store(rng, c, fp8)
+    stored, value = store(rng, c, fp8, router_bias, index_key_size)
     ids = rng.integers(0, c["vocab_size"], tokens)
     reference = Reference({k: v for k, v in c.items() if v is not None}, value)
     logits = reference.forward(ids)
@@ -104,6 +109,11 @@ def make(name, changes):
     config = {k: v for k, v in c.items() if v is not None or k in ("q_lora_rank", "rope_scaling")}
     if fp8:
         config["quantization_config"] = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+        config["quantization_config"] |= {"scale_fmt": fp8} if isinstance(fp8, str) else {}
+    if aliases:
+        config["dtype"] = config.pop("torch_dtype")
+        config["rope_parameters"] = {"rope_theta": config.pop("rope_theta"), **config.pop("rope_scaling")}
+        config["rope_parameters"]["rope_type"] = config["rope_parameters"].pop("type")
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     write_checkpoint(folder, stored, shards)
     golden = {"ids": ("I32", ids), "logits": ("F32", logits)}
@@ -128,7 +138,15 @@ def write_checkpoint(folder, stored, shards):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}, sort_keys=True) + "\n")
 
 
+def check_published_constants():
+    """The released model's rotation table and softmax scale, as computed by hand from the report's formulas."""
+    f, m = yarn({"qk_rope_head_dim": 64, "rope_scaling": {**YARN, "original_max_position_embeddings": 4096}})
+    want = {0: 1, 1: 0.7498942093, 10: 0.05623413252, 11: 0.03900692657, 16: 0.0055, 23: 3.33380358e-5, 31: 3.33380358e-6}
+    assert all(abs(f[i] / g - 1) < 1e-8 for i, g in want.items()) and abs(192**-0.5 * m - 0.13523378) < 1e-8
+
+
 if __name__ == "__main__":
+    check_published_constants()
     for name, changes in CASES.items():
         if len(sys.argv) < 2 or name in sys.argv[1:]:
             make(name, changes)
