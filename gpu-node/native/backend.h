@@ -1,7 +1,8 @@
 // The contract between the model and whatever computes it: a C table of operations over raw pointers. A backend knows
 // no model, no sequence and no Node; the model knows no instruction set. Activations and cache rows are fp32,
-// row-major. Result of one token never depends on the other tokens of a call (fixed order of summation), so batching,
-// chunking and cached prefixes cannot change an answer. To add a backend: fill this table, add its line in
+// row-major; what stands in a KV page, and how a packed weight lies, is the backend's own. Result of one token never
+// depends on the other tokens of a call (fixed order of summation), so batching, chunking and cached prefixes cannot
+// change an answer. To add a backend: fill this table, add its line in
 // backend/registry.cc.
 #pragma once
 #include <stdint.h>
@@ -10,7 +11,7 @@
 extern "C" {
 #endif
 
-#define SP_BACKEND_ABI 1
+#define SP_BACKEND_ABI 2
 #define SP_PAGE_TOKENS 64
 #define SP_SCALE_BLOCK 128
 
@@ -21,14 +22,21 @@ typedef struct SpMatrix {
   const void* data;    // (rows, cols) of dtype
   const float* scale;  // (ceil(rows/128), ceil(cols/128)), null unless FP8
   int32_t dtype, rows, cols;
-  int32_t exact;  // 1: activations are never rounded (gate, index weights, head): their outputs decide
+  int32_t exact;       // 1: activations are never rounded (gate, index weights, head): their outputs decide
+  int32_t heads;       // W is `heads` matrices one below the other (for matmul_heads); 1 otherwise
+  const void* packed;  // what the backend's `pack` wrote, null when it has none
 } SpMatrix;
 
-/// The cache of one layer. Page p holds, from base + p * page_stride: latent (64, latent), rope (64, rope), index (64,
-/// index).
+/// One of several products of the same activations.
+typedef struct SpProduct {
+  const SpMatrix* w;
+  float* y;  // (n, w->rows)
+} SpProduct;
+
+/// The cache of one layer: 64 positions a page. A position holds latent, rope part and index key (index may be 0).
 typedef struct SpPages {
-  float* base;
-  int64_t page_stride;  // floats from one page to the next
+  uint8_t* base;
+  int64_t page_stride;  // bytes from one page to the next
   int32_t latent, rope, index;
 } SpPages;
 
@@ -74,6 +82,10 @@ typedef struct SpBackend {
   const char* isa;
   void* self;
 
+  /// Bytes of one layer's part of a page, a multiple of 64.
+  int64_t (*page_bytes)(void* self, int32_t latent, int32_t rope, int32_t index);
+  /// Bytes of the packed form of `w` (0: used as it is); writes it when `to` (64-byte aligned) is not null.
+  int64_t (*pack)(void* self, const SpMatrix* w, void* to);
   /// y (n, cols) = rows `ids` of the embedding.
   void (*embed)(void* self, const SpMatrix* table, const int32_t* ids, int32_t n, float* y);
   /// y = gain * x * rsqrt(mean(x^2) + eps); rows of `dim`, ldx and ldy floats apart.
@@ -82,11 +94,10 @@ typedef struct SpBackend {
   /// y = gain * (x - mean) * rsqrt(var + eps) + bias, population variance.
   void (*layer_norm)(void* self, const float* x, const float* gain, const float* bias, int32_t n, int32_t dim,
                      float eps, float* y);
-  /// y (n, rows) = x (n, cols) W^T.
-  void (*matmul)(void* self, const SpMatrix* w, const float* x, int32_t n, float* y);
+  /// y (n, rows) = x (n, cols) W^T, for `count` weights of equal cols.
+  void (*matmul)(void* self, const SpProduct* products, int32_t count, const float* x, int32_t n);
   /// y (n, heads, rows/heads) = per head W[h] x[:, h]; x (n, heads, cols) with ldx floats a token and ldh a head.
-  void (*matmul_heads)(void* self, const SpMatrix* w, int32_t heads, const float* x, int64_t ldx, int64_t ldh,
-                       int32_t n, float* y);
+  void (*matmul_heads)(void* self, const SpMatrix* w, const float* x, int64_t ldx, int64_t ldh, int32_t n, float* y);
   /// Rotates `dim` values in place. table (positions, dim) holds dim/2 cosines, then dim/2 sines. Pairs are (2i, 2i+1),
   /// or (i, i + dim/2) when half_split.
   void (*rope)(void* self, float* x, const int32_t* positions, int32_t n, int32_t heads, int64_t ld_token,

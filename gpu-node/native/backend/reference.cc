@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <span>
 #include <vector>
 
 #include "decode.h"
@@ -11,6 +12,14 @@
 
 namespace sparrow {
 namespace {
+
+int64_t page_bytes(void*, int32_t latent, int32_t rope, int32_t index) {
+  return float_page_bytes(latent, rope, index);
+}
+
+int64_t pack(void*, const SpMatrix*, void*) {
+  return 0;
+}
 
 void embed(void*, const SpMatrix* table, const int32_t* ids, int32_t n, float* y) {
   for (int64_t t = 0; t < n; t++) {
@@ -46,15 +55,17 @@ double dot_row(const SpMatrix& w, int64_t row, const float* x) {
   return sum;
 }
 
-void matmul(void*, const SpMatrix* w, const float* x, int32_t n, float* y) {
-  for (int64_t t = 0; t < n; t++) {
-    for (int64_t r = 0; r < w->rows; r++) y[t * w->rows + r] = static_cast<float>(dot_row(*w, r, x + t * w->cols));
+void matmul(void*, const SpProduct* products, int32_t count, const float* x, int32_t n) {
+  for (const SpProduct& p : std::span(products, static_cast<size_t>(count))) {
+    for (int64_t t = 0; t < n; t++) {
+      for (int64_t r = 0; r < p.w->rows; r++)
+        p.y[t * p.w->rows + r] = static_cast<float>(dot_row(*p.w, r, x + t * p.w->cols));
+    }
   }
 }
 
-void matmul_heads(void*, const SpMatrix* w, int32_t heads, const float* x, int64_t ldx, int64_t ldh, int32_t n,
-                  float* y) {
-  const int64_t out = w->rows / heads;
+void matmul_heads(void*, const SpMatrix* w, const float* x, int64_t ldx, int64_t ldh, int32_t n, float* y) {
+  const int64_t out = w->rows / w->heads;
   for (int64_t t = 0; t < n; t++) {
     for (int64_t r = 0; r < w->rows; r++)
       y[t * w->rows + r] = static_cast<float>(dot_row(*w, r, x + t * ldx + r / out * ldh));
@@ -219,8 +230,9 @@ void attend(void*, const SpAttention* a, const SpPages* pages, const SpTokens* t
 }  // namespace
 
 SpBackend reference_backend() {
-  return {SP_BACKEND_ABI, "reference", "reference", nullptr, embed,   rms_norm,    layer_norm,   matmul, matmul_heads,
-          rope,           add,         swiglu,      gate,    experts, cache_write, index_select, attend};
+  return {SP_BACKEND_ABI, "reference", "reference", nullptr,      page_bytes, pack, embed,
+          rms_norm,       layer_norm,  matmul,      matmul_heads, rope,       add,  swiglu,
+          gate,           experts,     cache_write, index_select, attend};
 }
 
 }  // namespace sparrow

@@ -8,35 +8,50 @@
 
 namespace sparrow {
 
+/// What is computed from the layer's input: query latent, KV row and, for the indexer, key and head weights.
+void Model::project_input(const LayerWeights& w, const Step& step) {
+  const SpBackend& b = backend_.table;
+  const int32_t n = step.tokens->n, rank = config_.kv_lora_rank, rope = config_.qk_rope_head_dim;
+  SpProduct products[4];
+  int32_t count = 0;
+  const auto add = [&](const SpMatrix& matrix, std::vector<float>& y) {
+    y.resize(static_cast<size_t>(n) * matrix.rows);
+    products[count++] = {&matrix, y.data()};
+  };
+  if (config_.q_lora_rank)
+    add(w.q_a_proj, s_.cq);
+  else
+    add(w.q_proj, s_.q);
+  add(w.kv_a_proj, s_.kv);
+  if (config_.has_indexer) add(w.indexer.wk, s_.index_k);
+  if (step.sparse) add(w.indexer.weights_proj, s_.index_w);
+  b.matmul(b.self, products, count, s_.normed.data(), n);
+  const float eps = static_cast<float>(config_.rms_norm_eps);
+  if (config_.q_lora_rank)
+    b.rms_norm(b.self, s_.cq.data(), config_.q_lora_rank, w.q_a_layernorm.data(), n, config_.q_lora_rank, eps,
+               s_.cq.data(), config_.q_lora_rank);
+  s_.latent.resize(static_cast<size_t>(n) * rank);
+  b.rms_norm(b.self, s_.kv.data(), rank + rope, w.kv_a_layernorm.data(), n, rank, eps, s_.latent.data(), rank);
+}
+
 void Model::project_query(const LayerWeights& w, const Step& step) {
   const SpBackend& b = backend_.table;
   const int32_t n = step.tokens->n, heads = config_.num_attention_heads, nope = config_.qk_nope_head_dim,
                 dim = config_.qk_head_dim();
   s_.q.resize(static_cast<size_t>(n) * heads * dim);
   s_.q_latent.resize(static_cast<size_t>(n) * heads * config_.kv_lora_rank);
-  const float* from = s_.normed.data();
-  if (config_.q_lora_rank) {
-    s_.cq.resize(static_cast<size_t>(n) * config_.q_lora_rank);
-    b.matmul(b.self, &w.q_a_proj, s_.normed.data(), n, s_.cq.data());
-    b.rms_norm(b.self, s_.cq.data(), config_.q_lora_rank, w.q_a_layernorm.data(), n, config_.q_lora_rank,
-               static_cast<float>(config_.rms_norm_eps), s_.cq.data(), config_.q_lora_rank);
-    from = s_.cq.data();
-  }
-  b.matmul(b.self, &w.q_proj, from, n, s_.q.data());
+  if (step.sparse) s_.index_q.resize(static_cast<size_t>(n) * w.indexer.wq_b.rows);
+  const SpProduct products[] = {{&w.q_proj, s_.q.data()}, {&w.indexer.wq_b, s_.index_q.data()}};
+  if (config_.q_lora_rank) b.matmul(b.self, products, step.sparse ? 2 : 1, s_.cq.data(), n);
   b.rope(b.self, s_.q.data() + nope, step.tokens->positions, n, heads, heads * dim, dim, config_.qk_rope_head_dim,
          rope_table_.data(), 0);
-  b.matmul_heads(b.self, &w.uk, heads, s_.q.data(), heads * dim, dim, n, s_.q_latent.data());
+  b.matmul_heads(b.self, &w.uk, s_.q.data(), heads * dim, dim, n, s_.q_latent.data());
 }
 
-void Model::write_cache(const LayerWeights& w, const Step& step) {
+void Model::write_cache(const Step& step) {
   const SpBackend& b = backend_.table;
   const int32_t n = step.tokens->n, rank = config_.kv_lora_rank, rope = config_.qk_rope_head_dim;
-  s_.kv.resize(static_cast<size_t>(n) * (rank + rope));
-  s_.latent.resize(static_cast<size_t>(n) * rank);
   s_.rope.resize(static_cast<size_t>(n) * rope);
-  b.matmul(b.self, &w.kv_a_proj, s_.normed.data(), n, s_.kv.data());
-  b.rms_norm(b.self, s_.kv.data(), rank + rope, w.kv_a_layernorm.data(), n, rank,
-             static_cast<float>(config_.rms_norm_eps), s_.latent.data(), rank);
   for (int64_t t = 0; t < n; t++) std::copy_n(s_.kv.data() + t * (rank + rope) + rank, rope, s_.rope.data() + t * rope);
   b.rope(b.self, s_.rope.data(), step.tokens->positions, n, 1, rope, rope, rope, rope_table_.data(), 0);
   b.cache_write(b.self, &step.pages, step.tokens, s_.latent.data(), s_.rope.data(),
@@ -48,9 +63,11 @@ void Model::attention(const LayerWeights& w, const Step& step) {
   const int32_t n = step.tokens->n, heads = config_.num_attention_heads, rank = config_.kv_lora_rank,
                 rope = config_.qk_rope_head_dim;
   const int32_t nope = config_.qk_nope_head_dim, dim = config_.qk_head_dim();
+  project_input(w, step);
   project_query(w, step);
-  const bool sparse = config_.has_indexer && index(w, step);
-  if (!config_.has_indexer) write_cache(w, step);
+  if (config_.has_indexer) index_key(w, step);
+  write_cache(step);
+  if (step.sparse) select(step);
   // The rope parts side by side, as the attention op reads them.
   std::vector<float>& q_rope = s_.heads;
   q_rope.resize(static_cast<size_t>(n) * heads * std::max(rope, config_.v_head_dim));
@@ -59,14 +76,15 @@ void Model::attention(const LayerWeights& w, const Step& step) {
   s_.z.resize(static_cast<size_t>(n) * heads * rank);
   const SpAttention a = {s_.q_latent.data(),
                          q_rope.data(),
-                         sparse ? s_.chosen.data() : nullptr,
-                         sparse ? s_.counts.data() : nullptr,
+                         step.sparse ? s_.chosen.data() : nullptr,
+                         step.sparse ? s_.counts.data() : nullptr,
                          heads,
                          config_.index_topk,
                          static_cast<float>(config_.softmax_scale())};
   b.attend(b.self, &a, &step.pages, step.tokens, s_.z.data());
-  b.matmul_heads(b.self, &w.uv, heads, s_.z.data(), static_cast<int64_t>(heads) * rank, rank, n, s_.heads.data());
-  b.matmul(b.self, &w.o_proj, s_.heads.data(), n, s_.out.data());
+  b.matmul_heads(b.self, &w.uv, s_.z.data(), static_cast<int64_t>(heads) * rank, rank, n, s_.heads.data());
+  const SpProduct out = {&w.o_proj, s_.out.data()};
+  b.matmul(b.self, &out, 1, s_.heads.data(), n);
   if (!step.tap) return;
   const Tap& tap = *step.tap;
   tap(step.layer, "attn_norm", s_.normed.data(), n, config_.hidden_size);

@@ -147,6 +147,10 @@ Status Checkpoint::add_file(const std::string& path, const std::string& label) {
   return parse_safetensors(files_.back()->data, size, label, tensors_);
 }
 
+void Checkpoint::drop_resident() const {
+  for (const auto& file : files_) madvise(const_cast<uint8_t*>(file->data), file->size, MADV_DONTNEED);
+}
+
 Result<Checkpoint> Checkpoint::open(const std::string& dir) {
   Checkpoint out;
   if (access((dir + "/model.safetensors.index.json").c_str(), R_OK) != 0) {

@@ -30,6 +30,8 @@ class Checkpoint {
 
   const TensorView* find(const std::string& name) const;
   size_t total_bytes() const { return total_bytes_; }
+  /// Gives the files' pages back to the system; they are read again when touched.
+  void drop_resident() const;
   size_t tensor_count() const { return tensors_.size(); }
 
  private:

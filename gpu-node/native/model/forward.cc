@@ -25,16 +25,22 @@ Result<Model> Model::open(const std::string& dir, const std::string& isa, int th
   model.context_ = context_max > 0 ? std::min(context_max, model.config_.max_position_embeddings)
                                    : model.config_.max_position_embeddings;
   model.rope_table_ = rope_table(model.config_, model.context_);
+  if (const Status packed = model.pack(); !packed.ok()) return packed;
   return model;
+}
+
+int64_t Model::page_bytes() const {
+  const SpBackend& b = backend_.table;
+  return config_.num_hidden_layers *
+         b.page_bytes(b.self, config_.kv_lora_rank, config_.qk_rope_head_dim, config_.index_head_dim);
 }
 
 KvMemory Model::make_kv(int pages) const {
   KvMemory kv;
   kv.pages = pages;
-  kv.layer_floats =
-      static_cast<int64_t>(SP_PAGE_TOKENS) * (config_.kv_lora_rank + config_.qk_rope_head_dim + config_.index_head_dim);
-  kv.page_floats = kv.layer_floats * config_.num_hidden_layers;
-  kv.floats.resize(static_cast<size_t>(kv.page_floats) * static_cast<size_t>(pages));
+  kv.page_bytes = page_bytes();
+  kv.layer_bytes = kv.page_bytes / config_.num_hidden_layers;
+  kv.bytes = HugeBuffer(static_cast<size_t>(kv.page_bytes) * static_cast<size_t>(pages));
   return kv;
 }
 
@@ -49,13 +55,14 @@ bool Model::forward(const Batch& batch, KvMemory& kv, std::vector<float>& logits
   s_.normed.resize(s_.x.size());
   s_.out.resize(s_.x.size());
 
+  const bool sparse = needs_selection(tokens) || (config_.has_indexer && tap);
   b.embed(b.self, &weights_.embed, batch.ids.data(), n, s_.x.data());
   for (int layer = 0; layer < config_.num_hidden_layers; layer++) {
     if (cancelled && cancelled()) return false;
     const LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
-    const SpPages pages = {kv.floats.data() + kv.layer_floats * layer, kv.page_floats, config_.kv_lora_rank,
+    const SpPages pages = {kv.bytes.data() + kv.layer_bytes * layer, kv.page_bytes, config_.kv_lora_rank,
                            config_.qk_rope_head_dim, config_.index_head_dim};
-    const Step step = {&tokens, pages, layer, tap};
+    const Step step = {&tokens, pages, layer, tap, sparse};
     b.rms_norm(b.self, s_.x.data(), hidden, w.input_layernorm.data(), n, static_cast<int32_t>(hidden), eps,
                s_.normed.data(), hidden);
     attention(w, step);
@@ -72,7 +79,8 @@ bool Model::forward(const Batch& batch, KvMemory& kv, std::vector<float>& logits
     std::copy_n(s_.x.data() + batch.logit_rows[static_cast<size_t>(i)] * hidden, hidden, s_.out.data() + i * hidden);
   b.rms_norm(b.self, s_.out.data(), hidden, weights_.norm.data(), static_cast<int32_t>(rows),
              static_cast<int32_t>(hidden), eps, s_.normed.data(), hidden);
-  b.matmul(b.self, &weights_.lm_head, s_.normed.data(), static_cast<int32_t>(rows), logits.data());
+  const SpProduct head = {&weights_.lm_head, logits.data()};
+  b.matmul(b.self, &head, 1, s_.normed.data(), static_cast<int32_t>(rows));
   return true;
 }
 

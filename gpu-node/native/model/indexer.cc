@@ -10,39 +10,43 @@
 
 namespace sparrow {
 
-/// Writes every token's cache row, index key included; true when some query sees more than index_topk positions.
-bool Model::index(const LayerWeights& w, const Step& step) {
+/// Whether some query of the step sees more than index_topk positions, so that a choice is to be made.
+bool Model::needs_selection(const SpTokens& tokens) {
+  if (!config_.has_indexer) return false;
+  const int64_t beyond =
+      std::count_if(tokens.positions, tokens.positions + tokens.n, [&](int32_t p) { return p >= config_.index_topk; });
+  sparse_queries_ += beyond;
+  return beyond > 0;
+}
+
+void Model::index_key(const LayerWeights& w, const Step& step) {
   const SpBackend& b = backend_.table;
-  const int32_t n = step.tokens->n, heads = config_.index_n_heads, dim = config_.index_head_dim,
-                rope = config_.qk_rope_head_dim;
-  const int32_t half_split = config_.indexer_rope_interleave ? 0 : 1;
+  const int32_t n = step.tokens->n, dim = config_.index_head_dim;
   constexpr float kNormEps = 1e-6f;  // LayerNorm's own, whatever rms_norm_eps says
-  s_.index_k.resize(static_cast<size_t>(n) * dim);
-  b.matmul(b.self, &w.indexer.wk, s_.normed.data(), n, s_.index_k.data());
   b.layer_norm(b.self, s_.index_k.data(), w.indexer.k_norm_weight.data(), w.indexer.k_norm_bias.data(), n, dim,
                kNormEps, s_.index_k.data());
-  b.rope(b.self, s_.index_k.data(), step.tokens->positions, n, 1, dim, dim, rope, rope_table_.data(), half_split);
-  write_cache(w, step);
+  b.rope(b.self, s_.index_k.data(), step.tokens->positions, n, 1, dim, dim, config_.qk_rope_head_dim,
+         rope_table_.data(), config_.indexer_rope_interleave ? 0 : 1);
+}
 
+void Model::select(const Step& step) {
+  const SpBackend& b = backend_.table;
+  const int32_t n = step.tokens->n, heads = config_.index_n_heads, dim = config_.index_head_dim;
   const int32_t* positions = step.tokens->positions;
-  const int64_t beyond = std::count_if(positions, positions + n, [&](int32_t p) { return p >= config_.index_topk; });
-  if (beyond == 0 && !step.tap) return false;
-  if (step.layer == 0) sparse_queries_ += beyond;
-  s_.index_q.resize(static_cast<size_t>(n) * heads * dim);
-  s_.index_w.resize(static_cast<size_t>(n) * heads);
-  b.matmul(b.self, &w.indexer.wq_b, s_.cq.data(), n, s_.index_q.data());
-  b.rope(b.self, s_.index_q.data(), positions, n, heads, static_cast<int64_t>(heads) * dim, dim, rope,
-         rope_table_.data(), half_split);
-  b.matmul(b.self, &w.indexer.weights_proj, s_.normed.data(), n, s_.index_w.data());
+  b.rope(b.self, s_.index_q.data(), positions, n, heads, static_cast<int64_t>(heads) * dim, dim,
+         config_.qk_rope_head_dim, rope_table_.data(), config_.indexer_rope_interleave ? 0 : 1);
   const float scale = 1.0f / std::sqrt(static_cast<float>(heads) * static_cast<float>(dim));
   for (float& v : s_.index_w) v *= scale;
 
-  s_.chosen.assign(static_cast<size_t>(n) * config_.index_topk, -1);
+  s_.chosen.resize(static_cast<size_t>(n) * config_.index_topk);
   s_.counts.resize(static_cast<size_t>(n));
   const SpIndexQuery query = {s_.index_q.data(), s_.index_w.data(), heads, dim, config_.index_topk};
   std::vector<float> scores;
   const int64_t length = *std::max_element(positions, positions + n) + 1;
-  if (step.tap) scores.resize(static_cast<size_t>(n * length));
+  if (step.tap) {
+    scores.resize(static_cast<size_t>(n * length));
+    std::fill(s_.chosen.begin(), s_.chosen.end(), -1);
+  }
   b.index_select(b.self, &query, &step.pages, step.tokens, s_.chosen.data(), s_.counts.data(),
                  step.tap ? scores.data() : nullptr, length);
   if (step.tap) {
@@ -53,7 +57,6 @@ bool Model::index(const LayerWeights& w, const Step& step) {
     (*step.tap)(step.layer, "index_scores", scores.data(), n, length);
     (*step.tap)(step.layer, "index_chosen", chosen.data(), n, config_.index_topk);
   }
-  return true;
 }
 
 }  // namespace sparrow

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "../backend/registry.h"
+#include "../huge_buffer.h"
 #include "config.h"
 #include "weights.h"
 
@@ -13,8 +14,8 @@ namespace sparrow {
 
 /// Cache memory of all layers; a page holds the same 64 positions of every layer, latents and index keys together.
 struct KvMemory {
-  std::vector<float> floats;
-  int64_t layer_floats = 0, page_floats = 0;
+  HugeBuffer bytes;
+  int64_t layer_bytes = 0, page_bytes = 0;
   int pages = 0;
 };
 
@@ -39,6 +40,8 @@ class Model {
   const SpBackend& backend() const { return backend_.table; }
   int context() const { return context_; }
 
+  /// Bytes of a KV page, all layers. Untouched pages of a KvMemory take no memory.
+  int64_t page_bytes() const;
   KvMemory make_kv(int pages) const;
 
   /// Runs the step; logits (logit_rows, vocab). `cancelled` is asked between layers; true stops early and returns
@@ -59,18 +62,24 @@ class Model {
     SpPages pages;
     int layer;
     const Tap* tap;
+    bool sparse;  // some query has a choice to make; also with a tap, which shows it
   };
 
   void attention(const LayerWeights& w, const Step& step);
+  void project_input(const LayerWeights& w, const Step& step);
   void project_query(const LayerWeights& w, const Step& step);
-  void write_cache(const LayerWeights& w, const Step& step);
-  bool index(const LayerWeights& w, const Step& step);
+  void write_cache(const Step& step);
+  bool needs_selection(const SpTokens& tokens);
+  void index_key(const LayerWeights& w, const Step& step);
+  void select(const Step& step);
   void feed_forward(const LayerWeights& w, const Step& step);
   void mlp(const MlpWeights& w, int32_t n);
+  Status pack();
 
   ModelConfig config_;
   Weights weights_;
   Backend backend_;
+  HugeBuffer packed_;
   std::vector<float> rope_table_;
   int context_ = 0;
   Scratch s_;

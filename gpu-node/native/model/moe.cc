@@ -9,10 +9,10 @@ void Model::mlp(const MlpWeights& w, int32_t n) {
   const SpBackend& b = backend_.table;
   s_.gate.resize(static_cast<size_t>(n) * w.gate.rows);
   s_.up.resize(s_.gate.size());
-  b.matmul(b.self, &w.gate, s_.normed.data(), n, s_.gate.data());
-  b.matmul(b.self, &w.up, s_.normed.data(), n, s_.up.data());
+  const SpProduct inner[] = {{&w.gate, s_.gate.data()}, {&w.up, s_.up.data()}}, down = {&w.down, s_.out.data()};
+  b.matmul(b.self, inner, 2, s_.normed.data(), n);
   b.swiglu(b.self, s_.gate.data(), s_.up.data(), static_cast<int64_t>(s_.gate.size()));
-  b.matmul(b.self, &w.down, s_.gate.data(), n, s_.out.data());
+  b.matmul(b.self, &down, 1, s_.gate.data(), n);
 }
 
 void Model::feed_forward(const LayerWeights& w, const Step& step) {
@@ -38,7 +38,8 @@ void Model::feed_forward(const LayerWeights& w, const Step& step) {
     s_.router.resize(static_cast<size_t>(n) * gate.experts);
     s_.expert_ids.resize(static_cast<size_t>(n) * gate.top_k);
     s_.expert_weights.resize(s_.expert_ids.size());
-    b.matmul(b.self, &w.router, s_.normed.data(), n, s_.router.data());
+    const SpProduct router = {&w.router, s_.router.data()};
+    b.matmul(b.self, &router, 1, s_.normed.data(), n);
     b.gate(b.self, &gate, s_.router.data(), n, s_.expert_ids.data(), s_.expert_weights.data());
     const SpExperts experts = {w.expert_gate.data(), w.expert_up.data(), w.expert_down.data(), gate.experts,
                                gate.top_k};

@@ -23,7 +23,7 @@ class Loader {
   SpMatrix matrix(const std::string& name, int64_t rows, int64_t cols) {
     const TensorView* t = tensor(name, {rows, cols});
     if (!t) return {};
-    SpMatrix m{nullptr, nullptr, 0, static_cast<int32_t>(rows), static_cast<int32_t>(cols), 0};
+    SpMatrix m{nullptr, nullptr, 0, static_cast<int32_t>(rows), static_cast<int32_t>(cols), 0, 1, nullptr};
     const TensorView* scale = files_.find(name + "_scale_inv");
     switch (t->dtype) {
       case DType::kF32:
@@ -150,8 +150,22 @@ void split_kv_b(Loader& in, const ModelConfig& c, const SpMatrix& kv_b, LayerWei
       for (int64_t i = 0; i < v; i++) put(uv, (h * v + i) * rank + r, first + nope + i, r);
     }
   }
-  out.uk = {uk, nullptr, dtype, static_cast<int32_t>(heads * rank), static_cast<int32_t>(nope), 0};
-  out.uv = {uv, nullptr, dtype, static_cast<int32_t>(heads * v), static_cast<int32_t>(rank), 0};
+  out.uk = {uk,
+            nullptr,
+            dtype,
+            static_cast<int32_t>(heads * rank),
+            static_cast<int32_t>(nope),
+            0,
+            static_cast<int32_t>(heads),
+            nullptr};
+  out.uv = {uv,
+            nullptr,
+            dtype,
+            static_cast<int32_t>(heads * v),
+            static_cast<int32_t>(rank),
+            0,
+            static_cast<int32_t>(heads),
+            nullptr};
 }
 
 void load_attention(Loader& in, const ModelConfig& c, const std::string& at, LayerWeights& out) {

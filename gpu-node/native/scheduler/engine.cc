@@ -18,7 +18,7 @@ int pages_for(int64_t tokens) {
 
 int default_pages(const Model& model) {
   const int64_t context = pages_for(model.context());
-  const int64_t bytes = model.make_kv(0).page_floats * 4;
+  const int64_t bytes = model.page_bytes();
   return static_cast<int>(std::max(context, std::min(kContextsDefault * context, kKvBytesDefault / bytes)));
 }
 
@@ -31,16 +31,20 @@ Result<std::unique_ptr<Engine>> Engine::open(EngineOptions options, Sink sink) {
   Result<Model> model = Model::open(options.model_dir, options.isa, options.threads, options.context);
   if (!model.ok()) return model.status();
   const int pages = options.kv_pages > 0 ? options.kv_pages : default_pages(model.value());
-  return std::unique_ptr<Engine>(new Engine(std::move(model.value()), std::move(options), pages, std::move(sink)));
+  KvMemory kv = model.value().make_kv(pages);
+  if (!kv.bytes.data())
+    return error(Code::kEngineFailed, "no memory for " + std::to_string(pages) + " KV pages; ask for fewer");
+  return std::unique_ptr<Engine>(
+      new Engine(std::move(model.value()), std::move(options), std::move(kv), std::move(sink)));
 }
 
-Engine::Engine(Model model, EngineOptions options, int pages, Sink sink)
+Engine::Engine(Model model, EngineOptions options, KvMemory kv, Sink sink)
     : model_(std::move(model)),
       options_(std::move(options)),
-      kv_(model_.make_kv(pages)),
-      pool_(pages),
+      kv_(std::move(kv)),
+      pool_(kv_.pages),
       sink_(std::move(sink)) {
-  stats_.pages = pages;
+  stats_.pages = kv_.pages;
   thread_ = std::thread([this] { run(); });
 }
 

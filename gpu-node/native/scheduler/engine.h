@@ -54,7 +54,7 @@ class Engine {
   std::string check_integrity();
 
  private:
-  Engine(Model model, EngineOptions options, int pages, Sink sink);
+  Engine(Model model, EngineOptions options, KvMemory kv, Sink sink);
 
   void run();
   bool take_commands();

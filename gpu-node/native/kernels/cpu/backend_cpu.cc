@@ -34,7 +34,7 @@ int32_t rows_per_item(const SpMatrix& w, int32_t n) {
 /// Multiply-adds under which handing work to other threads costs more than it saves.
 constexpr int64_t kInlineWork = 65536;
 
-void matmul(void* self, const SpMatrix* w, const float* x, int32_t n, float* y) {
+void product(void* self, const SpMatrix* w, const float* x, int32_t n, float* y) {
   if (static_cast<int64_t>(w->rows) * w->cols * n < kInlineWork)
     return cpu(self).kernels->matmul_rows(w, x, w->cols, n, 0, w->rows, y, w->rows);
   const int32_t step = rows_per_item(*w, n);
@@ -44,9 +44,12 @@ void matmul(void* self, const SpMatrix* w, const float* x, int32_t n, float* y) 
   });
 }
 
-void matmul_heads(void* self, const SpMatrix* w, int32_t heads, const float* x, int64_t ldx, int64_t ldh, int32_t n,
-                  float* y) {
-  const int32_t out = w->rows / heads;
+void matmul(void* self, const SpProduct* products, int32_t count, const float* x, int32_t n) {
+  for (int32_t i = 0; i < count; i++) product(self, products[i].w, x, n, products[i].y);
+}
+
+void matmul_heads(void* self, const SpMatrix* w, const float* x, int64_t ldx, int64_t ldh, int32_t n, float* y) {
+  const int32_t heads = w->heads, out = w->rows / heads;
   const std::function<void(int64_t)> head = [&](int64_t h) {
     const int32_t begin = static_cast<int32_t>(h) * out;
     cpu(self).kernels->matmul_rows(w, x + h * ldh, ldx, n, begin, begin + out, y, w->rows);
