@@ -1,11 +1,11 @@
 // One line an instruction set, in the order in which `auto` tries them.
 #include "dispatch.h"
 
+#include "bf16/backend_bf16.h"
 #include "ops.h"
 
 const SpKernels sp_kernels_scalar = {"scalar", sp_matmul_scalar, sp_index_scalar, sp_attend_scalar};
 const SpKernels sp_kernels_avx2 = {"avx2", sp_matmul_avx2, sp_index_avx2, sp_attend_avx2};
-const SpKernels sp_kernels_avx512bf16 = {"avx512bf16", sp_matmul_avx512bf16, sp_index_avx512, sp_attend_avx512};
 const SpKernels sp_kernels_avx512 = {"avx512", sp_matmul_avx512, sp_index_avx512, sp_attend_avx512};
 
 namespace sparrow {
@@ -25,8 +25,6 @@ const Choice kChoices[] = {
     {&sp_kernels_avx512, has_avx512},
     {&sp_kernels_avx2, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
     {&sp_kernels_scalar, [] { return true; }},
-    // Behind scalar, so that `auto` never takes it: faster and less exact is the operator's choice.
-    {&sp_kernels_avx512bf16, [] { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }},
 };
 
 }  // namespace
@@ -39,7 +37,7 @@ const SpKernels* kernels_for(const std::string& isa) {
 }
 
 std::string supported_isas() {
-  std::string names = "auto, reference";
+  std::string names = has_avx512bf16() ? "auto, reference, avx512bf16" : "auto, reference";
   for (const Choice& choice : kChoices) {
     if (choice.runs_here()) names += std::string(", ") + choice.kernels->isa;
   }

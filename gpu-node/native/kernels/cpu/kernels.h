@@ -38,4 +38,3 @@ typedef struct SpKernels {
 extern const SpKernels sp_kernels_scalar;
 extern const SpKernels sp_kernels_avx2;
 extern const SpKernels sp_kernels_avx512;
-extern const SpKernels sp_kernels_avx512bf16;

@@ -13,7 +13,3 @@ SP_DECLARE(scalar)
 SP_DECLARE(avx2)
 SP_DECLARE(avx512)
 #undef SP_DECLARE
-
-/// Only the matrix product has a BF16 form; the other operations are those of avx512.
-void sp_matmul_avx512bf16(const SpMatrix* w, const float* x, int64_t ldx, int32_t n, int32_t row_begin, int32_t row_end,
-                          float* y, int64_t ldy);

@@ -21,7 +21,7 @@ Threads::~Threads() {
 }
 
 void Threads::drain() {
-  for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < items_;) (*body_)(i);
+  for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < items_;) call_(context_, i);
 }
 
 void Threads::work() {
@@ -30,7 +30,9 @@ void Threads::work() {
     for (int i = 0; i < kSpins && round_.load() == seen; i++) __builtin_ia32_pause();
     if (round_.load() == seen) {
       std::unique_lock lock(mutex_);
+      sleepers_++;  // before the round is looked at again: whoever starts one looks at this after
       wake_.wait(lock, [&] { return round_.load() != seen; });
+      sleepers_--;
     }
     seen = round_.load();
     if (stop_) return;
@@ -40,20 +42,21 @@ void Threads::work() {
   }
 }
 
-void Threads::each(int64_t items, const std::function<void(int64_t)>& body) {
+void Threads::run(int64_t items, Call call, const void* context) {
   if (items <= 1 || workers_.empty()) {
-    for (int64_t i = 0; i < items; i++) body(i);
+    for (int64_t i = 0; i < items; i++) call(context, i);
     return;
   }
   items_ = items;
-  body_ = &body;
+  call_ = call;
+  context_ = context;
   next_.store(0);
   open_.store(true);
-  {
-    std::lock_guard lock(mutex_);
-    round_.fetch_add(1);
+  round_.fetch_add(1);
+  if (sleepers_.load() > 0) {
+    { std::lock_guard lock(mutex_); }
+    wake_.notify_all();
   }
-  wake_.notify_all();
   drain();
   // A worker that has not begun by now is not waited for: on a busy machine it may be asleep for long.
   open_.store(false);

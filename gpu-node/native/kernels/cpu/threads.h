@@ -3,7 +3,6 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
-#include <functional>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -21,9 +20,15 @@ class Threads {
   int count() const { return static_cast<int>(workers_.size()) + 1; }
 
   /// Runs body(i) for every i in [0, items), on all threads; returns when all are done. Not reentrant.
-  void each(int64_t items, const std::function<void(int64_t)>& body);
+  template <class Body>
+  void each(int64_t items, const Body& body) {
+    run(
+        items, [](const void* context, int64_t i) { (*static_cast<const Body*>(context))(i); }, &body);
+  }
 
  private:
+  using Call = void (*)(const void* context, int64_t item);
+  void run(int64_t items, Call call, const void* context);
   void work();
   void drain();
 
@@ -31,11 +36,13 @@ class Threads {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::atomic<uint64_t> round_{0};
-  std::atomic<int64_t> next_{0};
-  std::atomic<bool> open_{false};  // the current loop may still have items
-  std::atomic<int> active_{0};     // workers inside it
+  std::atomic<int> sleepers_{0};
+  alignas(64) std::atomic<int64_t> next_{0};
+  alignas(64) std::atomic<bool> open_{false};  // the current loop may still have items
+  std::atomic<int> active_{0};                 // workers inside it
   int64_t items_ = 0;
-  const std::function<void(int64_t)>* body_ = nullptr;
+  Call call_ = nullptr;
+  const void* context_ = nullptr;
   std::atomic<bool> stop_{false};
 };
 

@@ -1,0 +1,177 @@
+// Absorbed attention of one query over one chunk of keys. Scores: lanes are heads, a key's row is broadcast pair by
+// pair straight from its page. Weighted sum: lanes are latent dimensions, two keys at a time.
+#include <immintrin.h>
+#include <math.h>
+
+#include "exp.h"
+#include "kernels.h"
+
+namespace {
+
+#define SP_INLINE static inline __attribute__((always_inline))
+
+constexpr int kKeys = 8, kHeads = 8;
+typedef int32_t Pair __attribute__((may_alias, aligned(2)));
+
+/// scores (N, 16) of N keys.
+template <int N>
+SP_INLINE void score_keys(const uint16_t* query, int64_t pairs, const uint16_t* const* rows, float* scores) {
+  __m512 sum[N];
+  const uint16_t* row[N];
+  for (int i = 0; i < N; i++) sum[i] = _mm512_setzero_ps(), row[i] = rows[i];
+  for (int64_t d = 0; d < pairs; d++) {
+    const __m512bh q = (__m512bh)_mm512_load_si512(query + d * 32);
+    for (int i = 0; i < N; i++)
+      sum[i] = _mm512_dpbf16_ps(sum[i], q, (__m512bh)_mm512_set1_epi32(*(const Pair*)(row[i] + 2 * d)));
+  }
+  for (int i = 0; i < N; i++) _mm512_store_ps(scores + i * SP_LANES, sum[i]);
+}
+
+SP_INLINE void prefetch_rows(const uint16_t* const* rows, int32_t count, int64_t halves) {
+  for (int32_t i = 0; i < count; i++) {
+    for (int64_t d = 0; d < halves; d += 32) _mm_prefetch((const char*)(rows[i] + d), _MM_HINT_T0);
+  }
+}
+
+static void score_rows(const uint16_t* query, int64_t halves, const uint16_t* const* rows, int32_t count,
+                       float* scores) {
+  const int64_t pairs = halves / 2;
+  int32_t i = 0;
+  prefetch_rows(rows, count < kKeys ? count : kKeys, halves);
+  for (; i + kKeys <= count; i += kKeys) {
+    const int32_t left = count - i - kKeys;
+    prefetch_rows(rows + i + kKeys, left < kKeys ? left : kKeys, halves);
+    score_keys<kKeys>(query, pairs, rows + i, scores + i * SP_LANES);
+  }
+  if (count - i >= 4) score_keys<4>(query, pairs, rows + i, scores + i * SP_LANES), i += 4;
+  for (; i < count; i++) score_keys<1>(query, pairs, rows + i, scores + i * SP_LANES);
+}
+
+/// scores -> weights of key pairs (pair, head, 2) as BF16; tops and totals per head. An odd last key gets a zero
+/// partner.
+static void softmax(const SpChunk* c, float* scores, uint16_t* weights, SpSoftmax* out) {
+  const __m512 scale = _mm512_set1_ps(c->scale);
+  __m512 top = _mm512_set1_ps(-INFINITY), total = _mm512_setzero_ps();
+  for (int32_t i = 0; i < c->count; i++) {
+    const __m512 s = _mm512_mul_ps(_mm512_load_ps(scores + i * SP_LANES), scale);
+    _mm512_store_ps(scores + i * SP_LANES, s);
+    top = _mm512_max_ps(top, s);
+  }
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                         5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  for (int32_t i = 0; i < c->count; i += 2) {
+    const __m512 a = sp_exp(_mm512_sub_ps(_mm512_load_ps(scores + i * SP_LANES), top));
+    const __m512 b = i + 1 < c->count ? sp_exp(_mm512_sub_ps(_mm512_load_ps(scores + (i + 1) * SP_LANES), top))
+                                      : _mm512_setzero_ps();
+    total = _mm512_add_ps(_mm512_add_ps(total, a), b);
+    _mm512_store_si512(weights + i * SP_LANES, _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(b, a)));
+  }
+  _mm512_storeu_ps(out->top, top);
+  _mm512_storeu_ps(out->total, total);
+}
+
+/// z (H, latent) columns [d, d + 32) = sum over key pairs of weight * latent.
+template <int H>
+SP_INLINE void weigh(const uint16_t* const* rows, int32_t count, const uint16_t* weights, int64_t d, int32_t latent,
+                     float* z) {
+  __m512 low[H], high[H];
+  for (int h = 0; h < H; h++) low[h] = high[h] = _mm512_setzero_ps();
+  for (int32_t i = 0; i < count; i += 2) {
+    const __m512i a = _mm512_loadu_si512(rows[i] + d), b = _mm512_loadu_si512(rows[i + 1 < count ? i + 1 : i] + d);
+    const __m512bh ab_low = (__m512bh)_mm512_unpacklo_epi16(a, b), ab_high = (__m512bh)_mm512_unpackhi_epi16(a, b);
+    for (int h = 0; h < H; h++) {
+      const __m512bh w = (__m512bh)_mm512_set1_epi32(*(const Pair*)(weights + i * SP_LANES + 2 * h));
+      low[h] = _mm512_dpbf16_ps(low[h], ab_low, w);
+      high[h] = _mm512_dpbf16_ps(high[h], ab_high, w);
+    }
+  }
+  // unpack interleaves within 128 bits: low holds columns 0-3, 8-11, ... and high 4-7, 12-15, ...
+  const __m512i first = _mm512_set_epi32(23, 22, 21, 20, 7, 6, 5, 4, 19, 18, 17, 16, 3, 2, 1, 0);
+  const __m512i second = _mm512_set_epi32(31, 30, 29, 28, 15, 14, 13, 12, 27, 26, 25, 24, 11, 10, 9, 8);
+  const int64_t left = latent - d;
+  const __mmask16 m0 = left >= 16 ? 0xFFFF : static_cast<__mmask16>((1u << left) - 1);
+  const __mmask16 m1 = left >= 32 ? 0xFFFF : left <= 16 ? 0 : static_cast<__mmask16>((1u << (left - 16)) - 1);
+  for (int h = 0; h < H; h++) {
+    _mm512_mask_storeu_ps(z + int64_t{h} * latent + d, m0, _mm512_permutex2var_ps(low[h], first, high[h]));
+    _mm512_mask_storeu_ps(z + int64_t{h} * latent + d + 16, m1, _mm512_permutex2var_ps(low[h], second, high[h]));
+  }
+}
+
+/// Values x (count) of one head to dimensions from, from + 1, ... of the packed query.
+static void pack_part(const float* x, int64_t count, int64_t from, uint16_t* query) {
+  uint16_t part[32];
+  for (int64_t i = 0; i < count; i += 32) {
+    const int64_t n = count - i < 32 ? count - i : 32;
+    sp_to_bf16(x + i, n, n, part);
+    for (int64_t j = 0; j < n; j++) {
+      const int64_t d = from + i + j;
+      query[d / 2 * 32 + d % 2] = part[j];
+    }
+  }
+}
+
+template <int H>
+static void weigh_heads(const uint16_t* const* rows, int32_t count, const uint16_t* weights, int32_t latent, float* z) {
+  for (int64_t d = 0; d < latent; d += 32) weigh<H>(rows, count, weights, d, latent, z);
+}
+
+}  // namespace
+
+void sp_pack_query(const SpLayout* layout, const float* q_latent, const float* q_rope, int32_t heads, uint16_t* query) {
+  for (int64_t i = 0; i < layout->row_halves * SP_LANES; i++) query[i] = 0;
+  for (int64_t h = 0; h < heads; h++) {
+    pack_part(q_latent + h * layout->latent, layout->latent, 0, query + 2 * h);
+    pack_part(q_rope + h * layout->rope, layout->rope, layout->latent, query + 2 * h);
+  }
+}
+
+void sp_attend_chunk(const SpChunk* c, const SpKvView* kv, SpSoftmax* out) {
+  alignas(64) float scores[SP_CHUNK_KEYS * SP_LANES];
+  alignas(64) uint16_t weights[SP_CHUNK_KEYS * SP_LANES];
+  const uint16_t* rows[SP_CHUNK_KEYS];
+  for (int32_t i = 0; i < c->count; i++) {
+    const int64_t at = c->chosen ? c->chosen[i] : c->first + i;
+    rows[i] = (const uint16_t*)(kv->base + kv->page_stride * kv->table[at / SP_PAGE_TOKENS]) +
+              at % SP_PAGE_TOKENS * kv->layout.row_halves;
+  }
+  score_rows(c->query, kv->layout.row_halves, rows, c->count, scores);
+  softmax(c, scores, weights, out);
+  const int32_t latent = kv->layout.latent;
+  int32_t h = 0;
+  for (; h + kHeads <= c->heads; h += kHeads)
+    weigh_heads<kHeads>(rows, c->count, weights + 2 * h, latent, out->z + int64_t{h} * latent);
+  if (c->heads - h >= 4) weigh_heads<4>(rows, c->count, weights + 2 * h, latent, out->z + int64_t{h} * latent), h += 4;
+  for (; h < c->heads; h++) weigh_heads<1>(rows, c->count, weights + 2 * h, latent, out->z + int64_t{h} * latent);
+}
+
+void sp_attend_merge(const SpSoftmax* next, int32_t heads, int32_t latent, SpSoftmax* into) {
+  const __m512 old_top = _mm512_loadu_ps(into->top), new_top = _mm512_loadu_ps(next->top);
+  const __m512 top = _mm512_max_ps(old_top, new_top);
+  alignas(64) float keep[SP_LANES], add[SP_LANES];
+  const __m512 a = sp_exp(_mm512_sub_ps(old_top, top)), b = sp_exp(_mm512_sub_ps(new_top, top));
+  _mm512_store_ps(keep, a);
+  _mm512_store_ps(add, b);
+  _mm512_storeu_ps(into->top, top);
+  _mm512_storeu_ps(into->total,
+                   _mm512_fmadd_ps(_mm512_loadu_ps(next->total), b, _mm512_mul_ps(_mm512_loadu_ps(into->total), a)));
+  for (int64_t h = 0; h < heads; h++) {
+    const __m512 k = _mm512_set1_ps(keep[h]), n = _mm512_set1_ps(add[h]);
+    for (int64_t i = 0; i < latent; i += 16) {
+      const __mmask16 mask = latent - i >= 16 ? 0xFFFF : static_cast<__mmask16>((1u << (latent - i)) - 1);
+      float* z = into->z + h * latent + i;
+      const __m512 old = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, z), k);
+      _mm512_mask_storeu_ps(z, mask, _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, next->z + h * latent + i), n, old));
+    }
+  }
+}
+
+void sp_attend_finish(const SpSoftmax* state, int32_t heads, int32_t latent, float* z) {
+  for (int64_t h = 0; h < heads; h++) {
+    const __m512 scale = _mm512_set1_ps(1.0f / state->total[h]);
+    for (int64_t i = 0; i < latent; i += 16) {
+      const __mmask16 mask = latent - i >= 16 ? 0xFFFF : static_cast<__mmask16>((1u << (latent - i)) - 1);
+      _mm512_mask_storeu_ps(z + h * latent + i, mask,
+                            _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, state->z + h * latent + i), scale));
+    }
+  }
+}

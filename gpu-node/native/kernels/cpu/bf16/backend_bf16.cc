@@ -1,0 +1,96 @@
+// The op table of the BF16 backend; cheap operations stand here, split by token.
+#include "backend_bf16.h"
+
+#include <algorithm>
+
+#include "../../../backend/decode.h"
+#include "pool.h"
+
+namespace sparrow {
+namespace bf16 {
+namespace {
+
+void embed(void* self, const SpMatrix* table, const int32_t* ids, int32_t n, float* y) {
+  const int64_t cols = table->cols;
+  pool(self).threads.each(n, [&](int64_t t) {
+    for (int64_t i = 0; i < cols; i++) y[t * cols + i] = static_cast<float>(weight_at(*table, ids[t], i));
+  });
+}
+
+/// Tokens an item covers, so that a small step stays on one thread.
+constexpr int64_t kTokens = 8;
+
+template <class Body>
+void each_token(void* self, int32_t n, const Body& body) {
+  pool(self).threads.each(ceil_div(n, kTokens), [&](int64_t i) {
+    for (int64_t t = i * kTokens; t < std::min<int64_t>(n, (i + 1) * kTokens); t++) body(t);
+  });
+}
+
+void rms_norm(void* self, const float* x, int64_t ldx, const float* gain, int32_t n, int32_t dim, float eps, float* y,
+              int64_t ldy) {
+  each_token(self, n, [&](int64_t t) { sp_rms_norm_row(x + t * ldx, gain, dim, eps, y + t * ldy); });
+}
+
+void layer_norm(void* self, const float* x, const float* gain, const float* bias, int32_t n, int32_t dim, float eps,
+                float* y) {
+  each_token(self, n, [&](int64_t t) { sp_layer_norm_row(x + t * dim, gain, bias, dim, eps, y + t * dim); });
+}
+
+void rope(void* self, float* x, const int32_t* positions, int32_t n, int32_t heads, int64_t ld_token, int64_t ld_head,
+          int32_t dim, const float* table, int32_t half_split) {
+  const int32_t half = dim / 2, step = half_split ? 1 : 2, apart = half_split ? half : 1;
+  each_token(self, n, [&](int64_t t) {
+    const float *c = table + int64_t{positions[t]} * dim, *s = c + half;
+    for (int64_t h = 0; h < heads; h++) {
+      float* v = x + t * ld_token + h * ld_head;
+      for (int32_t i = 0; i < half; i++) {
+        const float a = v[i * step], b = v[i * step + apart];
+        v[i * step] = a * c[i] - b * s[i];
+        v[i * step + apart] = a * s[i] + b * c[i];
+      }
+    }
+  });
+}
+
+constexpr int64_t kStep = 8192;
+
+void add(void* self, float* x, const float* y, int64_t count) {
+  pool(self).threads.each(ceil_div(count, kStep), [&](int64_t i) {
+    sp_axpy(1, y + i * kStep, std::min(kStep, count - i * kStep), x + i * kStep);
+  });
+}
+
+void swiglu(void* self, float* gate, const float* up, int64_t count) {
+  pool(self).threads.each(ceil_div(count, kStep), [&](int64_t i) {
+    sp_swiglu_row(gate + i * kStep, up + i * kStep, std::min(kStep, count - i * kStep));
+  });
+}
+
+void gate(void* self, const SpGate* g, const float* logits, int32_t n, int32_t* ids, float* weights) {
+  static const SpBackend plain = reference_backend();
+  pool(self).threads.each(ceil_div(n, kTokens), [&](int64_t i) {
+    const int64_t t = i * kTokens;
+    plain.gate(nullptr, g, logits + t * g->experts, static_cast<int32_t>(std::min(kTokens, n - t)), ids + t * g->top_k,
+               weights + t * g->top_k);
+  });
+}
+
+}  // namespace
+}  // namespace bf16
+
+bool has_avx512bf16() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
+}
+
+Backend open_bf16_backend(int threads) {
+  auto owner = std::make_shared<bf16::Pool>(threads);
+  return {{SP_BACKEND_ABI, "cpu", "avx512bf16", owner.get(), bf16::page_bytes, bf16::pack, bf16::embed, bf16::rms_norm,
+           bf16::layer_norm, bf16::matmul, bf16::matmul_heads, bf16::rope, bf16::add, bf16::swiglu, bf16::gate,
+           bf16::experts, bf16::cache_write, bf16::index_select, bf16::attend},
+          owner};
+}
+
+}  // namespace sparrow

@@ -1,0 +1,111 @@
+// Mixture of experts: tokens are grouped by expert, so that a step reads each chosen expert's weights once.
+#include <algorithm>
+#include <cstring>
+
+#include "pool.h"
+
+namespace sparrow::bf16 {
+namespace {
+
+/// One expert's tokens: slots [begin, begin + count) of the grouped order.
+struct Group {
+  int32_t expert, begin, count;
+};
+
+struct Plan {
+  std::vector<Group> groups;
+  std::vector<int32_t> place;  // (tokens * top_k) -> slot
+};
+
+Plan group_by_expert(const int32_t* ids, int64_t slots, int32_t experts) {
+  std::vector<int32_t> count(static_cast<size_t>(experts)), next(count.size());
+  for (int64_t s = 0; s < slots; s++) count[static_cast<size_t>(ids[s])]++;
+  Plan plan;
+  int32_t begin = 0;
+  for (int32_t e = 0; e < experts; e++) {
+    const int32_t c = count[static_cast<size_t>(e)];
+    if (c) plan.groups.push_back({e, begin, c});
+    next[static_cast<size_t>(e)] = begin;
+    begin += c;
+  }
+  plan.place.resize(static_cast<size_t>(slots));
+  for (int64_t s = 0; s < slots; s++) plan.place[static_cast<size_t>(s)] = next[static_cast<size_t>(ids[s])]++;
+  return plan;
+}
+
+constexpr int64_t kPanelRows = int64_t{SP_PANEL_BLOCKS} * SP_LANES;
+
+void panel_of(const SpMatrix& w, int64_t panel, const SpInput& x, float* y, int64_t ldy) {
+  const SpPacked packed = view(w);
+  const int64_t begin = panel * SP_PANEL_BLOCKS, count = std::min<int64_t>(SP_PANEL_BLOCKS, head_blocks(w) - begin);
+  sp_gemm_bf16(&packed, static_cast<int32_t>(begin), static_cast<int32_t>(count),
+               static_cast<int32_t>(std::min<int64_t>(count * SP_LANES, w.rows - panel * kPanelRows)), &x, y, ldy);
+}
+
+struct Call {
+  const SpExperts& e;
+  Pool& p;
+  int64_t hidden, inter, ld_hidden, ld_inter;
+
+  /// Rows of one panel of silu(gate x) * (up x) of one group, rounded to BF16.
+  void inner(const Group& g, int64_t panel) const {
+    thread_local std::vector<float> gate, up;
+    const size_t size = static_cast<size_t>(g.count * kPanelRows);
+    if (gate.size() < size) gate.resize(size), up.resize(size);
+    const SpInput x = {p.expert_x.data() + g.begin * ld_hidden, nullptr, ld_hidden, 0, g.count};
+    const int64_t rows = std::min(kPanelRows, inter - panel * kPanelRows);
+    panel_of(e.gate[g.expert], panel, x, gate.data(), kPanelRows);
+    panel_of(e.up[g.expert], panel, x, up.data(), kPanelRows);
+    const bool last = panel * kPanelRows + rows == inter;
+    for (int64_t i = 0; i < g.count; i++) {
+      sp_swiglu_row(gate.data() + i * kPanelRows, up.data() + i * kPanelRows, rows);
+      sp_to_bf16(gate.data() + i * kPanelRows, rows, last ? rows + inter % 2 : rows,
+                 p.expert_inner.data() + (g.begin + i) * ld_inter + panel * kPanelRows);
+    }
+  }
+
+  void outer(const Group& g, int64_t panel) const {
+    const SpInput x = {p.expert_inner.data() + g.begin * ld_inter, nullptr, ld_inter, 0, g.count};
+    panel_of(e.down[g.expert], panel, x, p.expert_out.data() + g.begin * hidden + panel * kPanelRows, hidden);
+  }
+};
+
+template <class T>
+void reserve(std::vector<T>& v, int64_t size) {
+  if (v.size() < static_cast<size_t>(size)) v.resize(static_cast<size_t>(size));
+}
+
+}  // namespace
+
+void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids, const float* weights, int32_t n,
+             float* y) {
+  Pool& p = pool(self);
+  const int64_t hidden = e->gate[0].cols, inter = e->gate[0].rows, slots = int64_t{n} * e->top_k;
+  const Call call = {*e, p, hidden, inter, padded(hidden), padded(inter)};
+  const Plan plan = group_by_expert(ids, slots, e->experts);
+  reserve(p.half, n * call.ld_hidden);
+  reserve(p.expert_x, slots * call.ld_hidden);
+  reserve(p.expert_inner, slots * call.ld_inter);
+  reserve(p.expert_out, slots * hidden);
+  const auto gather = [&](int64_t t) {
+    uint16_t* row = p.half.data() + t * call.ld_hidden;
+    sp_to_bf16(x + t * hidden, hidden, ceil_div(hidden, 2) * 2, row);
+    for (int64_t s = t * e->top_k; s < (t + 1) * e->top_k; s++)
+      std::memcpy(p.expert_x.data() + plan.place[static_cast<size_t>(s)] * call.ld_hidden, row,
+                  static_cast<size_t>(ceil_div(hidden, 2) * 4));
+  };
+  const auto sum = [&](int64_t t) {
+    for (int64_t s = t * e->top_k; s < (t + 1) * e->top_k; s++)
+      sp_axpy(weights[s], p.expert_out.data() + plan.place[static_cast<size_t>(s)] * hidden, hidden, y + t * hidden);
+  };
+  const int64_t groups = static_cast<int64_t>(plan.groups.size());
+  const int64_t inner_panels = ceil_div(inter, kPanelRows), outer_panels = ceil_div(hidden, kPanelRows);
+  p.threads.each(n, gather);
+  p.threads.each(groups * inner_panels,
+                 [&](int64_t i) { call.inner(plan.groups[static_cast<size_t>(i / inner_panels)], i % inner_panels); });
+  p.threads.each(groups * outer_panels,
+                 [&](int64_t i) { call.outer(plan.groups[static_cast<size_t>(i / outer_panels)], i % outer_panels); });
+  p.threads.each(n, sum);
+}
+
+}  // namespace sparrow::bf16

@@ -1,0 +1,100 @@
+// Kernels of the BF16 backend: AVX-512 with BF16, VNNI and VBMI (Zen 4, Sapphire Rapids and later). Pure functions over
+// raw pointers. Every (row, token), (query, key) and (head, chunk) has one accumulator and one order of additions, so a
+// token's result is the same in any batch.
+#pragma once
+#include <stdint.h>
+
+#include "../../../backend.h"
+
+#define SP_LANES 16        // rows of a packed block, heads of a packed query
+#define SP_PANEL_BLOCKS 4  // row blocks that share one pass over the activations
+#define SP_CHUNK_KEYS 128  // keys of one softmax chunk: the unit in which threads share a query
+#define SP_QUERY_HEADS 16
+
+/// A packed weight: row blocks of 16, each (pairs, 16, 2), where a pair is two columns; odd columns end in a zero. Row
+/// block b starts at data + b * block_bytes. F32 blocks are (cols, 16).
+typedef struct SpPacked {
+  const uint8_t* data;
+  int64_t block_bytes;
+  int32_t dtype, pairs, cols, exact;
+  const float* scale;  // (blocks of 128 rows, blocks of 128 columns) or null
+} SpPacked;
+
+/// Activations of a product: BF16 pairs and the fp32 they came from.
+typedef struct SpInput {
+  const uint16_t* half;  // (n, ld_half), ld_half even, padded with zeros
+  const float* full;     // (n, ld_full)
+  int64_t ld_half, ld_full;
+  int32_t n;
+} SpInput;
+
+/// y[t * ldy + i] for row blocks [begin, begin + count), count <= SP_PANEL_BLOCKS; `rows` counts rows to write.
+void sp_gemm_bf16(const SpPacked* w, int32_t begin, int32_t count, int32_t rows, const SpInput* x, float* y,
+                  int64_t ldy);
+
+/// x (count) to BF16, rounded to nearest even; zeros up to `padded`.
+void sp_to_bf16(const float* x, int64_t count, int64_t padded, uint16_t* y);
+
+/// RMSNorm, LayerNorm of one row; `x` may be `y`.
+void sp_rms_norm_row(const float* x, const float* gain, int32_t dim, float eps, float* y);
+void sp_layer_norm_row(const float* x, const float* gain, const float* bias, int32_t dim, float eps, float* y);
+/// gate = silu(gate) * up.
+void sp_swiglu_row(float* gate, const float* up, int64_t count);
+/// y += weight * x.
+void sp_axpy(float weight, const float* x, int64_t count, float* y);
+
+/// A KV page: 64 rows of latent|rope as BF16 (row_halves apart), then index keys as 4 groups of 16 keys (dim/4, 16, 4)
+/// uint8 offset by 128, then their 64 scales.
+typedef struct SpLayout {
+  int32_t latent, rope, index;
+  int64_t row_halves;   // even, >= latent + rope
+  int64_t index_quads;  // ceil(index / 4)
+  int64_t keys_at, scales_at, bytes;
+} SpLayout;
+
+typedef struct SpKvView {
+  SpLayout layout;
+  const uint8_t* base;
+  int64_t page_stride;
+  const int32_t* table;
+} SpKvView;
+
+/// One query's group of up to 16 heads over up to SP_CHUNK_KEYS keys.
+typedef struct SpChunk {
+  const uint16_t* query;  // (row_halves / 2, 16, 2)
+  const int32_t* chosen;  // (count) positions, or null: first, first + 1, ...
+  int32_t first, count, heads;
+  float scale;
+} SpChunk;
+
+/// Softmax state of a group: running maximum and sum of exponentials (16), weighted latents (heads, latent).
+typedef struct SpSoftmax {
+  float top[SP_LANES], total[SP_LANES];
+  float* z;
+} SpSoftmax;
+
+/// q_latent (heads, latent) and q_rope (heads, rope) -> the packed query.
+void sp_pack_query(const SpLayout* layout, const float* q_latent, const float* q_rope, int32_t heads, uint16_t* query);
+/// The state of one chunk alone.
+void sp_attend_chunk(const SpChunk* chunk, const SpKvView* kv, SpSoftmax* out);
+/// into = into then `next`, always in this order of arithmetic.
+void sp_attend_merge(const SpSoftmax* next, int32_t heads, int32_t latent, SpSoftmax* into);
+/// z / total.
+void sp_attend_finish(const SpSoftmax* state, int32_t heads, int32_t latent, float* z);
+
+/// An index query: int8 heads, w times the head's scale, and -128 * sum(q) that undoes the keys' offset.
+typedef struct SpIndexHeads {
+  int8_t* q;       // (heads, quads * 4)
+  float* w;        // (heads)
+  int32_t* start;  // (heads)
+  int32_t heads;
+} SpIndexHeads;
+
+void sp_quantize_index_query(const float* q, const float* w, int32_t dim, int64_t quads, SpIndexHeads* out);
+/// Quantises a key to scale * (code - 128) and stores it as position `at` of the page.
+void sp_store_index_key(const SpLayout* layout, const float* key, int64_t at, uint8_t* page);
+/// Scores of a page's keys: scores (64).
+void sp_index_page(const SpIndexHeads* query, const SpLayout* layout, const uint8_t* page, float* scores);
+/// Appends the scores above `floor` and their positions, in order; returns how many. Buffers need `count` free places,
+/// padded to 16.
+int32_t sp_append_above(const float* scores, int32_t count, float floor, int32_t first, float* out, int32_t* positions);
