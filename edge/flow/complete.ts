@@ -8,7 +8,7 @@ import type { AdmissionAnswer } from '../account.ts'
 import { authenticate, derive } from '../auth.ts'
 import { accountObject, type Env } from '../env.ts'
 import { lookup } from '../prefix.ts'
-import { Breaker, route } from '../router.ts'
+import { Breaker, type Candidate, route } from '../router.ts'
 import { type Timing, timing } from '../timing.ts'
 import { errorResponse } from './answer.ts'
 import { relayStream, relayWhole } from './relay.ts'
@@ -47,7 +47,7 @@ const answer = async ({ env, context, request, dialect, requestId }: Call, stage
   const admission = { requestId, keyHash, model: run.model, promptBytes, maxTokens: run.maxTokens }
   const [admitted, candidates] = await Promise.all([
     stages.run('admit', async (): Promise<AdmissionAnswer> => account.admit(admission)),
-    stages.run('lookup', () => lookup(env.DB, run.model, keys)),
+    stages.run('lookup', () => lookup(env.DB, run.model, keys).catch(lookupFailed)),
   ])
   if (!admitted.ok) return errorResponse(dialect, admitted.error)
 
@@ -73,6 +73,12 @@ const answer = async ({ env, context, request, dialect, requestId }: Call, stage
     return errorResponse(dialect, answered.error)
   }
   return run.stream ? relayStream(answered.response, dialect, context) : relayWhole(answered.response, dialect)
+}
+
+/** Without D1 no node is known: the caller gets a 503 to try again, and its hold is released at once. */
+const lookupFailed = (error: unknown): Candidate[] => {
+  console.error(JSON.stringify({ event: 'lookup_failed', error: String(error) }))
+  return []
 }
 
 /** Body to Run. Errors: request_too_large, malformed_request, and the dialect's own. */

@@ -75,6 +75,19 @@ test('no node: 503 with retry-after, and the hold is released', async () => {
   expect(await balanceOf(account)).toBe(before)
 })
 
+test('a look-up that fails is a 503 to try again, and the hold is released', async () => {
+  const before = await balanceOf(account)
+  await env.DB.prepare('ALTER TABLE nodes RENAME TO nodes_away').run()
+  try {
+    const response = await chat(account.key)
+    expect(response.headers.get('retry-after')).toBeTruthy()
+    expect(await codeOf(response)).toEqual([503, 'no_node'])
+  } finally {
+    await env.DB.prepare('ALTER TABLE nodes_away RENAME TO nodes').run()
+  }
+  expect(await balanceOf(account)).toBe(before)
+})
+
 test('before the first token a failing node is passed over', async () => {
   await registerNode('good', 50)
   await registerNode('down')
