@@ -9,7 +9,7 @@ import { bootStack, type Stack } from '../../scripts/stack.ts'
 
 export const MODEL = 'sparrow-mini'
 
-const freePort = (): Promise<number> =>
+export const freePort = (): Promise<number> =>
   new Promise((resolve) => {
     const server = createServer()
     server.listen(0, '127.0.0.1', () => {

@@ -1,0 +1,120 @@
+// What the operator does in a shell: start, paste the curl line, administer, start twice by mistake, press Ctrl-C.
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { ROOT } from '../../scripts/stack.ts'
+import { freePort } from './stack.ts'
+
+interface Ended {
+  readonly code: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+const home = mkdtempSync(join(tmpdir(), 'sparrow-shell-'))
+let environment: NodeJS.ProcessEnv
+let started: ChildProcess
+let banner = ''
+
+const run = (command: string, args: readonly string[]): Promise<Ended> =>
+  new Promise((resolve) => {
+    execFile(command, args, { cwd: ROOT, env: environment }, (error, stdout, stderr) =>
+      resolve({ code: error ? Number(error.code ?? 1) : 0, stdout, stderr }),
+    )
+  })
+
+const admin = (...args: string[]): Promise<Ended> => run(process.execPath, ['scripts/admin.ts', ...args])
+
+const parentOf = (pid: number): number => {
+  try {
+    const [state, parent] = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
+    return state === 'Z' ? 0 : Number(parent)
+  } catch {
+    return 0
+  }
+}
+
+/** A process and all that it started, living ones. */
+const family = (root: number): number[] => {
+  const all = readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+  const found = new Set(parentOf(root) ? [root] : [])
+  for (let before = -1; before !== found.size; ) {
+    before = found.size
+    for (const pid of all) if (found.has(parentOf(pid))) found.add(pid)
+  }
+  return [...found]
+}
+
+beforeAll(async () => {
+  const ports = { SPARROW_PORT: String(await freePort()), SPARROW_NODE_PORT: String(await freePort()) }
+  environment = { ...process.env, ...ports, SPARROW_HOME: home, SPARROW_URL: `http://127.0.0.1:${ports.SPARROW_PORT}` }
+  // Its own process group, as a shell gives it: Ctrl-C reaches every member.
+  started = spawn(process.execPath, ['scripts/serve.ts'], { cwd: ROOT, env: environment, detached: true })
+  banner = await new Promise((resolve, reject) => {
+    let [text, errors] = ['', '']
+    started.stdout?.on('data', (part: Buffer) => {
+      text += part
+      if (text.includes('Ctrl-C')) resolve(text)
+    })
+    started.stderr?.on('data', (part: Buffer) => {
+      errors += part
+    })
+    started.on('exit', () => reject(new Error(`it ended: ${errors}`)))
+  })
+}, 60_000)
+
+afterAll(() => {
+  for (const pid of started.pid ? family(started.pid) : []) process.kill(pid, 'SIGKILL')
+  rmSync(home, { recursive: true, force: true })
+})
+
+test('the curl line of the banner works when pasted', async () => {
+  const line = banner.split('\n').find((text) => text.includes('curl ')) ?? ''
+  const { stdout } = await run('bash', ['-c', line])
+  expect(JSON.parse(stdout).choices[0].message.content).toBe('The capital of France is Paris.')
+})
+
+test('the command line makes accounts and keys, and a repeated top-up counts once', async () => {
+  const account = JSON.parse((await admin('account', 'create', '--name', 'acme', '--credit', '2', '--json')).stdout)
+  expect(account).toMatchObject({ name: 'acme', balanceNano: 2_000_000_000 })
+  const key = JSON.parse((await admin('key', 'create', '--account', 'acme', '--name', 'ci', '--json')).stdout)
+  expect(key.key).toMatch(/^sk-/)
+  for (let i = 0; i < 2; i++) {
+    const topUp = await admin('topup', '--account', 'acme', '--usd', '0.5', '--idempotency-key', 'bill 7', '--json')
+    expect(JSON.parse(topUp.stdout)).toMatchObject({ balanceNano: 2_500_000_000 })
+  }
+  const models = () =>
+    fetch(`${environment.SPARROW_URL}/v1/models`, { headers: { authorization: `Bearer ${key.key}` } })
+  expect((await models()).status).toBe(200)
+  expect((await admin('key', 'revoke', '--id', key.id)).code).toBe(0)
+  expect((await models()).status).toBe(401)
+  expect((await admin('audit')).code).toBe(0)
+})
+
+test('a wrong command line gets one line and a failing status', async () => {
+  const missing = await admin('topup', '--account', 'acme')
+  expect(missing.code).not.toBe(0)
+  expect(missing.stderr).toBe('--usd is needed\n')
+  const nobody = await admin('ledger', '--account', 'nobody')
+  expect(nobody.code).not.toBe(0)
+  expect(nobody.stderr.trim().split('\n')).toHaveLength(1)
+})
+
+test('a second start on the same port says what to do, in one line', async () => {
+  const { code, stderr } = await run(process.execPath, ['scripts/serve.ts'])
+  expect(code).toBe(1)
+  expect(stderr).toMatch(/^sparrow: port \d+ is busy\. .*SPARROW_PORT=\d+ npm start\n$/)
+})
+
+test('Ctrl-C ends every process', async () => {
+  const processes = family(started.pid ?? 0)
+  expect(processes.length).toBeGreaterThan(2)
+  const ended = new Promise((resolve) => started.once('exit', resolve))
+  process.kill(-(started.pid ?? 0), 'SIGINT')
+  expect(await ended).toBe(0)
+  await expect.poll(() => processes.filter(parentOf), { timeout: 5000 }).toEqual([])
+})
