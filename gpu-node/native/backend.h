@@ -15,15 +15,17 @@ extern "C" {
 #define SP_PAGE_TOKENS 64
 #define SP_SCALE_BLOCK 128
 
-typedef enum SpDType { SP_F32 = 0, SP_BF16 = 1, SP_F8_E4M3 = 2 } SpDType;
+typedef enum SpDType { SP_F32 = 0, SP_BF16 = 1, SP_F8_E4M3 = 2, SP_I8 = 3, SP_I4 = 4 } SpDType;
 
-/// A weight W of y = W x. FP8 rows carry `scale` (weight_scale_inv), the multiplier of each 128x128 block.
+/// A weight W of y = W x. Quantised rows carry multipliers: FP8 one for each 128x128 block (weight_scale_inv), int8 and
+/// int4 one for each row and `group` columns.
 typedef struct SpMatrix {
-  const void* data;    // (rows, cols) of dtype
-  const float* scale;  // (ceil(rows/128), ceil(cols/128)), null unless FP8
+  const void* data;    // (rows, cols) of dtype; int4: (rows, ceil(cols/2)), even column in the low bits, 8 is zero
+  const float* scale;  // FP8 (ceil(rows/128), ceil(cols/128)); int8, int4 (rows, ceil(cols/group)); else null
   int32_t dtype, rows, cols;
   int32_t exact;       // 1: activations are never rounded (gate, index weights, head): their outputs decide
   int32_t heads;       // W is `heads` matrices one below the other (for matmul_heads); 1 otherwise
+  int32_t group;       // columns of one multiplier; 128 for FP8, 0 without scale
   const void* packed;  // what the backend's `pack` wrote, null when it has none
 } SpMatrix;
 

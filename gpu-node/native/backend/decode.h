@@ -24,9 +24,16 @@ inline float e4m3_to_float(uint8_t code) {
   return code & 0x80 ? -magnitude : magnitude;
 }
 
-/// Element (row, col), FP8 scale applied.
+/// Element (row, col), scale applied.
 inline double weight_at(const SpMatrix& w, int64_t row, int64_t col) {
   const int64_t at = row * w.cols + col;
+  if (w.dtype == SP_I8 || w.dtype == SP_I4) {
+    const int64_t groups = (w.cols + w.group - 1) / w.group;
+    const uint8_t* bytes = static_cast<const uint8_t*>(w.data);
+    const int code = w.dtype == SP_I8 ? static_cast<const int8_t*>(w.data)[at]
+                                      : ((bytes[row * ((w.cols + 1) / 2) + col / 2] >> (col % 2 * 4)) & 15) - 8;
+    return static_cast<double>(w.scale[row * groups + col / w.group]) * code;
+  }
   if (w.dtype == SP_BF16) return bf16_to_float(static_cast<const uint16_t*>(w.data)[at]);
   if (w.dtype == SP_F32) return static_cast<const float*>(w.data)[at];
   const int64_t blocks = (w.cols + SP_SCALE_BLOCK - 1) / SP_SCALE_BLOCK;

@@ -37,11 +37,13 @@ int dtype_width(const std::string& name, DType& dtype) {
   if (name == "BF16") return dtype = DType::kBF16, 2;
   if (name == "F16") return dtype = DType::kF16, 2;
   if (name == "F8_E4M3") return dtype = DType::kF8E4M3, 1;
+  if (name == "I8") return dtype = DType::kI8, 1;
+  if (name == "U8") return dtype = DType::kU8, 1;
   dtype = DType::kOther;
   if (name == "I64" || name == "U64" || name == "F64") return 8;
   if (name == "I32" || name == "U32") return 4;
   if (name == "I16" || name == "U16") return 2;
-  if (name == "I8" || name == "U8" || name == "BOOL" || name == "F8_E5M2" || name == "F8_E8M0") return 1;
+  if (name == "BOOL" || name == "F8_E5M2" || name == "F8_E8M0") return 1;
   return 0;
 }
 

@@ -12,7 +12,7 @@
 
 namespace sparrow {
 
-enum class DType { kF32, kBF16, kF16, kF8E4M3, kOther };
+enum class DType { kF32, kBF16, kF16, kF8E4M3, kI8, kU8, kOther };
 
 struct TensorView {
   DType dtype = DType::kOther;

@@ -157,6 +157,15 @@ void read_experts(Reader& r, ModelConfig& c) {
     r.fail("n_group", "leaves fewer than two experts a group");
 }
 
+void read_quantization(Reader& r, ModelConfig& c, Status& status) {
+  const Json* found = r.get("quantization_config");
+  if (!found) return;
+  if (!found->is(Json::Kind::kObject)) return r.fail("quantization_config", "is no object");
+  Reader q(*found, status);
+  c.quantization_group = q.integer("group_size", 8, 128, 0);
+  if (c.quantization_group % 8) r.fail("quantization_config.group_size", "is no multiple of 8");
+}
+
 Status read_eos(const Json* field, ModelConfig& c) {
   if (!field || field->is(Json::Kind::kNull)) return ok_status();
   std::vector<Json> one;
@@ -191,9 +200,10 @@ Result<ModelConfig> parse_config(std::string_view config_text, std::string_view 
   const Json* names = r.get("architectures");
   c.architecture = names && !names->items.empty() ? names->items[0].string : "";
   c.has_indexer = c.architecture == "DeepseekV32ForCausalLM";
-  if (!c.has_indexer && c.architecture != "DeepseekV3ForCausalLM") {
-    r.refuse("architectures",
-             "'" + c.architecture + "' is not supported; supported: DeepseekV32ForCausalLM, DeepseekV3ForCausalLM");
+  if (!c.has_indexer && c.architecture != "DeepseekV3ForCausalLM" && c.architecture != "DeepseekV2ForCausalLM") {
+    r.refuse("architectures", "'" + c.architecture +
+                                  "' is not supported; supported: DeepseekV32ForCausalLM, DeepseekV3ForCausalLM, "
+                                  "DeepseekV2ForCausalLM");
   }
   c.vocab_size = r.integer("vocab_size", 2, 1 << 22);
   c.hidden_size = r.integer("hidden_size", 1, 1 << 20);
@@ -205,6 +215,7 @@ Result<ModelConfig> parse_config(std::string_view config_text, std::string_view 
     r.refuse("hidden_act", "'" + act + "' is not supported; supported: silu");
   read_attention(r, c);
   read_experts(r, c);
+  read_quantization(r, c, status);
   if (status.ok()) read_rope(root, c, status);
   if (status.ok()) status = read_eos(root.find("eos_token_id"), c);
   if (status.ok() && !generation_text.empty()) {

@@ -19,7 +19,7 @@ struct RopeScaling {
 };
 
 struct ModelConfig {
-  std::string architecture;  // DeepseekV32ForCausalLM | DeepseekV3ForCausalLM
+  std::string architecture;  // DeepseekV32ForCausalLM | DeepseekV3ForCausalLM | DeepseekV2ForCausalLM
   bool has_indexer = false;
   int vocab_size = 0, hidden_size = 0, num_hidden_layers = 0, num_attention_heads = 0;
   int q_lora_rank = 0;  // 0: null in the file, one q_proj
@@ -32,6 +32,7 @@ struct ModelConfig {
   double routed_scaling_factor = 1, rms_norm_eps = 1e-6, rope_theta = 10000;
   int index_n_heads = 0, index_head_dim = 0, index_topk = 0;
   int max_position_embeddings = 0;
+  int quantization_group = 0;  // quantization_config.group_size of int8 and int4 weights; 0 when absent
   RopeScaling rope_scaling;
   std::vector<int32_t> eos_token_ids;
 

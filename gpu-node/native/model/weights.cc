@@ -1,6 +1,7 @@
 // Names to matrices. Quantisation is decided by dtype and by the presence of a scale, never by name.
 #include "weights.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -15,16 +16,18 @@ int64_t ceil_div(int64_t a, int64_t b) {
 
 class Loader {
  public:
-  Loader(const Checkpoint& files, Weights& out) : files_(files), out_(out) {}
+  Loader(const Checkpoint& files, int group, Weights& out) : files_(files), group_(group), out_(out) {}
 
   const Status& status() const { return status_; }
 
-  /// A (rows, cols) weight, with its scales when it is FP8.
+  /// A (rows, cols) weight, with its scales when it is quantised: FP8 has NAME_scale_inv, int8 (I8) and int4 (U8, two
+  /// columns a byte) have NAME_scale.
   SpMatrix matrix(const std::string& name, int64_t rows, int64_t cols) {
-    const TensorView* t = tensor(name, {rows, cols});
+    const TensorView* found = files_.find(name);
+    const bool nibbles = found && found->dtype == DType::kU8;
+    const TensorView* t = tensor(name, {rows, nibbles ? ceil_div(cols, 2) : cols});
     if (!t) return {};
-    SpMatrix m{nullptr, nullptr, 0, static_cast<int32_t>(rows), static_cast<int32_t>(cols), 0, 1, nullptr};
-    const TensorView* scale = files_.find(name + "_scale_inv");
+    SpMatrix m{nullptr, nullptr, 0, static_cast<int32_t>(rows), static_cast<int32_t>(cols), 0, 1, 0, nullptr};
     switch (t->dtype) {
       case DType::kF32:
         m.dtype = SP_F32;
@@ -35,28 +38,26 @@ class Loader {
       case DType::kF8E4M3:
         m.dtype = SP_F8_E4M3;
         break;
+      case DType::kI8:
+        m.dtype = SP_I8;
+        break;
+      case DType::kU8:
+        m.dtype = SP_I4;
+        break;
       default:
-        fail(unsupported(name + ": its dtype is not supported; supported: BF16, F32, F8_E4M3"));
+        fail(unsupported(name + ": its dtype is not supported; supported: BF16, F32, F8_E4M3, I8, U8 (int4)"));
         return {};
     }
     out_.parameters += rows * cols;
-    if (m.dtype == SP_F8_E4M3) {
-      if (!scale) return fail(invalid(name + "_scale_inv: is missing, but " + name + " is FP8")), SpMatrix{};
-      m.scale = scales(name + "_scale_inv", ceil_div(rows, SP_SCALE_BLOCK), ceil_div(cols, SP_SCALE_BLOCK));
-      for (size_t i = 0; i < t->bytes; i++) {
-        if ((t->data[i] & 0x7F) == 0x7F)
-          return fail(invalid(name + ": holds an FP8 NaN at element " + std::to_string(i))), SpMatrix{};
-      }
-    } else if (scale) {
-      return fail(invalid(name + ": has a weight_scale_inv, but is not FP8")), SpMatrix{};
-    }
+    if (!read_scales(name, *t, m)) return {};
     m.data = aligned(*t, m.dtype == SP_F32 ? 4 : m.dtype == SP_BF16 ? 2 : 1);
     return m;
   }
 
+  /// Activations are not rounded for it, unless it is quantised itself.
   SpMatrix exact_matrix(const std::string& name, int64_t rows, int64_t cols) {
     SpMatrix m = matrix(name, rows, cols);
-    m.exact = 1;
+    m.exact = m.group == 0;
     return m;
   }
 
@@ -92,6 +93,33 @@ class Loader {
   }
 
  private:
+  bool read_scales(const std::string& name, const TensorView& t, SpMatrix& m) {
+    if (m.dtype == SP_I8 || m.dtype == SP_I4) {
+      if (group_ == 0)
+        return fail(invalid(name + ": is quantised, but config.json has no quantization_config.group_size")), false;
+      m.group = group_;
+      m.scale = scales(name + "_scale", m.rows, ceil_div(m.cols, group_), DType::kBF16);
+      const uint8_t* lowest = m.dtype == SP_I8 ? std::find(t.data, t.data + t.bytes, uint8_t{0x80}) : t.data + t.bytes;
+      if (lowest != t.data + t.bytes)
+        return fail(invalid(name + ": holds -128 at element " + std::to_string(lowest - t.data) +
+                            "; the range is -127 to 127")),
+               false;
+    } else if (m.dtype == SP_F8_E4M3) {
+      m.group = SP_SCALE_BLOCK;
+      m.scale =
+          scales(name + "_scale_inv", ceil_div(m.rows, SP_SCALE_BLOCK), ceil_div(m.cols, SP_SCALE_BLOCK), DType::kF32);
+      for (size_t i = 0; i < t.bytes; i++) {
+        if ((t.data[i] & 0x7F) == 0x7F)
+          return fail(invalid(name + ": holds an FP8 NaN at element " + std::to_string(i))), false;
+      }
+    } else {
+      for (const char* suffix : {"_scale_inv", "_scale"}) {
+        if (has(name + suffix)) return fail(invalid(name + ": has a " + suffix + ", but is not quantised")), false;
+      }
+    }
+    return status_.ok();
+  }
+
   const TensorView* tensor(const std::string& name, const std::vector<int64_t>& shape) {
     const TensorView* t = files_.find(name);
     if (!t)
@@ -103,17 +131,29 @@ class Loader {
     return nullptr;
   }
 
-  const float* scales(const std::string& name, int64_t rows, int64_t cols) {
+  /// Multipliers as fp32: F32 beside FP8, BF16 beside int8 and int4.
+  const float* scales(const std::string& name, int64_t rows, int64_t cols, DType dtype) {
     const TensorView* t = tensor(name, {rows, cols});
     if (!t) return nullptr;
-    if (t->dtype != DType::kF32)
-      return fail(unsupported(name + ": its dtype is not supported; supported: F32")), nullptr;
-    const float* values = static_cast<const float*>(aligned(*t, 4));
+    if (t->dtype != dtype)
+      return fail(unsupported(name +
+                              ": its dtype is not supported; supported: " + (dtype == DType::kF32 ? "F32" : "BF16"))),
+             nullptr;
+    const float* values = static_cast<const float*>(dtype == DType::kF32 ? aligned(*t, 4) : widened(*t));
     for (int64_t i = 0; i < rows * cols; i++) {
       if (!std::isfinite(values[i]))
         return fail(invalid(name + ": element " + std::to_string(i) + " is not finite")), nullptr;
     }
     return values;
+  }
+
+  const void* widened(const TensorView& t) {
+    uint8_t* copy = own(t.bytes * 2);
+    for (size_t i = 0; i < t.bytes / 2; i++) {
+      copy[i * 4] = copy[i * 4 + 1] = 0;
+      std::memcpy(copy + i * 4 + 2, t.data + i * 2, 2);
+    }
+    return copy;
   }
 
   const void* aligned(const TensorView& t, size_t width) {
@@ -124,6 +164,7 @@ class Loader {
   }
 
   const Checkpoint& files_;
+  const int group_;
   Weights& out_;
   Status status_;
 };
@@ -150,22 +191,19 @@ void split_kv_b(Loader& in, const ModelConfig& c, const SpMatrix& kv_b, LayerWei
       for (int64_t i = 0; i < v; i++) put(uv, (h * v + i) * rank + r, first + nope + i, r);
     }
   }
-  out.uk = {uk,
-            nullptr,
-            dtype,
-            static_cast<int32_t>(heads * rank),
-            static_cast<int32_t>(nope),
-            0,
-            static_cast<int32_t>(heads),
-            nullptr};
-  out.uv = {uv,
-            nullptr,
-            dtype,
-            static_cast<int32_t>(heads * v),
-            static_cast<int32_t>(rank),
-            0,
-            static_cast<int32_t>(heads),
-            nullptr};
+  const auto matrix = [&](const uint8_t* data, int64_t rows, int64_t cols) {
+    return SpMatrix{.data = data,
+                    .scale = nullptr,
+                    .dtype = dtype,
+                    .rows = static_cast<int32_t>(heads * rows),
+                    .cols = static_cast<int32_t>(cols),
+                    .exact = 0,
+                    .heads = static_cast<int32_t>(heads),
+                    .group = 0,
+                    .packed = nullptr};
+  };
+  out.uk = matrix(uk, rank, nope);
+  out.uv = matrix(uv, v, rank);
 }
 
 void load_attention(Loader& in, const ModelConfig& c, const std::string& at, LayerWeights& out) {
@@ -220,11 +258,11 @@ void load_moe(Loader& in, const ModelConfig& c, const std::string& at, LayerWeig
 
 Result<Weights> load_weights(const ModelConfig& c, std::shared_ptr<const Checkpoint> files) {
   Weights out;
-  Loader in(*files, out);
+  Loader in(*files, c.quantization_group, out);
   out.files = files;
   out.embed = in.matrix("model.embed_tokens.weight", c.vocab_size, c.hidden_size);
   if (c.tie_word_embeddings)
-    out.lm_head = out.embed, out.lm_head.exact = 1;
+    out.lm_head = out.embed, out.lm_head.exact = out.embed.group == 0;
   else
     out.lm_head = in.exact_matrix("lm_head.weight", c.vocab_size, c.hidden_size);
   out.norm = in.vector("model.norm.weight", c.hidden_size);

@@ -31,16 +31,30 @@ int32_t rows_per_item(const SpMatrix& w, int32_t n) {
   return static_cast<int32_t>(std::clamp<int64_t>(work & ~int64_t{7}, 8, 256));
 }
 
+/// Rows [begin, end) of y = W x. The vector kernels know F32, BF16 and FP8; int8 and int4 rows are expanded first.
+void multiply_rows(const SpKernels& k, const SpMatrix& w, const float* x, int64_t ldx, int32_t n, int32_t begin,
+                   int32_t end, float* y, int64_t ldy) {
+  if (w.dtype != SP_I8 && w.dtype != SP_I4) return k.matmul_rows(&w, x, ldx, n, begin, end, y, ldy);
+  thread_local std::vector<float> plain;
+  plain.resize(static_cast<size_t>(end - begin) * static_cast<size_t>(w.cols));
+  for (int64_t r = begin; r < end; r++) {
+    for (int64_t c = 0; c < w.cols; c++) plain[(r - begin) * w.cols + c] = static_cast<float>(weight_at(w, r, c));
+  }
+  SpMatrix rows = w;
+  rows.data = plain.data(), rows.dtype = SP_F32, rows.scale = nullptr, rows.group = 0, rows.rows = end - begin;
+  k.matmul_rows(&rows, x, ldx, n, 0, end - begin, y + begin, ldy);
+}
+
 /// Multiply-adds under which handing work to other threads costs more than it saves.
 constexpr int64_t kInlineWork = 65536;
 
 void product(void* self, const SpMatrix* w, const float* x, int32_t n, float* y) {
   if (static_cast<int64_t>(w->rows) * w->cols * n < kInlineWork)
-    return cpu(self).kernels->matmul_rows(w, x, w->cols, n, 0, w->rows, y, w->rows);
+    return multiply_rows(*cpu(self).kernels, *w, x, w->cols, n, 0, w->rows, y, w->rows);
   const int32_t step = rows_per_item(*w, n);
   cpu(self).threads.each((w->rows + step - 1) / step, [&](int64_t i) {
     const int32_t begin = static_cast<int32_t>(i) * step;
-    cpu(self).kernels->matmul_rows(w, x, w->cols, n, begin, std::min(begin + step, w->rows), y, w->rows);
+    multiply_rows(*cpu(self).kernels, *w, x, w->cols, n, begin, std::min(begin + step, w->rows), y, w->rows);
   });
 }
 
@@ -52,7 +66,7 @@ void matmul_heads(void* self, const SpMatrix* w, const float* x, int64_t ldx, in
   const int32_t heads = w->heads, out = w->rows / heads;
   const std::function<void(int64_t)> head = [&](int64_t h) {
     const int32_t begin = static_cast<int32_t>(h) * out;
-    cpu(self).kernels->matmul_rows(w, x + h * ldh, ldx, n, begin, begin + out, y, w->rows);
+    multiply_rows(*cpu(self).kernels, *w, x + h * ldh, ldx, n, begin, begin + out, y, w->rows);
   };
   if (static_cast<int64_t>(w->rows) * w->cols * n >= kInlineWork) return cpu(self).threads.each(heads, head);
   for (int64_t h = 0; h < heads; h++) head(h);
@@ -83,10 +97,10 @@ void run_expert(const SpKernels& k, const SpExperts& e, int64_t id, const float*
   b.out.resize(b.x.size());
   for (int64_t i = 0; i < n; i++)
     std::copy_n(x + static_cast<int64_t>(b.slots[i] / e.top_k) * hidden, hidden, b.x.data() + i * hidden);
-  k.matmul_rows(&e.gate[id], b.x.data(), hidden, n, 0, inter, b.gate.data(), inter);
-  k.matmul_rows(&e.up[id], b.x.data(), hidden, n, 0, inter, b.up.data(), inter);
+  multiply_rows(k, e.gate[id], b.x.data(), hidden, n, 0, inter, b.gate.data(), inter);
+  multiply_rows(k, e.up[id], b.x.data(), hidden, n, 0, inter, b.up.data(), inter);
   swiglu_row(b.gate.data(), b.up.data(), static_cast<int64_t>(b.gate.size()));
-  k.matmul_rows(&e.down[id], b.gate.data(), inter, n, 0, hidden, b.out.data(), hidden);
+  multiply_rows(k, e.down[id], b.gate.data(), inter, n, 0, hidden, b.out.data(), hidden);
 }
 
 void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids, const float* weights, int32_t n,

@@ -11,13 +11,15 @@
 #define SP_CHUNK_KEYS 128  // keys of one softmax chunk: the unit in which threads share a query
 #define SP_QUERY_HEADS 16
 
-/// A packed weight: row blocks of 16, each (pairs, 16, 2), where a pair is two columns; odd columns end in a zero. Row
-/// block b starts at data + b * block_bytes. F32 blocks are (cols, 16).
+/// A packed weight: row blocks of 16, each (pairs, 16, 2) codes, where a pair is two columns; odd columns end in a
+/// zero. int4 holds four pairs in each 16-bit word, the first in the low bits; bytes are interleaved by two pairs.
+/// Quantised blocks end with their multipliers (groups, 16): FP8 as fp32, others as BF16. `exact` F32 blocks are (cols,
+/// 16). Row block b starts at data + b * block_bytes.
 typedef struct SpPacked {
   const uint8_t* data;
-  int64_t block_bytes;
+  int64_t block_bytes, scales_at;  // multipliers: bytes from the start of a block
   int32_t dtype, pairs, cols, exact;
-  const float* scale;  // (blocks of 128 rows, blocks of 128 columns) or null
+  int32_t group;  // columns of one multiplier, a multiple of 8
 } SpPacked;
 
 /// Activations of a product: BF16 pairs and the fp32 they came from.

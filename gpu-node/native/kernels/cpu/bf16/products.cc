@@ -7,20 +7,86 @@
 namespace sparrow::bf16 {
 namespace {
 
-int64_t block_bytes(const SpMatrix& w) {
+/// Multipliers of a row in packed form.
+int64_t group_count(const SpMatrix& w) {
+  return w.group ? ceil_div(w.cols, w.group) : 0;
+}
+
+/// F32 weights whose activations may be rounded are rounded too.
+bool stays_float(const SpMatrix& w) {
+  return w.dtype == SP_F32 && w.exact;
+}
+
+/// Bytes of a block's codes.
+int64_t code_bytes(const SpMatrix& w) {
   const int64_t pairs = ceil_div(w.cols, 2);
-  if (w.dtype == SP_F32) return int64_t{w.cols} * SP_LANES * 4;
-  if (w.dtype == SP_F8_E4M3) return ceil_div(pairs, 2) * 64;
+  if (stays_float(w)) return int64_t{w.cols} * SP_LANES * 4;
+  if (w.dtype == SP_I4) return ceil_div(pairs, 4) * 64;
+  if (w.dtype == SP_F8_E4M3 || w.dtype == SP_I8) return ceil_div(pairs, 2) * 64;
   return pairs * 64;
 }
 
-/// Rows [row, row + rows) to one block of elements T: `depth` columns side by side in each lane.
+/// int8 and int4 multipliers are BF16 in the checkpoint already.
+int64_t scale_bytes(const SpMatrix& w) {
+  return w.dtype == SP_F8_E4M3 ? 4 : 2;
+}
+
+int64_t block_bytes(const SpMatrix& w) {
+  return code_bytes(w) + ceil_div(group_count(w) * SP_LANES * scale_bytes(w), 64) * 64;
+}
+
+/// Row `row` of W as lane `lane` of a block of elements T, `depth` columns side by side.
 template <class T>
-void pack_block(const SpMatrix& w, int64_t row, int64_t rows, int64_t depth, T* to) {
-  const T* from = static_cast<const T*>(w.data) + row * w.cols;
-  for (int64_t r = 0; r < rows; r++) {
-    for (int64_t c = 0; c < w.cols; c++)
-      to[c / depth * depth * SP_LANES + r * depth + c % depth] = from[r * w.cols + c];
+void pack_row(const T* from, int64_t cols, int64_t lane, int64_t depth, T* block) {
+  for (int64_t c = 0; c < cols; c++) block[c / depth * depth * SP_LANES + lane * depth + c % depth] = from[c];
+}
+
+void pack_row_i4(const uint8_t* from, int64_t cols, int64_t lane, uint16_t* block) {
+  for (int64_t c = 0; c < cols; c++) {
+    const int code = (from[c / 2] >> (c % 2 * 4)) & 15;
+    block[c / 8 * 32 + lane * 2 + c % 2] |= static_cast<uint16_t>(code << (c / 2 % 4 * 4));
+  }
+}
+
+/// Byte codes as sign and magnitude. Two pairs share 64 bytes: of each 16, eight belong to the first pair.
+void pack_row_bytes(const uint8_t* from, int64_t cols, bool two_complement, int64_t lane, uint8_t* block) {
+  for (int64_t c = 0; c < cols; c++) {
+    const int64_t pair = c / 2, element = lane * 2 + c % 2;
+    const int value = static_cast<int8_t>(from[c]);
+    const int code = !two_complement || value >= 0 ? from[c] : 0x80 | -value;
+    block[pair / 2 * 64 + element / 8 * 16 + pair % 2 * 8 + element % 8] = static_cast<uint8_t>(code);
+  }
+}
+
+void pack_row(const SpMatrix& w, int64_t row, int64_t lane, uint8_t* block) {
+  const uint8_t* from = static_cast<const uint8_t*>(w.data);
+  switch (w.dtype) {
+    case SP_F32: {
+      const float* floats = static_cast<const float*>(w.data) + row * w.cols;
+      if (stays_float(w)) return pack_row(floats, w.cols, lane, 1, reinterpret_cast<float*>(block));
+      thread_local std::vector<uint16_t> half;
+      half.resize(static_cast<size_t>(w.cols));
+      sp_to_bf16(floats, w.cols, w.cols, half.data());
+      return pack_row(half.data(), w.cols, lane, 2, reinterpret_cast<uint16_t*>(block));
+    }
+    case SP_BF16:
+      return pack_row(static_cast<const uint16_t*>(w.data) + row * w.cols, w.cols, lane, 2,
+                      reinterpret_cast<uint16_t*>(block));
+    case SP_I4:
+      return pack_row_i4(from + row * ceil_div(w.cols, 2), w.cols, lane, reinterpret_cast<uint16_t*>(block));
+    default:
+      return pack_row_bytes(from + row * w.cols, w.cols, w.dtype == SP_I8, lane, block);
+  }
+}
+
+void pack_scales(const SpMatrix& w, int64_t row, int64_t lane, uint8_t* to) {
+  const int64_t groups = group_count(w), scale_row = w.dtype == SP_F8_E4M3 ? row / SP_SCALE_BLOCK : row;
+  for (int64_t g = 0; g < groups; g++) {
+    const float scale = w.scale[scale_row * groups + g];
+    if (w.dtype == SP_F8_E4M3)
+      std::memcpy(to + (g * SP_LANES + lane) * 4, &scale, 4);
+    else
+      std::memcpy(to + (g * SP_LANES + lane) * 2, reinterpret_cast<const uint8_t*>(&scale) + 2, 2);
   }
 }
 
@@ -42,7 +108,7 @@ void run_panel(const SpMatrix& w, int64_t index, SpInput x, int64_t half_step, i
 }
 
 bool reads_half(const SpMatrix& w) {
-  return w.dtype != SP_F32 && !w.exact;
+  return !w.exact;
 }
 
 }  // namespace
@@ -52,13 +118,9 @@ int64_t head_blocks(const SpMatrix& w) {
 }
 
 SpPacked view(const SpMatrix& w) {
-  return {static_cast<const uint8_t*>(w.packed),
-          block_bytes(w),
-          w.dtype,
-          static_cast<int32_t>(ceil_div(w.cols, 2)),
-          w.cols,
-          w.exact,
-          w.scale};
+  const int32_t dtype = w.dtype == SP_F32 && !w.exact ? int32_t{SP_BF16} : w.dtype;
+  return {static_cast<const uint8_t*>(w.packed),     block_bytes(w), code_bytes(w), dtype,
+          static_cast<int32_t>(ceil_div(w.cols, 2)), w.cols,         w.exact,       w.group};
 }
 
 int64_t pack(void* self, const SpMatrix* w, void* to) {
@@ -66,15 +128,12 @@ int64_t pack(void* self, const SpMatrix* w, void* to) {
   if (!to) return w->heads * blocks * bytes;
   pool(self).threads.each(w->heads * blocks, [&](int64_t b) {
     uint8_t* block = static_cast<uint8_t*>(to) + b * bytes;
-    const int64_t in_head = b % blocks * SP_LANES, row = b / blocks * head_rows + in_head;
-    const int64_t rows = std::min<int64_t>(SP_LANES, head_rows - in_head);
+    const int64_t in_head = b % blocks * SP_LANES, first = b / blocks * head_rows + in_head;
     std::memset(block, 0, static_cast<size_t>(bytes));
-    if (w->dtype == SP_F32)
-      pack_block(*w, row, rows, 1, reinterpret_cast<float*>(block));
-    else if (w->dtype == SP_BF16)
-      pack_block(*w, row, rows, 2, reinterpret_cast<uint16_t*>(block));
-    else
-      pack_block(*w, row, rows, 2, block);
+    for (int64_t lane = 0; lane < std::min<int64_t>(SP_LANES, head_rows - in_head); lane++) {
+      pack_row(*w, first + lane, lane, block);
+      pack_scales(*w, first + lane, lane, block + code_bytes(*w));
+    }
   });
   return w->heads * blocks * bytes;
 }

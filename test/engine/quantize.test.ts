@@ -1,0 +1,91 @@
+// npm run quantize, then the engine on what it wrote: every backend against the reference backend on the same codes.
+import { execFileSync, spawnSync } from 'node:child_process'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { FORMATS } from '../../gpu-node/quantize/formats.ts'
+import { answers, compare } from '../bench/quality.ts'
+import { runnableIsas, withEngine } from './engines.ts'
+import { distance, GOLDENS, MODEL_DIR, readGolden } from './golden.ts'
+
+const CLI = join(import.meta.dirname, '../../gpu-node/quantize/main.ts')
+// Two on which no index score of any format stands so near the k-th that a backend may rightly choose another key.
+const NAMES = ['v3_yarn_no_dense', 'v32_interleaved_tied']
+const scratch = mkdtempSync(join(tmpdir(), 'sparrow-quantize-'))
+let isas: string[] = []
+beforeAll(async () => {
+  isas = await runnableIsas(join(GOLDENS, 'v32_groups_yarn'))
+})
+afterAll(() => rmSync(scratch, { recursive: true, force: true }))
+
+const cli = (...args: string[]) => spawnSync(process.execPath, [CLI, ...args], { encoding: 'utf8' })
+
+const made = (name: string, format: string): string => {
+  const to = join(scratch, `${name}-${format}`)
+  execFileSync(process.execPath, [CLI, '--from', join(GOLDENS, name), '--to', to, '--format', format], {
+    stdio: 'pipe',
+  })
+  return to
+}
+
+describe.each(NAMES)('%s', (name) => {
+  const ids = Int32Array.from(readGolden(name).get('ids')?.data ?? [])
+  const logits = (modelDir: string, isa: string, chunk = 1000) =>
+    withEngine({ modelDir, isa }, (engine) => engine.evaluate(ids, chunk, false).logits)
+
+  test.each(FORMATS)('%s', async (format) => {
+    const dir = made(name, format)
+    const wanted = await logits(dir, 'reference')
+    for (const isa of isas) expect(distance(await logits(dir, isa), wanted), isa).toBeLessThan(1e-4)
+    // Whatever `auto` is here: one long prefill, or token by token, are the same bits.
+    expect(await logits(dir, 'auto', 1)).toEqual(await logits(dir, 'auto'))
+    expect(await logits(dir, 'auto', 2)).toEqual(await logits(dir, 'auto', 33))
+  })
+})
+
+// Random checkpoints say nothing of quality: one choice that flips changes all that follows. The embedded model does.
+test.each([
+  ['int8', 0.01, 0.97],
+  ['fp8', 0.05, 0.93],
+  ['int4', 0.5, 0.75],
+] as const)('%s leaves the embedded model what it is', async (format, divergence, agreement) => {
+  const to = join(scratch, `embedded-${format}`)
+  execFileSync(process.execPath, [CLI, '--from', MODEL_DIR, '--to', to, '--format', format], { stdio: 'pipe' })
+  const { kl, top1 } = compare(await answers(MODEL_DIR), await answers(to))
+  expect(kl).toBeLessThan(divergence)
+  expect(top1).toBeGreaterThan(agreement)
+})
+
+test('a broken-off run goes on where it stopped', () => {
+  const to = made('v32_groups_yarn', 'int8')
+  const [shard] = readdirSync(to).filter((name) => name.endsWith('.safetensors'))
+  const path = join(to, shard as string)
+  const [bytes, { mtimeMs }] = [readFileSync(path), statSync(path)]
+  rmSync(join(to, 'model.safetensors.index.json'))
+  made('v32_groups_yarn', 'int8')
+  expect(statSync(path).mtimeMs).toBe(mtimeMs)
+  rmSync(path)
+  made('v32_groups_yarn', 'int8')
+  expect(readFileSync(path).equals(bytes)).toBe(true)
+})
+
+test('what cannot be done is refused in one line', () => {
+  const from = join(GOLDENS, 'v32_groups_yarn')
+  const refused: [string[], RegExp][] = [
+    [[], /usage: npm run quantize/],
+    [['--from', from, '--to', scratch, '--format', 'int3'], /usage/],
+    [['--from', scratch, '--to', join(scratch, 'x'), '--format', 'int4'], /holds no config\.json/],
+    [
+      ['--from', join(GOLDENS, 'v32_fp8_sharded'), '--to', join(scratch, 'y'), '--format', 'int4'],
+      /is quantized already/,
+    ],
+    [['--from', from, '--to', made('v32_groups_yarn', 'fp8'), '--format', 'int4'], /holds another model or format/],
+  ]
+  for (const [args, line] of refused) {
+    const { status, stderr } = cli(...args)
+    expect(status, stderr).toBe(2)
+    expect(stderr).toMatch(line)
+    expect(stderr.trim().split('\n')).toHaveLength(1)
+  }
+})
