@@ -9,8 +9,10 @@ export interface EngineOptions {
   /** Cap on the model's own context length, tokens. */
   readonly contextLength?: number
   readonly threads?: number
-  /** auto | reference | scalar | avx2 | avx512 */
+  /** auto | reference | scalar | avx2 | avx512 | avx512bf16 */
   readonly isa?: string
+  /** Attend to every position, as if the checkpoint had no indexer: to compare with. */
+  readonly dense?: boolean
   /** Prefill tokens a step: how long a step may keep decoding sequences waiting. */
   readonly stepTokens?: number
 }

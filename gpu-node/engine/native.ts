@@ -39,6 +39,27 @@ export interface Tap {
   readonly data: Float32Array
 }
 
+export interface BenchPlan {
+  readonly depth: number
+  readonly prefill: number
+  readonly decode: number
+  readonly repeats: number
+  /** Over 0: so many sequences of `depth` tokens decode together, and no prefill is timed. */
+  readonly batch: number
+}
+
+/** Seconds of each repeat. */
+export interface BenchTimes {
+  readonly prefill: readonly number[]
+  readonly decode: readonly number[]
+}
+
+/** Measured: bytes a second from memory, BF16 operations a second (0 without AVX-512 BF16). */
+export interface MachineLimits {
+  readonly readBytes: number
+  readonly bf16Flops: number
+}
+
 /** The addon's face, as gpu-node/native/addon.cc exports it. */
 interface Addon {
   open(options: EngineOptions, onEvents: (events: NativeEvent[]) => void): Promise<{ handle: Handle; info: EngineInfo }>
@@ -46,6 +67,8 @@ interface Addon {
   cancel(handle: Handle, id: number): void
   stats(handle: Handle): EngineStats
   evaluate(handle: Handle, tokens: Int32Array, chunk: number, taps: boolean): { logits: Float32Array; taps: Tap[] }
+  bench(handle: Handle, plan: BenchPlan): BenchTimes
+  limits(threads: number): MachineLimits
   integrity(handle: Handle): string
   close(handle: Handle): void
 }
@@ -54,6 +77,8 @@ interface Addon {
 export interface NativeEngine extends Engine {
   /** Logits of every position, row-major, and named intermediates. */
   evaluate(tokens: Int32Array, chunk: number, taps: boolean): { logits: Float32Array; taps: Tap[] }
+  /** Times the model without schedule and JavaScript. Errors: context_too_long. */
+  bench(plan: BenchPlan): BenchTimes
   /** Empty, or what is wrong with the page pool. */
   integrity(): string
 }
@@ -117,6 +142,9 @@ const bySequence = (events: readonly NativeEvent[]): Map<number, EngineEvent[]> 
   return groups
 }
 
+/** What this machine can do with `threads` threads; takes some seconds. */
+export const machineLimits = (threads: number): MachineLimits => loadAddon().limits(threads)
+
 /** Opens a checkpoint. Throws EngineError; its message names the tensor or field at fault. */
 export const openNativeEngine = async (options: EngineOptions): Promise<NativeEngine> => {
   const addon = loadAddon()
@@ -152,6 +180,7 @@ export const openNativeEngine = async (options: EngineOptions): Promise<NativeEn
     },
     stats: () => guarded(() => addon.stats(handle)),
     evaluate: (tokens, chunk, taps) => guarded(() => addon.evaluate(handle, tokens, chunk, taps)),
+    bench: (plan) => guarded(() => addon.bench(handle, plan)),
     integrity: () => addon.integrity(handle),
     close: async () => addon.close(handle),
   }

@@ -3,11 +3,13 @@
 #define NAPI_DISABLE_CPP_EXCEPTIONS
 #include <napi.h>
 
+#include <algorithm>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
 
+#include "bench/bench.h"
 #include "scheduler/engine.h"
 #include "scheduler/probe.h"
 
@@ -197,6 +199,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   options.kv_pages = static_cast<int>(number_or(from, "kvPages", 0));
   options.context = static_cast<int>(number_or(from, "contextLength", 0));
   options.step_tokens = static_cast<int>(number_or(from, "stepTokens", options.step_tokens));
+  options.dense = from.Get("dense").ToBoolean();
   if (!byte_strings(from.Get("tokenBytes"), options.token_bytes))
     return bad(env, "tokenBytes: an array of Uint8Array is needed");
   auto handle = std::make_shared<Handle>();
@@ -301,6 +304,42 @@ Napi::Value evaluate(const Napi::CallbackInfo& info) {
   return out;
 }
 
+Napi::Array numbers(Napi::Env env, const std::vector<double>& values) {
+  Napi::Array out = Napi::Array::New(env, values.size());
+  for (uint32_t i = 0; i < values.size(); i++) out.Set(i, values[i]);
+  return out;
+}
+
+/// bench(handle, {depth, prefill, decode, repeats, batch}) -> {prefill, decode}: seconds of each repeat; blocks.
+Napi::Value bench(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  Handle* handle = handle_of(info);
+  if (!handle) return fail(env, sparrow::error(sparrow::Code::kEngineFailed, "the engine is closed"));
+  if (info.Length() < 2 || !info[1].IsObject()) return bad(env, "bench(handle, plan)");
+  const Napi::Object from = info[1].As<Napi::Object>();
+  const auto field = [&](const char* name, int fallback) { return static_cast<int>(number_or(from, name, fallback)); };
+  const sparrow::BenchPlan plan = {field("depth", 0), field("prefill", 512), field("decode", 64), field("repeats", 3),
+                                   field("batch", 0)};
+  sparrow::BenchTimes times;
+  sparrow::Status status;
+  handle->engine->between_steps([&] { status = sparrow::bench(handle->engine->model(), plan, times); });
+  if (!status.ok()) return fail(env, status);
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("prefill", numbers(env, times.prefill));
+  out.Set("decode", numbers(env, times.decode));
+  return out;
+}
+
+/// limits(threads) -> {readBytes, bf16Flops} a second; blocks for some seconds.
+Napi::Value limits(const Napi::CallbackInfo& info) {
+  const int threads = info.Length() > 0 && info[0].IsNumber() ? info[0].As<Napi::Number>().Int32Value() : 1;
+  const sparrow::Limits measured = sparrow::measure_limits(std::max(1, std::min(threads, 256)));
+  Napi::Object out = Napi::Object::New(info.Env());
+  out.Set("readBytes", measured.read_bytes);
+  out.Set("bf16Flops", measured.bf16_flops);
+  return out;
+}
+
 /// integrity(handle) -> "" or what is wrong with the page pool.
 Napi::Value integrity(const Napi::CallbackInfo& info) {
   Handle* handle = handle_of(info);
@@ -318,6 +357,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("cancel", Napi::Function::New(env, cancel));
   exports.Set("stats", Napi::Function::New(env, stats));
   exports.Set("evaluate", Napi::Function::New(env, evaluate));
+  exports.Set("bench", Napi::Function::New(env, bench));
+  exports.Set("limits", Napi::Function::New(env, limits));
   exports.Set("integrity", Napi::Function::New(env, integrity));
   exports.Set("close", Napi::Function::New(env, close));
   return exports;

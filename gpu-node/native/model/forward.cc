@@ -55,7 +55,7 @@ bool Model::forward(const Batch& batch, KvMemory& kv, std::vector<float>& logits
   s_.normed.resize(s_.x.size());
   s_.out.resize(s_.x.size());
 
-  const bool sparse = needs_selection(tokens) || (config_.has_indexer && tap);
+  const bool sparse = needs_selection(tokens) || (config_.has_indexer && !dense_ && tap);
   b.embed(b.self, &weights_.embed, batch.ids.data(), n, s_.x.data());
   for (int layer = 0; layer < config_.num_hidden_layers; layer++) {
     if (cancelled && cancelled()) return false;

@@ -12,7 +12,7 @@ namespace sparrow {
 
 /// Whether some query of the step sees more than index_topk positions, so that a choice is to be made.
 bool Model::needs_selection(const SpTokens& tokens) {
-  if (!config_.has_indexer) return false;
+  if (!config_.has_indexer || dense_) return false;
   const int64_t beyond =
       std::count_if(tokens.positions, tokens.positions + tokens.n, [&](int32_t p) { return p >= config_.index_topk; });
   sparse_queries_ += beyond;

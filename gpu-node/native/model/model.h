@@ -49,6 +49,9 @@ class Model {
   bool forward(const Batch& batch, KvMemory& kv, std::vector<float>& logits, const std::function<bool()>& cancelled,
                const Tap* tap = nullptr);
 
+  /// Dense attention from now on: the indexer's keys are kept, its choice is not asked for.
+  void attend_to_all() { dense_ = true; }
+
   int64_t sparse_queries() const { return sparse_queries_; }
 
  private:
@@ -82,6 +85,7 @@ class Model {
   HugeBuffer packed_;
   std::vector<float> rope_table_;
   int context_ = 0;
+  bool dense_ = false;
   Scratch s_;
   int64_t sparse_queries_ = 0;
 };

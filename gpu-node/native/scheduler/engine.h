@@ -23,6 +23,7 @@ struct EngineOptions {
   int kv_pages = 0;                      // 0: sixteen whole contexts, at most kKvBytesDefault
   int context = 0;                       // cap on the model's own; 0: none
   int step_tokens = 128;                 // prefill tokens a step: how long a step may keep decoding sequences waiting
+  bool dense = false;                    // attend to all positions, without the indexer's choice
   std::vector<std::string> token_bytes;  // bytes of each id; special tokens are empty
 };
 

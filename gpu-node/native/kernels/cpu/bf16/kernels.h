@@ -100,3 +100,8 @@ void sp_index_page(const SpIndexHeads* query, const SpLayout* layout, const uint
 /// Appends the scores above `floor` and their positions, in order; returns how many. Buffers need `count` free places,
 /// padded to 16.
 int32_t sp_append_above(const float* scores, int32_t count, float floor, int32_t first, float* out, int32_t* positions);
+
+/// For the bench: reads `bytes` (a multiple of 512); `steps` times 12 independent products of 16 x 2 values.
+int64_t sp_limit_read(const uint8_t* from, int64_t bytes);
+float sp_limit_bf16(int64_t steps);
+#define SP_LIMIT_FLOPS (12 * 64)

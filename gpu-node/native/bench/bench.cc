@@ -1,0 +1,104 @@
+// Batches by hand, as the scheduler would build them.
+#include "bench.h"
+
+#include <algorithm>
+#include <chrono>
+#include <numeric>
+
+namespace sparrow {
+namespace {
+
+constexpr int kChunk = 512;
+
+double seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+class Runner {
+ public:
+  Runner(Model& model, int sequences, int length)
+      : model_(model), pages_((length + SP_PAGE_TOKENS - 1) / SP_PAGE_TOKENS) {
+    kv_ = model.make_kv(pages_ * sequences);
+    tables_.resize(static_cast<size_t>(sequences));
+    for (int s = 0; s < sequences; s++) {
+      tables_[static_cast<size_t>(s)].resize(static_cast<size_t>(pages_));
+      std::iota(tables_[static_cast<size_t>(s)].begin(), tables_[static_cast<size_t>(s)].end(), s * pages_);
+    }
+  }
+
+  bool ready() const { return kv_.bytes.data() != nullptr; }
+
+  /// Tokens [from, from + count) of sequence s, in chunks; the last one's logits.
+  void prefill(size_t s, int from, int count) {
+    for (int at = 0; at < count; at += kChunk) {
+      Batch batch;
+      const int n = std::min(kChunk, count - at);
+      for (int i = 0; i < n; i++) add(batch, s, from + at + i, random_token());
+      if (at + n == count) batch.logit_rows.push_back(n - 1);
+      model_.forward(batch, kv_, logits_, nullptr);
+    }
+  }
+
+  /// One greedy step of every sequence at `position`.
+  void step(int position, std::vector<int32_t>& ids) {
+    Batch batch;
+    for (size_t s = 0; s < ids.size(); s++) {
+      add(batch, s, position, ids[s]);
+      batch.logit_rows.push_back(static_cast<int32_t>(s));
+    }
+    model_.forward(batch, kv_, logits_, nullptr);
+    const auto vocab = static_cast<std::ptrdiff_t>(model_.config().vocab_size);
+    for (size_t s = 0; s < ids.size(); s++) {
+      const auto row = logits_.begin() + static_cast<std::ptrdiff_t>(s) * vocab;
+      ids[s] = static_cast<int32_t>(std::max_element(row, row + vocab) - row);
+    }
+  }
+
+ private:
+  void add(Batch& batch, size_t s, int position, int32_t id) const {
+    batch.ids.push_back(id);
+    batch.positions.push_back(position);
+    batch.tables.push_back(tables_[s].data());
+  }
+
+  int32_t random_token() {
+    state_ = state_ * 1664525u + 1013904223u;
+    return static_cast<int32_t>(state_ % static_cast<uint32_t>(model_.config().vocab_size));
+  }
+
+  Model& model_;
+  int pages_;
+  KvMemory kv_;
+  std::vector<std::vector<int32_t>> tables_;
+  std::vector<float> logits_;
+  uint32_t state_ = 7;
+};
+
+}  // namespace
+
+Status bench(Model& model, const BenchPlan& plan, BenchTimes& out) {
+  const int sequences = std::max(1, plan.batch), length = plan.depth + std::max(plan.prefill, plan.decode) + 1;
+  if (length > model.context())
+    return error(Code::kContextTooLong, "depth: " + std::to_string(length) + " positions are needed, the context has " +
+                                            std::to_string(model.context()));
+  Runner run(model, sequences, length);
+  if (!run.ready()) return error(Code::kEngineFailed, "no memory for the KV pages of this depth");
+  for (int s = 0; s < sequences && plan.depth > 0; s++) run.prefill(static_cast<size_t>(s), 0, plan.depth);
+  const int start = std::max(plan.depth, 1);
+  if (plan.depth == 0) run.prefill(0, 0, 1);
+  for (int r = 0; r < plan.repeats; r++) {
+    double at = seconds();
+    if (plan.batch == 0) {
+      run.prefill(0, plan.depth, plan.prefill);
+      out.prefill.push_back(seconds() - at);
+    }
+    std::vector<int32_t> ids(static_cast<size_t>(sequences));
+    std::iota(ids.begin(), ids.end(), 2);
+    at = seconds();
+    for (int i = 0; i < plan.decode; i++) run.step(start + i, ids);
+    out.decode.push_back(seconds() - at);
+  }
+  return ok_status();
+}
+
+}  // namespace sparrow
