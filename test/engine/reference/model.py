@@ -34,10 +34,10 @@ def yarn(c):
     return f * (1 - ramp) + f / s["factor"] * ramp, m * m
 
 
-def rotate(v, f, half_split):
-    """v [T, ..., d]: position t turns the pairs (2i, 2i+1), or (i, i + d/2), by t * f[i]."""
+def rotate(v, f, half_split, positions=None):
+    """v [T, ..., d]: row t, at its position (t when none are given), turns the pairs (2i, 2i+1), or (i, i + d/2), by position * f[i]."""
     d = v.shape[-1]
-    angle = np.arange(v.shape[0])[:, None] * f
+    angle = (np.arange(v.shape[0]) if positions is None else positions)[:, None] * f
     angle = angle.reshape(angle.shape[:1] + (1,) * (v.ndim - 2) + angle.shape[1:])
     first, second = (slice(0, d // 2), slice(d // 2, d)) if half_split else (slice(0, d, 2), slice(1, d, 2))
     out = np.empty_like(v)
@@ -52,13 +52,14 @@ def top_k(scores, k):
 
 
 def choose_experts(c, logits, bias):
-    """One token: expert ids in order of choice and their weights. Groups score by the sum of their two best."""
-    score = 1 / (1 + np.exp(-logits))
+    """One token: expert ids in order of choice and their weights. Groups score by the sum of their two best, by their best under V2's
+    group_limited_greedy; V2 scores by softmax."""
+    score = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum() if c.get("scoring_func") == "softmax" else 1 / (1 + np.exp(-logits))
     biased = score + (0 if bias is None else bias)
     groups = c.get("n_group", 1)
     if groups > 1:
         parts = biased.reshape(groups, -1)
-        value = np.sort(parts, -1)[:, -2:].sum(-1)
+        value = parts.max(-1) if c.get("topk_method") == "group_limited_greedy" else np.sort(parts, -1)[:, -2:].sum(-1)
         keep = np.lexsort((np.arange(groups), -value))[: c["topk_group"]]
         masked = np.full_like(parts, -np.inf)
         masked[keep] = parts[keep]
