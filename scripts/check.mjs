@@ -6,12 +6,14 @@ import { pinnedEnv, ROOT, withSetup } from './setup.mjs'
 
 const write = process.argv.includes('--write')
 const bin = (name) => join(ROOT, 'node_modules', '.bin', name)
-const native = join(ROOT, 'gpu-node', 'native')
+const cxxFolders = [join(ROOT, 'gpu-node', 'native'), join(ROOT, 'test', 'engine', 'native')]
 
 const cxxFiles = () =>
-  readdirSync(native, { recursive: true })
-    .filter((name) => /\.(cc|h|cu|cuh)$/.test(name))
-    .map((name) => join(native, name))
+  cxxFolders.flatMap((folder) =>
+    readdirSync(folder, { recursive: true })
+      .filter((name) => /\.(cc|h|cu|cuh)$/.test(name))
+      .map((name) => join(folder, name)),
+  )
 
 const steps = () => [
   ['types', bin('tsc'), ['-p', 'tsconfig.json']],

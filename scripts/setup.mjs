@@ -13,12 +13,12 @@ const ADDON = join(ROOT, 'gpu-node', 'build', 'sparrow.node')
 /** A failure the user can mend: printed as one line, without a stack. */
 export class SetupError extends Error {}
 
-const say = (text) => console.error(`sparrow: ${text}`)
+export const say = (text) => console.error(`sparrow: ${text}`)
 
 /** Environment in which the pinned Node (npm package `node`) comes first. */
 export const pinnedEnv = () => ({ ...process.env, PATH: `${BIN}${delimiter}${process.env.PATH ?? ''}` })
 
-const run = (command, args, failure) => {
+export const run = (command, args, failure) => {
   const done = spawnSync(command, args, { cwd: ROOT, env: pinnedEnv(), stdio: ['ignore', 2, 2] })
   if (done.status !== 0) throw new SetupError(failure)
 }
@@ -69,7 +69,7 @@ const installPackages = () => {
 
 const PACKAGE_OF = { cmake: 'cmake', make: 'make', 'g++': 'g++' }
 
-const checkCompiler = () => {
+export const checkCompiler = () => {
   for (const [tool, name] of Object.entries(PACKAGE_OF)) {
     const compiler = tool === 'g++' ? (process.env.CXX ?? tool) : tool
     if (spawnSync(compiler, ['--version'], { stdio: 'ignore' }).status !== 0) {
@@ -79,7 +79,7 @@ const checkCompiler = () => {
 }
 
 /** CMake refuses a cache made for another folder, as when the checkout was moved or copied. */
-const discardForeignBuild = (build, native) => {
+export const discardForeignBuild = (build, native) => {
   const cache = join(build, 'CMakeCache.txt')
   if (!existsSync(cache) || readFileSync(cache, 'utf8').includes(`CMAKE_HOME_DIRECTORY:INTERNAL=${native}\n`)) return
   rmSync(build, { recursive: true })

@@ -8,10 +8,13 @@ import { ROOT } from './sources.ts'
 
 const BUILD = join(ROOT, 'gpu-node', 'build')
 
+const OBJECTS = join(BUILD, 'CMakeFiles')
+
+/** Those of the addon; sanitizer builds lie beside CMakeFiles. */
 const isaObjects = (): string[] =>
-  readdirSync(BUILD, { recursive: true, encoding: 'utf8' })
+  readdirSync(OBJECTS, { recursive: true, encoding: 'utf8' })
     .filter((name) => /_(?:avx2|avx512\w*)\.cc\.o$/.test(name))
-    .map((name) => join(BUILD, name))
+    .map((name) => join(OBJECTS, name))
 
 // A weak symbol in such an object may be the copy the linker keeps for the whole program: an illegal instruction elsewhere.
 test('instruction-set objects have no weak symbols', () => {

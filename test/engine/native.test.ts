@@ -1,0 +1,28 @@
+// The native test program, built when needed: every operation of every backend, one line each.
+import { spawnSync } from 'node:child_process'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { beforeAll, expect, test } from 'vitest'
+import { GOLDENS } from './golden.ts'
+
+const BUILD_SCRIPT = fileURLToPath(new URL('../../scripts/native_tests.mjs', import.meta.url))
+
+let opTest = ''
+beforeAll(() => {
+  const built = spawnSync(process.execPath, [BUILD_SCRIPT, '--build'], { encoding: 'utf8' })
+  expect(built.status, built.stderr).toBe(0)
+  opTest = built.stdout.trim()
+}, 300_000)
+
+test('every operation of every instruction set, against fixtures and the reference', () => {
+  const done = spawnSync(opTest, [join(GOLDENS, 'components')], { encoding: 'utf8' })
+  const lines = done.stdout.split('\n').filter((line) => line !== '')
+  expect(lines.filter((line) => !line.startsWith('ok ')).join('\n') + done.stderr).toBe(
+    `0 of ${lines.length - 1} failed`,
+  )
+  expect(done.status).toBe(0)
+  for (const isa of ['reference', 'scalar']) {
+    for (const operation of ['matmul', 'gate', 'experts', 'index_select', 'attend'])
+      expect(lines.some((line) => line.startsWith(`ok     ${isa} `) && line.includes(` ${operation} `))).toBe(true)
+  }
+})

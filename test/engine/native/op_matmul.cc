@@ -1,0 +1,66 @@
+// The matrix product: exact on dyadic fixtures, every code of e4m3 through an identity, and sides that are no multiple
+// of any lane, tile or scale block.
+#include "ops.h"
+
+namespace sparrow::test {
+namespace {
+
+void product(Check& check, const std::string& what, const TestMatrix& w, const std::vector<float>& x, int32_t n,
+             const std::vector<float>& want) {
+  const SpBackend& b = check.backend();
+  Guarded<float> y(int64_t{n} * w.on(b)->rows);
+  b.matmul(b.self, w.on(b), x.data(), n, y.data());
+  check.near(what, y.take(), want, 0);
+}
+
+void fixtures(Check& check) {
+  const Fixtures& f = check.fixtures;
+  for (const bool exact : {false, true}) {
+    product(check, "bf16.y", TestMatrix(SP_BF16, 37, 96, f.bytes("matmul/bf16.w"), {}, exact),
+            f.floats("matmul/bf16.x"), 5, f.floats("matmul/bf16.y"));
+    product(check, "fp8.y",
+            TestMatrix(SP_F8_E4M3, 137, 200, f.bytes("matmul/fp8.w"), f.floats("matmul/fp8.w_scale_inv"), exact),
+            f.floats("matmul/fp8.x"), 3, f.floats("matmul/fp8.y"));
+    std::vector<float> identity(16 * 16), codes = f.floats("numbers/e4m3.values"), turned(16 * 16);
+    for (size_t i = 0; i < 16; i++) {
+      identity[i * 17] = 1;
+      for (size_t j = 0; j < 16; j++) turned[i * 16 + j] = codes[j * 16 + i];
+    }
+    const TestMatrix e4m3(SP_F8_E4M3, 16, 16, f.bytes("numbers/e4m3.codes"), {1}, exact);
+    product(check, "every e4m3 code", e4m3, identity, 16, turned);
+  }
+  // Subnormal weights only where activations are exact too: BF16 instructions flush them.
+  std::vector<float> identity(16 * 16);
+  for (size_t i = 0; i < 16; i++) identity[i * 17] = 1;
+  product(check, "bf16 codes", TestMatrix(SP_BF16, 1, 16, f.bytes("numbers/bf16.codes"), {}, true), identity, 16,
+          f.floats("numbers/bf16.values"));
+}
+
+}  // namespace
+
+void test_matmul(Check& check) {
+  fixtures(check);
+  Random random(4);
+  const std::pair<int32_t, int32_t> sides[] = {{1, 1},    {3, 7},    {16, 16},   {17, 31},  {37, 96},   {2, 127},
+                                               {5, 128},  {64, 129}, {129, 64},  {31, 256}, {130, 257}, {137, 200},
+                                               {257, 48}, {4, 1000}, {144, 384}, {1, 515}};
+  for (const int32_t dtype : kDTypes) {
+    for (const auto& [rows, cols] : sides) {
+      for (const bool exact : {false, true}) {
+        const TestMatrix w = TestMatrix::random(random, dtype, rows, cols, exact);
+        const auto x = random.normals(int64_t{33} * cols);
+        const std::string what = std::string(dtype_name(dtype)) + (exact ? " exact " : " ") + std::to_string(rows) +
+                                 " x " + std::to_string(cols);
+        const Compute compute = [&, cols = cols, rows = rows](const SpBackend& on, int32_t first, int32_t count) {
+          const auto part = slice(x, cols, first, count);
+          Guarded<float> y(int64_t{count} * rows);
+          on.matmul(on.self, w.on(on), part.data(), count, y.data());
+          return y.take();
+        };
+        check.tokens(what, 33, compute, check.tolerance(!exact));
+      }
+    }
+  }
+}
+
+}  // namespace sparrow::test
