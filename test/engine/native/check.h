@@ -30,6 +30,7 @@ class Check {
 
   const Fixtures& fixtures;
   const SpBackend& backend() const { return subject_.by_threads[0].table; }
+  bool rounds() const { return subject_.rounds; }
   /// What results may differ by, as |got - want| / (1 + |want|); `rounded` where a rounding backend may round.
   double tolerance(bool rounded = false) const { return rounded && subject_.rounds ? loose_ : strict_; }
 

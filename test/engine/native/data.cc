@@ -14,6 +14,8 @@ int32_t width_of(int32_t dtype) {
   return dtype == SP_F32 ? 4 : dtype == SP_BF16 ? 2 : 1;
 }
 
+constexpr int32_t kGroup = 32;
+
 int64_t blocks_of(int64_t side) {
   return (side + SP_SCALE_BLOCK - 1) / SP_SCALE_BLOCK;
 }
@@ -46,7 +48,11 @@ std::vector<float> Random::dyadics(int64_t count) {
 }
 
 const char* dtype_name(int32_t dtype) {
-  return dtype == SP_F32 ? "F32" : dtype == SP_BF16 ? "BF16" : "FP8";
+  return dtype == SP_F32       ? "F32"
+         : dtype == SP_BF16    ? "BF16"
+         : dtype == SP_F8_E4M3 ? "FP8"
+         : dtype == SP_I8      ? "int8"
+                               : "int4";
 }
 
 TestMatrix::TestMatrix(int32_t dtype, int32_t rows, int32_t cols, const std::vector<uint8_t>& codes,
@@ -64,12 +70,35 @@ TestMatrix::TestMatrix(int32_t dtype, int32_t rows, int32_t cols, const std::vec
   matrix_.rows = rows;
   matrix_.cols = cols;
   matrix_.exact = exact;
+  matrix_.heads = 1;
+  matrix_.group = dtype == SP_F8_E4M3 ? SP_SCALE_BLOCK : scale.empty() ? 0 : kGroup;
+}
+
+TestMatrix& TestMatrix::with_heads(int32_t heads) {
+  matrix_.heads = heads;
+  return *this;
+}
+
+static TestMatrix random_groups(Random& random, int32_t dtype, int32_t rows, int32_t cols, float size, bool exact) {
+  std::vector<uint8_t> codes(static_cast<size_t>(rows) * static_cast<size_t>(dtype == SP_I8 ? cols : (cols + 1) / 2));
+  for (uint8_t& code : codes) code = static_cast<uint8_t>(dtype == SP_I8 ? random.below(255) - 127 : random.below(256));
+  std::vector<float> scale;
+  for (int64_t i = 0; i < int64_t{rows} * ((cols + kGroup - 1) / kGroup); i++) {
+    const float value = size / (dtype == SP_I8 ? 64 : 4) * (0.25f + random.uniform());
+    uint32_t bits = 0;
+    std::memcpy(&bits, &value, 4);
+    bits &= 0xFFFF0000;  // BF16, as the format has it
+    scale.emplace_back();
+    std::memcpy(&scale.back(), &bits, 4);
+  }
+  return TestMatrix(dtype, rows, cols, codes, scale, exact);
 }
 
 TestMatrix TestMatrix::random(Random& random, int32_t dtype, int32_t rows, int32_t cols, bool exact) {
   const size_t count = static_cast<size_t>(rows) * static_cast<size_t>(cols);
   const size_t width = static_cast<size_t>(width_of(dtype));
   const float size = 1 / std::sqrt(static_cast<float>(cols));
+  if (dtype == SP_I8 || dtype == SP_I4) return random_groups(random, dtype, rows, cols, size, exact);
   std::vector<uint8_t> codes(count * width);
   for (size_t i = 0; i < count; i++) {
     const float value = size * random.normal();
@@ -88,44 +117,74 @@ TestMatrix TestMatrix::random(Random& random, int32_t dtype, int32_t rows, int32
   return TestMatrix(dtype, rows, cols, codes, scale, exact);
 }
 
-const SpMatrix* TestMatrix::on(const SpBackend&) const {
-  return &matrix_;
+const SpMatrix* TestMatrix::on(const SpBackend& b) const {
+  const int64_t bytes = b.pack(b.self, &matrix_, nullptr);
+  if (bytes == 0) return &matrix_;
+  std::shared_ptr<Packed>& mine = packed_[b.self];
+  if (!mine) {
+    mine = std::make_shared<Packed>(Packed{HugeBuffer(static_cast<size_t>(bytes)), matrix_});
+    b.pack(b.self, &matrix_, mine->memory.data());
+    mine->matrix.packed = mine->memory.data();
+  }
+  return &mine->matrix;
+}
+
+void multiply(const SpBackend& b, const SpMatrix* w, const float* x, int32_t n, float* y) {
+  const SpProduct product = {w, y};
+  b.matmul(b.self, &product, 1, x, n);
 }
 
 TestCache::TestCache(Random& random, int32_t latent, int32_t rope, int32_t index, const std::vector<int32_t>& lengths)
-    : lengths_(lengths) {
-  int32_t count = 2;  // pages that belong to nobody
-  for (const int32_t length : lengths) count += (length + SP_PAGE_TOKENS - 1) / SP_PAGE_TOKENS;
-  std::vector<int32_t> order(static_cast<size_t>(count));
+    : latents(latent), ropes(rope), indexes(index), lengths_(lengths) {
+  for (const int32_t length : lengths) page_count_ += (length + SP_PAGE_TOKENS - 1) / SP_PAGE_TOKENS;
+  std::vector<int32_t> order(static_cast<size_t>(page_count_));
   std::iota(order.begin(), order.end(), 0);
   for (size_t i = order.size(); i-- > 1;)
     std::swap(order[i], order[static_cast<size_t>(random.below(static_cast<int32_t>(i) + 1))]);
-  const int64_t layer = static_cast<int64_t>(SP_PAGE_TOKENS) * (latent + rope + index);
-  // As in the model: a page holds several layers, so the stride is wider than the layer, and `base` lies inside.
-  pages.page_stride = 2 * layer + 5;
-  memory_.assign(static_cast<size_t>(pages.page_stride * count), std::numeric_limits<float>::quiet_NaN());
-  pages.base = memory_.data() + layer + 5;
-  pages.latent = latent;
-  pages.rope = rope;
-  pages.index = index;
+  int64_t rows = 0;
   for (const int32_t length : lengths) {
     const int32_t need = (length + SP_PAGE_TOKENS - 1) / SP_PAGE_TOKENS;
     tables_.emplace_back(order.end() - need, order.end());
     order.resize(order.size() - static_cast<size_t>(need));
+    first_row_.push_back(rows);
+    rows += length;
   }
+  latent_.resize(static_cast<size_t>(rows * latent));
+  rope_.resize(static_cast<size_t>(rows * rope));
+  index_.resize(static_cast<size_t>(rows * index));
+}
+
+SpPages TestCache::empty_pages(const SpBackend& b, HugeBuffer& memory) const {
+  const int64_t layer = b.page_bytes(b.self, latents, ropes, indexes);
+  // As in the model: a page holds several layers, so the stride is wider than the layer, and `base` lies inside.
+  const int64_t stride = 2 * layer + 64;
+  memory = HugeBuffer(static_cast<size_t>(stride * page_count_));
+  std::memset(memory.data(), 0xFF, memory.size());  // NaN in every format
+  return {memory.data() + layer + 64, stride, latents, ropes, indexes};
+}
+
+const SpPages& TestCache::on(const SpBackend& b) const {
+  std::shared_ptr<Written>& mine = written_[b.self];
+  if (mine) return mine->pages;
+  mine = std::make_shared<Written>();
+  mine->pages = empty_pages(b, mine->memory);
+  for (size_t s = 0; s < lengths_.size(); s++) {
+    std::vector<int32_t> positions(static_cast<size_t>(lengths_[s]));
+    std::iota(positions.begin(), positions.end(), 0);
+    const std::vector<const int32_t*> tables(positions.size(), table(s));
+    const SpTokens tokens = {lengths_[s], positions.data(), tables.data()};
+    const size_t first = row(s, 0);
+    b.cache_write(b.self, &mine->pages, &tokens, latent_.data() + first * static_cast<size_t>(latents),
+                  rope_.data() + first * static_cast<size_t>(ropes),
+                  indexes ? index_.data() + first * static_cast<size_t>(indexes) : nullptr);
+  }
+  return mine->pages;
 }
 
 void TestCache::fill(Random& random, bool dyadic) {
-  const auto put = [&](float* to, int32_t width) {
-    const std::vector<float> values = dyadic ? random.dyadics(width) : random.normals(width);
-    std::copy(values.begin(), values.end(), to);
-  };
-  for (size_t s = 0; s < lengths_.size(); s++) {
-    for (int32_t at = 0; at < lengths_[s]; at++) {
-      put(latent(s, at), pages.latent);
-      put(rope(s, at), pages.rope);
-      put(index(s, at), pages.index);
-    }
+  for (std::vector<float>* values : {&latent_, &rope_, &index_}) {
+    const int64_t count = static_cast<int64_t>(values->size());
+    *values = dyadic ? random.dyadics(count) : random.normals(count);
   }
 }
 

@@ -1,11 +1,13 @@
 // Inputs of the tests: reproducible numbers, weights of every dtype, caches with scrambled pages.
 #pragma once
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "../../../gpu-node/native/backend/registry.h"
+#include "../../../gpu-node/native/huge_buffer.h"
 
 namespace sparrow::test {
 
@@ -33,6 +35,7 @@ class TestMatrix {
              const std::vector<float>& scale, bool exact);
   /// Random, of a size that makes y = W x about as large as x.
   static TestMatrix random(Random& random, int32_t dtype, int32_t rows, int32_t cols, bool exact = false);
+  TestMatrix& with_heads(int32_t heads);
 
   const SpMatrix* on(const SpBackend& backend) const;
 
@@ -40,38 +43,51 @@ class TestMatrix {
   std::shared_ptr<uint8_t[]> data_;
   std::shared_ptr<float[]> scale_;
   SpMatrix matrix_{};
+  struct Packed {
+    HugeBuffer memory;
+    SpMatrix matrix;
+  };
+  mutable std::map<const void*, std::shared_ptr<Packed>> packed_;  // by backend
 };
 
-constexpr int32_t kDTypes[] = {SP_F32, SP_BF16, SP_F8_E4M3};
+/// y = W x of one weight.
+void multiply(const SpBackend& b, const SpMatrix* w, const float* x, int32_t n, float* y);
+
+constexpr int32_t kDTypes[] = {SP_F32, SP_BF16, SP_F8_E4M3, SP_I8, SP_I4};
 const char* dtype_name(int32_t dtype);
 
-/// The cache of a few sequences: pages in random order, rows beyond a sequence's length and all other memory NaN.
+/// The cache of a few sequences: pages in random order, rows beyond a sequence's length and all other memory NaN. Rows
+/// are kept as fp32 here; on() has a backend write them into pages of its own.
 class TestCache {
  public:
   TestCache(Random& random, int32_t latent, int32_t rope, int32_t index, const std::vector<int32_t>& lengths);
 
-  SpPages pages{};
-  float* latent(size_t sequence, int64_t position) { return row(sequence, position, 0, pages.latent); }
-  float* rope(size_t sequence, int64_t position) {
-    return row(sequence, position, SP_PAGE_TOKENS * pages.latent, pages.rope);
-  }
-  float* index(size_t sequence, int64_t position) {
-    return row(sequence, position, SP_PAGE_TOKENS * (pages.latent + pages.rope), pages.index);
-  }
+  const int32_t latents, ropes, indexes;
+  float* latent(size_t sequence, int64_t position) { return &latent_[row(sequence, position) * latents]; }
+  float* rope(size_t sequence, int64_t position) { return &rope_[row(sequence, position) * ropes]; }
+  float* index(size_t sequence, int64_t position) { return &index_[row(sequence, position) * indexes]; }
   const int32_t* table(size_t sequence) const { return tables_[sequence].data(); }
-  std::vector<float>& memory() { return memory_; }
 
   /// Random rows for every position of every sequence.
   void fill(Random& random, bool dyadic = false);
 
+  /// Pages of one backend, with every row written; valid until the cache is gone. Rows must not change afterwards.
+  const SpPages& on(const SpBackend& backend) const;
+  /// The same without any row.
+  SpPages empty_pages(const SpBackend& backend, HugeBuffer& memory) const;
+
  private:
-  float* row(size_t sequence, int64_t position, int64_t part, int64_t width) {
-    return pages.base + pages.page_stride * tables_[sequence][static_cast<size_t>(position / SP_PAGE_TOKENS)] + part +
-           position % SP_PAGE_TOKENS * width;
-  }
-  std::vector<float> memory_;
+  size_t row(size_t sequence, int64_t position) const { return static_cast<size_t>(first_row_[sequence] + position); }
+  struct Written {
+    HugeBuffer memory;
+    SpPages pages;
+  };
+  std::vector<float> latent_, rope_, index_;
+  std::vector<int64_t> first_row_;
   std::vector<std::vector<int32_t>> tables_;
   std::vector<int32_t> lengths_;
+  int32_t page_count_ = 2;  // two belong to nobody
+  mutable std::map<const void*, std::shared_ptr<Written>> written_;
 };
 
 /// Tokens of a call: which sequence, which position. `part` is what a smaller call sees.

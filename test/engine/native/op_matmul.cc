@@ -9,7 +9,7 @@ void product(Check& check, const std::string& what, const TestMatrix& w, const s
              const std::vector<float>& want) {
   const SpBackend& b = check.backend();
   Guarded<float> y(int64_t{n} * w.on(b)->rows);
-  b.matmul(b.self, w.on(b), x.data(), n, y.data());
+  multiply(b, w.on(b), x.data(), n, y.data());
   check.near(what, y.take(), want, 0);
 }
 
@@ -54,7 +54,7 @@ void test_matmul(Check& check) {
         const Compute compute = [&, cols = cols, rows = rows](const SpBackend& on, int32_t first, int32_t count) {
           const auto part = slice(x, cols, first, count);
           Guarded<float> y(int64_t{count} * rows);
-          on.matmul(on.self, w.on(on), part.data(), count, y.data());
+          multiply(on, w.on(on), part.data(), count, y.data());
           return y.take();
         };
         check.tokens(what, 33, compute, check.tolerance(!exact));

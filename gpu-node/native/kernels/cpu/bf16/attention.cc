@@ -24,7 +24,8 @@ struct Query {
   int64_t token, first_head;
   int32_t heads, keys;
 
-  int32_t chunks() const { return static_cast<int32_t>(ceil_div(keys, SP_CHUNK_KEYS)); }
+  /// At least one: a token without keys gets a state, though no result.
+  int32_t chunks() const { return std::max(1, static_cast<int32_t>(ceil_div(keys, SP_CHUNK_KEYS))); }
 
   const uint16_t* pack(std::vector<uint16_t>& memory) const {
     // Aligned by hand: the kernel loads 64 bytes at a time.

@@ -243,6 +243,23 @@ SP_INLINE void widen_block(const C& codes, const uint8_t* from, int32_t pairs, u
   }
 }
 
+/// One chunk of C::kPairs pairs of every block, the first `valid` of them real: x ends there.
+template <class C, int R, int T>
+SP_INLINE void add_chunk(const C& codes, const uint8_t* w, int64_t stride, int32_t valid, const uint16_t* x,
+                         int64_t ldx, __m512 (&sum)[R][T]) {
+  for (int r = 0; r < R; r++) {
+    __m512i wide[C::kPairs];
+    codes.widen(w + r * stride, wide);
+    for (int i = 0; i < C::kPairs; i++) {
+      if (i >= valid) break;
+      for (int t = 0; t < T; t++) {
+        const __m512bh pair = (__m512bh)_mm512_set1_epi32(*(const Pair*)(x + t * ldx + 2 * i));
+        sum[r][t] = _mm512_dpbf16_ps(sum[r][t], (__m512bh)wide[i], pair);
+      }
+    }
+  }
+}
+
 /// Few tokens: codes are widened in registers. The same order of additions as through memory.
 template <class C, int R, int T>
 SP_INLINE void tile_codes(const C& codes, const uint8_t* w, int64_t stride, int32_t pairs, const uint16_t* x,
@@ -251,18 +268,10 @@ SP_INLINE void tile_codes(const C& codes, const uint8_t* w, int64_t stride, int3
   for (int r = 0; r < R; r++) {
     for (int t = 0; t < T; t++) sum[r][t] = _mm512_setzero_ps();
   }
-  for (int32_t k = 0; k < pairs; k += C::kPairs) {
-    for (int r = 0; r < R; r++) {
-      __m512i wide[C::kPairs];
-      codes.widen(w + r * stride + k / C::kPairs * 64, wide);
-      for (int i = 0; i < C::kPairs; i++) {
-        for (int t = 0; t < T; t++) {
-          const __m512bh pair = (__m512bh)_mm512_set1_epi32(*(const Pair*)(x + t * ldx + 2 * (k + i)));
-          sum[r][t] = _mm512_dpbf16_ps(sum[r][t], (__m512bh)wide[i], pair);
-        }
-      }
-    }
-  }
+  int32_t k = 0;
+  for (; k + C::kPairs <= pairs; k += C::kPairs)
+    add_chunk<C, R, T>(codes, w + k / C::kPairs * 64, stride, C::kPairs, x + 2 * k, ldx, sum);
+  if (k < pairs) add_chunk<C, R, T>(codes, w + k / C::kPairs * 64, stride, pairs - k, x + 2 * k, ldx, sum);
   put<R, T>(out, sum);
 }
 
