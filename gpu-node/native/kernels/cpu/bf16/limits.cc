@@ -18,8 +18,8 @@ float sp_limit_bf16(int64_t steps) {
   const __m512bh x = (__m512bh)_mm512_set1_epi32(0x3F803F80);
   for (int i = 0; i < 12; i++) sum[i] = _mm512_setzero_ps();
   for (int64_t k = 0; k < steps; k++) {
+#pragma GCC unroll 12
     for (int i = 0; i < 12; i++) sum[i] = _mm512_dpbf16_ps(sum[i], x, x);
-    __asm__ volatile("" ::: "memory");
   }
   for (int i = 1; i < 12; i++) sum[0] = _mm512_add_ps(sum[0], sum[i]);
   return _mm512_reduce_add_ps(sum[0]);
