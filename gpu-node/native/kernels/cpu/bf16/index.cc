@@ -20,22 +20,32 @@ static float quantize(const float* x, int32_t dim, int64_t padded, int8_t* codes
   return most / 127.0f;
 }
 
-/// Adds H heads' part to `sum` for the 16 keys at `keys` (quads, 16, 4).
-template <int H>
-SP_INLINE __m512 add_heads(const SpIndexHeads* query, int32_t from, int64_t quads, const uint8_t* keys, __m512 sum) {
-  __m512i dot[H];
-  for (int j = 0; j < H; j++) dot[j] = _mm512_set1_epi32(query->start[from + j]);
+/// Adds the parts of H heads to the sums of G groups of 16 keys, each `stride` bytes (quads, 16, 4) after the one
+/// before.
+template <int G, int H>
+SP_INLINE void add_heads(const SpIndexHeads* query, int32_t from, int64_t quads, const uint8_t* keys,
+                         __m512 (&sum)[G]) {
+  __m512i dot[G][H];
+  for (int j = 0; j < H; j++) {
+    for (int g = 0; g < G; g++) dot[g][j] = _mm512_set1_epi32(query->start[from + j]);
+  }
   const int8_t* q = query->q + from * quads * 4;
+  const int64_t stride = quads * 64;
   for (int64_t d = 0; d < quads; d++) {
-    const __m512i k = _mm512_load_si512(keys + d * 64);
-    for (int j = 0; j < H; j++)
-      dot[j] = _mm512_dpbusd_epi32(dot[j], k, _mm512_set1_epi32(*(const Quad*)(q + (j * quads + d) * 4)));
+    __m512i k[G];
+    for (int g = 0; g < G; g++) k[g] = _mm512_load_si512(keys + g * stride + d * 64);
+    for (int j = 0; j < H; j++) {
+      const __m512i quad = _mm512_set1_epi32(*(const Quad*)(q + (j * quads + d) * 4));
+      for (int g = 0; g < G; g++) dot[g][j] = _mm512_dpbusd_epi32(dot[g][j], k[g], quad);
+    }
   }
   for (int j = 0; j < H; j++) {
-    const __m512 relu = _mm512_cvtepi32_ps(_mm512_max_epi32(dot[j], _mm512_setzero_si512()));
-    sum = _mm512_fmadd_ps(relu, _mm512_set1_ps(query->w[from + j]), sum);
+    const __m512 w = _mm512_set1_ps(query->w[from + j]);
+    for (int g = 0; g < G; g++) {
+      const __m512 relu = _mm512_cvtepi32_ps(_mm512_max_epi32(dot[g][j], _mm512_setzero_si512()));
+      sum[g] = _mm512_fmadd_ps(relu, w, sum[g]);
+    }
   }
-  return sum;
 }
 
 }  // namespace
@@ -61,32 +71,15 @@ void sp_store_index_key(const SpLayout* layout, const float* key, int64_t at, ui
 }
 
 void sp_index_page(const SpIndexHeads* query, const SpLayout* layout, const uint8_t* page, float* scores) {
-  for (int64_t g = 0; g < SP_PAGE_TOKENS / SP_LANES; g++) {
-    const uint8_t* keys = page + layout->keys_at + g * layout->index_quads * 64;
-    __m512 sum = _mm512_setzero_ps();
-    int32_t j = 0;
-    for (; j + 8 <= query->heads; j += 8) sum = add_heads<8>(query, j, layout->index_quads, keys, sum);
-    if (query->heads - j >= 4) sum = add_heads<4>(query, j, layout->index_quads, keys, sum), j += 4;
-    for (; j < query->heads; j++) sum = add_heads<1>(query, j, layout->index_quads, keys, sum);
+  constexpr int kGroups = SP_PAGE_TOKENS / SP_LANES;
+  const uint8_t* keys = page + layout->keys_at;
+  __m512 sum[kGroups];
+  for (int g = 0; g < kGroups; g++) sum[g] = _mm512_setzero_ps();
+  int32_t j = 0;
+  for (; j + 4 <= query->heads; j += 4) add_heads<kGroups, 4>(query, j, layout->index_quads, keys, sum);
+  for (; j < query->heads; j++) add_heads<kGroups, 1>(query, j, layout->index_quads, keys, sum);
+  for (int g = 0; g < kGroups; g++) {
     const __m512 scale = _mm512_load_ps((const float*)(page + layout->scales_at) + g * SP_LANES);
-    _mm512_storeu_ps(scores + g * SP_LANES, _mm512_mul_ps(sum, scale));
+    _mm512_storeu_ps(scores + g * SP_LANES, _mm512_mul_ps(sum[g], scale));
   }
-}
-
-int32_t sp_append_above(const float* scores, int32_t count, float floor, int32_t first, float* out,
-                        int32_t* positions) {
-  const __m512 limit = _mm512_set1_ps(floor);
-  const __m512i ramp = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  int32_t found = 0;
-  for (int32_t i = 0; i < count; i += 16) {
-    const __mmask16 valid = count - i >= 16 ? 0xFFFF : static_cast<__mmask16>((1u << (count - i)) - 1);
-    const __m512 s = _mm512_maskz_loadu_ps(valid, scores + i);
-    const __mmask16 above = _mm512_mask_cmp_ps_mask(valid, s, limit, _CMP_GT_OQ);
-    if (!above) continue;
-    _mm512_storeu_ps(out + found, _mm512_maskz_compress_ps(above, s));
-    _mm512_storeu_si512(positions + found,
-                        _mm512_maskz_compress_epi32(above, _mm512_add_epi32(_mm512_set1_epi32(first + i), ramp)));
-    found += __builtin_popcount(above);
-  }
-  return found;
 }

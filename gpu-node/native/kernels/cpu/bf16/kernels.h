@@ -97,9 +97,18 @@ void sp_quantize_index_query(const float* q, const float* w, int32_t dim, int64_
 void sp_store_index_key(const SpLayout* layout, const float* key, int64_t at, uint8_t* page);
 /// Scores of a page's keys: scores (64).
 void sp_index_page(const SpIndexHeads* query, const SpLayout* layout, const uint8_t* page, float* scores);
-/// Appends the scores above `floor` and their positions, in order; returns how many. Buffers need `count` free places,
+
+/// Top-k works on keys: integers in the order of their scores, -0 equal to 0, NaN equal to minus infinity.
+#define SP_KEY_NAN (-2139095041)
+void sp_order_keys(const float* scores, int32_t count, int32_t* keys);
+/// Appends the keys above `floor` and their positions, in order; returns how many. Buffers need `count` free places,
 /// padded to 16.
-int32_t sp_append_above(const float* scores, int32_t count, float floor, int32_t first, float* out, int32_t* positions);
+int32_t sp_append_above(const int32_t* keys, int32_t count, int32_t floor, int32_t first, int32_t* out,
+                        int32_t* positions);
+/// A key such that `kept` keys are at least it, and k <= kept <= k + slack unless ties forbid. count >= k.
+int32_t sp_cut(const int32_t* keys, int32_t count, int32_t k, int32_t slack, int32_t* kept);
+/// Keeps, in order, the keys above `cut` and the first `ties` equal to it; returns how many.
+int32_t sp_keep_from(int32_t* keys, int32_t* positions, int32_t count, int32_t cut, int32_t ties);
 
 /// For the bench: reads `bytes` (a multiple of 512); `steps` times 12 independent products of 16 x 2 values.
 int64_t sp_limit_read(const uint8_t* from, int64_t bytes);

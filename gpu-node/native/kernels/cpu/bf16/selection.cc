@@ -2,9 +2,6 @@
 // block of queries shares each page of keys; few queries share the pages among the threads. Equal scores: lower
 // position.
 #include <algorithm>
-#include <cmath>
-#include <functional>
-#include <limits>
 #include <numeric>
 
 #include "pool.h"
@@ -20,53 +17,59 @@ class Candidates {
   void start(int32_t k) {
     k_ = k;
     size_ = 0;
-    floor_ = -std::numeric_limits<float>::infinity();
-    const size_t capacity = std::max<size_t>(4 * static_cast<size_t>(k), 1024) + SP_PAGE_TOKENS + SP_LANES;
-    if (scores_.size() < capacity) scores_.resize(capacity), positions_.resize(capacity);
-    limit_ = static_cast<int32_t>(scores_.size()) - SP_PAGE_TOKENS - SP_LANES;
+    floor_ = INT32_MIN;
+    limit_ = std::max(2 * k, 1024);
+    const size_t capacity = static_cast<size_t>(limit_) + SP_PAGE_TOKENS + SP_LANES;
+    if (keys_.size() < capacity) keys_.resize(capacity), positions_.resize(capacity);
   }
 
   void offer(const float* scores, int32_t count, int32_t first) {
-    size_ += sp_append_above(scores, count, floor_, first, scores_.data() + size_, positions_.data() + size_);
-    if (size_ > limit_) keep_best();
-  }
-
-  void keep_best() {
-    if (size_ <= k_) return;
-    copy_.assign(scores_.begin(), scores_.begin() + size_);
-    std::nth_element(copy_.begin(), copy_.begin() + (k_ - 1), copy_.end(), std::greater<>());
-    floor_ = copy_[static_cast<size_t>(k_ - 1)];
-    int64_t ties = k_ - std::count_if(copy_.begin(), copy_.begin() + k_, [&](float v) { return v > floor_; });
-    int32_t out = 0;
-    for (int32_t i = 0; i < size_; i++) {
-      const float s = scores_[static_cast<size_t>(i)];
-      if (!(s > floor_ || (s == floor_ && ties-- > 0))) continue;
-      scores_[static_cast<size_t>(out)] = s;
-      positions_[static_cast<size_t>(out++)] = positions_[static_cast<size_t>(i)];
-    }
-    size_ = out;
+    int32_t keys[SP_PAGE_TOKENS];
+    sp_order_keys(scores, count, keys);
+    size_ += sp_append_above(keys, count, floor_, first, keys_.data() + size_, positions_.data() + size_);
+    if (size_ > limit_) shrink(k_ / 8);
   }
 
   /// Appends another's candidates, all of later positions.
   void take(const Candidates& later) {
-    for (int32_t i = 0; i < later.size_; i++) {
-      if (size_ >= limit_) keep_best();
-      scores_[static_cast<size_t>(size_)] = later.scores_[static_cast<size_t>(i)];
-      positions_[static_cast<size_t>(size_++)] = later.positions_[static_cast<size_t>(i)];
+    for (int32_t i = 0; i < later.size_; i += SP_PAGE_TOKENS) {
+      const int32_t count = std::min(SP_PAGE_TOKENS, later.size_ - i);
+      std::copy_n(later.keys_.data() + i, count, keys_.data() + size_);
+      std::copy_n(later.positions_.data() + i, count, positions_.data() + size_);
+      size_ += count;
+      if (size_ > limit_) shrink(k_ / 8);
     }
   }
 
+  /// Drops all but the k best.
+  void keep_best() { shrink(0); }
+
   int32_t finish(int32_t* chosen) {
     keep_best();
-    std::copy_n(positions_.begin(), size_, chosen);
+    std::copy_n(positions_.data(), size_, chosen);
     return size_;
   }
 
  private:
-  std::vector<float> scores_, copy_;
-  std::vector<int32_t> positions_;
+  /// Leaves k to k + slack candidates; ties at the cut are all kept unless exactly k are asked for.
+  void shrink(int32_t slack) {
+    if (size_ <= k_) return;
+    int32_t kept;
+    const int32_t cut = sp_cut(keys_.data(), size_, k_, slack, &kept);
+    int32_t ties = kept;
+    if (kept > k_ + slack) {
+      // Equal keys at the cut: the earliest positions stay.
+      int32_t above = 0;
+      for (int32_t i = 0; i < size_; i++) above += keys_[static_cast<size_t>(i)] > cut;
+      ties = k_ - above;
+    }
+    size_ = sp_keep_from(keys_.data(), positions_.data(), size_, cut, ties);
+    floor_ = cut;  // later keys that equal it lose to k earlier ones
+  }
+
+  std::vector<int32_t> keys_, positions_;
   int32_t k_ = 0, size_ = 0, limit_ = 0;
-  float floor_ = 0;
+  int32_t floor_ = 0;  // keys up to it can no longer be among the k best
 };
 
 /// One query quantised, with memory that stays.
