@@ -6,7 +6,11 @@ import { pinnedEnv, ROOT, withSetup } from './setup.mjs'
 
 const write = process.argv.includes('--write')
 const bin = (name) => join(ROOT, 'node_modules', '.bin', name)
-const cxxFolders = [join(ROOT, 'gpu-node', 'native'), join(ROOT, 'test', 'engine', 'native')]
+const cxxFolders = [
+  join(ROOT, 'gpu-node', 'native'),
+  join(ROOT, 'test', 'engine', 'native'),
+  join(ROOT, 'test', 'bench'),
+]
 
 const cxxFiles = () =>
   cxxFolders.flatMap((folder) =>
