@@ -11,11 +11,11 @@ test('the median is the middle, of an even number the mean of the two middle one
 })
 
 test('the ratio is the median of the ratios pair by pair, not the ratio of medians', () => {
-  const { ours, peer, ratios, median: middle } = comparePairs(100, { ours: [1, 2, 4], peer: [2, 8, 4] }, 500)
+  const { ours, peer, ratios, median: middle } = comparePairs(100, { ours: [1, 2, 4], peer: [2, 2, 16] }, 500)
   expect(ours).toEqual([100, 50, 25])
-  expect(peer).toEqual([50, 12.5, 25])
-  expect(ratios).toEqual([2, 4, 1])
-  expect(middle).toEqual({ ours: 50, peer: 25, ratio: 2 })
+  expect(peer).toEqual([50, 50, 6.25])
+  expect(ratios).toEqual([2, 1, 4])
+  expect(middle).toEqual({ ours: 50, peer: 50, ratio: 2 })
 })
 
 test('a peer left out has no speed and no ratio', () => {

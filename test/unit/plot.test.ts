@@ -97,6 +97,21 @@ test('names keep their distance where lines end together', () => {
   for (let i = 1; i < rows.length; i++) expect((rows[i] as number) - (rows[i - 1] as number)).toBeGreaterThanOrEqual(17)
 })
 
+test('no value lies on a point of the other line', () => {
+  const at = (y: number) =>
+    [
+      [1, y],
+      [2, 2 * y],
+    ] as const
+  const two = { ...chart, series: chart.series.slice(0, 2).map((each, i) => ({ ...each, points: at(i ? 90 : 100) })) }
+  const svg = lineChart(two)
+  const values = [...svg.matchAll(/x="([\d.]+)" y="([\d.]+)" class="small/g)].map(([, x, y]) => [Number(x), Number(y)])
+  const points = [...svg.matchAll(/cx="([\d.]+)" cy="([\d.]+)"/g)].map(([, x, y]) => [Number(x), Number(y) + 4])
+  expect(values).toHaveLength(4)
+  for (const [x, y] of values as [number, number][])
+    for (const [px, py] of points as [number, number][]) if (px === x) expect(Math.abs(py - y)).toBeGreaterThan(12)
+})
+
 test('nothing to draw is an error, not an empty picture', () => {
   expect(() => lineChart({ ...chart, series: [] })).toThrow(/nothing to draw/)
 })

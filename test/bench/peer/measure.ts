@@ -3,13 +3,14 @@
 import type { NativeEngine } from '../../../gpu-node/engine/native.ts'
 import { argmax, logSoftmax } from '../quality.ts'
 import type { Peer } from './client.ts'
-import { type FillSample, predictFill, type Turns } from './pairs.ts'
+import { type FillSample, median, predictFill, type Turns } from './pairs.ts'
 import type { AnswersResult } from './result.ts'
 
 const CHUNK = 512
 /** A fit to fewer chunks says too little to give a depth up. */
 const SAMPLES_LEAST = 4
 const TOP = 50
+const PROMPTS = 7
 export const BATCH_PROMPT = 256
 
 const note = (text: string): void => console.error(`bench:peer: ${text}`)
@@ -99,22 +100,38 @@ export const measureBatch = async (engine: NativeEngine, peer: Peer, sequences: 
   return turns
 }
 
-/** Next-token log-probabilities of both engines after the same `count` tokens. Empties the peer's cache. */
+/** Prompts of their own for each length, the same in every run. */
+const promptOf = (vocab: number, count: number, seed: number): Int32Array => {
+  let state = seed
+  return Int32Array.from({ length: count }, () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
+    return 2 + ((state >>> 8) % (vocab - 2))
+  })
+}
+
+/**
+ * Next-token probabilities of both engines after the same `count` tokens, over some prompts. In random weights one expert
+ * or key chosen otherwise changes all that follows, so the largest difference is chance; the least shows what rounding
+ * does. Empties the peer's cache.
+ */
 export const compareAnswers = async (engine: NativeEngine, peer: Peer, count: number): Promise<AnswersResult> => {
   const vocab = engine.info.vocabSize
-  const tokens = Int32Array.from({ length: count }, (_, i) => 2 + ((i * 7919 + 101) % (vocab - 2)))
-  const theirs = await peer.answers(TOP, Array.from(tokens))
-  const { logits } = engine.evaluate(tokens, CHUNK, false)
-  const ours = logSoftmax(logits.subarray((count - 1) * vocab))
-  const most = (difference: (id: number, theirs: number) => number): number =>
-    theirs.reduce((worst, [id, logProbability]) => Math.max(worst, Math.abs(difference(id, logProbability))), 0)
-  const likeliest = theirs[0]?.[0] ?? -1
+  const differences = { probability: [] as number[], logProbability: [] as number[] }
+  let same = 0
+  for (let seed = 1; seed <= PROMPTS; seed++) {
+    const tokens = promptOf(vocab, count, seed)
+    const theirs = await peer.answers(TOP, Array.from(tokens))
+    const ours = logSoftmax(engine.evaluate(tokens, CHUNK, false).logits.subarray((count - 1) * vocab))
+    const most = (difference: (mine: number, other: number) => number): number =>
+      Math.max(...theirs.map(([id, other]) => Math.abs(difference(ours[id] as number, other))))
+    differences.probability.push(most((mine, other) => Math.exp(mine) - Math.exp(other)))
+    differences.logProbability.push(most((mine, other) => mine - other))
+    if (argmax(ours) === theirs[0]?.[0]) same++
+  }
+  const summary = (all: readonly number[]) => ({ least: Math.min(...all), median: median(all), most: Math.max(...all) })
   return {
-    tokens: count,
-    compared: theirs.length,
-    probabilityDifference: most((id, p) => Math.exp(ours[id] as number) - Math.exp(p)),
-    logProbabilityDifference: most((id, p) => (ours[id] as number) - p),
-    likeliest: Math.exp(theirs[0]?.[1] ?? Number.NaN),
-    sameLikeliest: argmax(ours) === likeliest,
+    ...{ tokens: count, prompts: PROMPTS, compared: TOP, sameLikeliest: same },
+    probability: summary(differences.probability),
+    logProbability: summary(differences.logProbability),
   }
 }

@@ -6,6 +6,9 @@ const list = (values: readonly number[]): string => values.map((x) => x.toFixed(
 const percent = (part: number, whole: number): string =>
   Number.isFinite(whole) && whole > 0 ? `${((100 * part) / whole).toFixed(0)}%` : '-'
 
+const spread = ({ least, median, most }: { least: number; median: number; most: number }): string =>
+  `${least.toExponential(1)} to ${most.toExponential(1)}, median ${median.toExponential(1)}`
+
 const row = (what: string, { median, ratios, ceiling }: Pairs): string => {
   const speed = `${what.padEnd(22)} ${median.ours.toFixed(1).padStart(8)} tok/s, ${percent(median.ours, ceiling)} of ${ceiling.toFixed(0)}`
   if (median.peer === null || median.ratio === null) return `${speed.padEnd(58)} llama.cpp left out`
@@ -36,7 +39,7 @@ export const reportLines = (result: PeerResult): string[] => {
     ...result.batches.map(({ sequences, decode }) => row(`decode  ${sequences} sequences`, decode)),
     ...result.answers.map(
       (a) =>
-        `answers after ${a.tokens} tokens: over llama.cpp's likeliest ${a.compared}, probabilities differ by at most ${a.probabilityDifference.toExponential(1)} (the likeliest has ${a.likeliest.toExponential(1)}), logarithms by ${a.logProbabilityDifference.toExponential(1)}; ${a.sameLikeliest ? 'same' : 'another'} likeliest token`,
+        `answers after ${a.tokens} tokens, ${a.prompts} prompts, llama.cpp's likeliest ${a.compared}: the largest difference of a probability ${spread(a.probability)}, of its logarithm ${spread(a.logProbability)}; same likeliest token ${a.sameLikeliest} times`,
     ),
   ]
 }

@@ -15,14 +15,16 @@ const depthSchema = z.object({
 
 const batchSchema = z.object({ sequences: z.number(), prompt: z.number(), decode: pairsSchema })
 
+/** Over the prompts: of the largest difference among the peer's likeliest `compared` next tokens. */
+const differenceSchema = z.object({ least: z.number(), median: z.number(), most: z.number() })
 const answersSchema = z.object({
   tokens: z.number(),
-  /** Over the peer's likeliest next tokens, so many of them: the largest differences, and the peer's likeliest one. */
+  prompts: z.number(),
   compared: z.number(),
-  probabilityDifference: z.number(),
-  logProbabilityDifference: z.number(),
-  likeliest: z.number(),
-  sameLikeliest: z.boolean(),
+  probability: differenceSchema,
+  logProbability: differenceSchema,
+  /** Prompts after which both engines find the same token likeliest. */
+  sameLikeliest: z.number(),
 })
 export type AnswersResult = z.infer<typeof answersSchema>
 

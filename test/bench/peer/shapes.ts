@@ -4,7 +4,7 @@ export const SHAPES = {
   mid: [],
   /** 133M parameters, 38M active, almost half of those the output head. */
   tiny: [...['hidden=512', 'heads=8', 'q_lora=256', 'kv_lora=128'], ...['experts=32', 'used=4', 'inter=1024']],
-  /** 310M parameters: few large experts, 32 heads, 512 keys a query. */
+  /** 317M parameters: few large experts, 32 heads, 512 keys a query. */
   wide: ['heads=32', 'topk=512', 'experts=8', 'used=2', 'moe=1024'],
 } as const satisfies Record<string, readonly string[]>
 

@@ -16,9 +16,11 @@ export interface Chart {
 }
 
 const [WIDTH, HEIGHT] = [760, 420]
-const BOX = { left: 66, right: 600, top: 78, bottom: 360 } as const
+const BOX = { left: 66, right: 600, top: 88, bottom: 362 } as const
 const LINE_GAP = 17
 const VALUE_GAP = 13
+/** Room for the first value beside the axis. */
+const INSET = 26
 
 const COLOURS = {
   light: { page: '#ffffff', text: '#1f2328', quiet: '#59636e', grid: '#d8dee4', ours: '#0969da', peer: '#bc4c00' },
@@ -69,7 +71,7 @@ const scales = (series: readonly Series[]) => {
     step,
     top,
     x: (value: number): number =>
-      to > from ? BOX.left + ((BOX.right - BOX.left) * (place(value) - from)) / (to - from) : BOX.left,
+      BOX.left + INSET + (to > from ? ((BOX.right - BOX.left - INSET) * (place(value) - from)) / (to - from) : 0),
     y: (value: number): number => BOX.bottom - ((BOX.bottom - BOX.top) * value) / top,
   }
 }
@@ -95,13 +97,14 @@ const drawn = (series: Series, at: Scales): string => {
   return path + spots.map(([x, y]) => `<circle class="${series.tone}" cx="${x}" cy="${y}" r="3.5"/>`).join('')
 }
 
-/** Values under their points, or over them where that is taken; where both are, the value is left out. */
+/** Values under their points, or over them where a point or value is in the way; where one is in both, none. */
 const values = (series: readonly Series[], at: Scales): string[] => {
-  const taken: { x: number; y: number }[] = []
+  const valued = series.filter((s) => s.tone !== 'ceiling')
+  const taken = valued.flatMap(({ points }) => points.map(([x, y]) => ({ x: at.x(x), y: at.y(y) + 4 })))
   const out: string[] = []
-  for (const { tone, points } of series.filter((s) => s.tone !== 'ceiling')) {
+  for (const { tone, points } of valued) {
     for (const [x, y] of points) {
-      const spot = [at.y(y) + 18, at.y(y) - 9]
+      const spot = [at.y(y) + 18, at.y(y) - 10]
         .map((middle) => ({ x: at.x(x), y: middle }))
         .find((s) => s.y < BOX.bottom && !taken.some((t) => t.x === s.x && Math.abs(t.y - s.y) < VALUE_GAP))
       if (!spot) continue
