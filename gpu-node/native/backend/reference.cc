@@ -136,7 +136,8 @@ void gate(void*, const SpGate* g, const float* logits, int32_t n, int32_t* ids, 
     for (int e = 0; e < g->experts; e++) biased[e] = score[e] + (g->bias ? g->bias[e] : 0);
     if (g->groups > 1) mask_groups(*g, biased);
     std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return biased[a] > biased[b]; });
+    std::partial_sort(order.begin(), order.begin() + g->top_k, order.end(),
+                      [&](int a, int b) { return biased[a] > biased[b] || (biased[a] == biased[b] && a < b); });
     double sum = 0;
     for (int k = 0; k < g->top_k; k++) sum += score[order[k]];
     for (int k = 0; k < g->top_k; k++) {

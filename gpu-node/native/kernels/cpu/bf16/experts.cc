@@ -95,8 +95,14 @@ void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids,
                   static_cast<size_t>(ceil_div(hidden, 2) * 4));
   };
   const auto sum = [&](int64_t t) {
-    for (int64_t s = t * e->top_k; s < (t + 1) * e->top_k; s++)
-      sp_axpy(weights[s], p.expert_out.data() + plan.place[static_cast<size_t>(s)] * hidden, hidden, y + t * hidden);
+    constexpr int32_t kRows = 8;
+    const float* rows[kRows];
+    for (int32_t from = 0; from < e->top_k; from += kRows) {
+      const int32_t count = std::min(kRows, e->top_k - from);
+      for (int32_t i = 0; i < count; i++)
+        rows[i] = p.expert_out.data() + plan.place[static_cast<size_t>(t * e->top_k + from + i)] * hidden;
+      sp_add_rows(rows, weights + t * e->top_k + from, count, hidden, y + t * hidden);
+    }
   };
   const int64_t groups = static_cast<int64_t>(plan.groups.size());
   const int64_t inner_panels = ceil_div(inter, kPanelRows), outer_panels = ceil_div(hidden, kPanelRows);

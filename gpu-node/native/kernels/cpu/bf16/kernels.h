@@ -42,8 +42,9 @@ void sp_rms_norm_row(const float* x, const float* gain, int32_t dim, float eps, 
 void sp_layer_norm_row(const float* x, const float* gain, const float* bias, int32_t dim, float eps, float* y);
 /// gate = silu(gate) * up.
 void sp_swiglu_row(float* gate, const float* up, int64_t count);
-/// y += weight * x.
-void sp_axpy(float weight, const float* x, int64_t count, float* y);
+/// y (dim) += sum over `count` rows of weight * row, row after row.
+void sp_add_rows(const float* const* rows, const float* weights, int32_t count, int64_t dim, float* y);
+void sp_from_bf16(const uint16_t* x, int64_t count, float* y);
 
 /// A KV page: 64 rows of latent|rope as BF16 (row_halves apart), then index keys as 4 groups of 16 keys (dim/4, 16, 4)
 /// uint8 offset by 128, then their 64 scales.
