@@ -137,26 +137,34 @@ struct Float {
   }
 };
 
-/// All tokens of a panel of R blocks.
+/// All tokens of a panel of R blocks, in tiles of nearly equal size: small ones would wait for their own sums.
 template <class K, int R>
 static void panel(const typename K::W* w, int64_t stride, int32_t depth, const typename K::X* x, int64_t ldx, int32_t n,
                   Out out) {
-  int32_t t = 0;
-  for (; t + kTokens <= n; t += kTokens, x += kTokens * ldx, out.y += kTokens * out.ldy)
-    K::template tile<R, kTokens>(w, stride, depth, x, ldx, out);
-  switch (n - t) {
-    case 5:
-      return K::template tile<R, 5>(w, stride, depth, x, ldx, out);
-    case 4:
-      return K::template tile<R, 4>(w, stride, depth, x, ldx, out);
-    case 3:
-      return K::template tile<R, 3>(w, stride, depth, x, ldx, out);
-    case 2:
-      return K::template tile<R, 2>(w, stride, depth, x, ldx, out);
-    case 1:
-      return K::template tile<R, 1>(w, stride, depth, x, ldx, out);
-    default:
-      return;
+  for (int32_t tiles = (n + kTokens - 1) / kTokens; tiles > 0; tiles--) {
+    const int32_t count = (n + tiles - 1) / tiles;
+    switch (count) {
+      case 6:
+        K::template tile<R, 6>(w, stride, depth, x, ldx, out);
+        break;
+      case 5:
+        K::template tile<R, 5>(w, stride, depth, x, ldx, out);
+        break;
+      case 4:
+        K::template tile<R, 4>(w, stride, depth, x, ldx, out);
+        break;
+      case 3:
+        K::template tile<R, 3>(w, stride, depth, x, ldx, out);
+        break;
+      case 2:
+        K::template tile<R, 2>(w, stride, depth, x, ldx, out);
+        break;
+      default:
+        K::template tile<R, 1>(w, stride, depth, x, ldx, out);
+    }
+    n -= count;
+    x += count * ldx;
+    out.y += count * out.ldy;
   }
 }
 
