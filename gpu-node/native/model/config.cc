@@ -162,8 +162,8 @@ void read_quantization(Reader& r, ModelConfig& c, Status& status) {
   if (!found) return;
   if (!found->is(Json::Kind::kObject)) return r.fail("quantization_config", "is no object");
   Reader q(*found, status);
-  c.quantization_group = q.integer("group_size", 8, 128, 0);
-  if (c.quantization_group % 8) r.fail("quantization_config.group_size", "is no multiple of 8");
+  c.quantization_group = q.integer("group_size", 32, 128, 0);
+  if (c.quantization_group % 32) r.fail("quantization_config.group_size", "is no multiple of 32");
 }
 
 Status read_eos(const Json* field, ModelConfig& c) {

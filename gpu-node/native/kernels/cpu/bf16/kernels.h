@@ -8,19 +8,30 @@
 
 #define SP_LANES 16        // rows of a packed block, heads of a packed query
 #define SP_PANEL_BLOCKS 4  // row blocks that share one pass over the activations
+#define SP_TILE_TOKENS 6   // tokens of one pass over a panel's weights
+#define SP_STRETCH 32      // columns of int8 activations that share a multiplier
 #define SP_CHUNK_KEYS 128  // keys of one softmax chunk: the unit in which threads share a query
 #define SP_QUERY_HEADS 16
 
-/// A packed weight: row blocks of 16, each (pairs, 16, 2) codes, where a pair is two columns; odd columns end in a
-/// zero. int4 holds four pairs in each 16-bit word, the first in the low bits; bytes are interleaved by two pairs.
-/// Quantised blocks end with their multipliers (groups, 16): FP8 as fp32, others as BF16. `exact` F32 blocks are (cols,
-/// 16). Row block b starts at data + b * block_bytes.
+/// A packed weight: row blocks of 16. BF16: (pairs, 16, 2), where a pair is two columns; odd columns end in a zero.
+/// int8, int4 and FP8 (as int8): (quads, 16, 4) unsigned codes of four columns, int4 with two quads to a line, padded
+/// to whole stretches, then their multipliers (groups, 16) as BF16. `exact` F32 blocks are (cols, 16). Row block b
+/// starts at data + b * block_bytes.
 typedef struct SpPacked {
   const uint8_t* data;
   int64_t block_bytes, scales_at;  // multipliers: bytes from the start of a block
   int32_t dtype, pairs, cols, exact;
-  int32_t group;  // columns of one multiplier, a multiple of 8
+  int32_t group;  // columns of one multiplier, a multiple of SP_STRETCH
 } SpPacked;
+
+/// int8 activations: x ~ scale * code over each stretch of 32 columns, `sum` of its codes beside it.
+typedef struct SpCodes {
+  const int8_t* codes;  // (n, ld), ld a multiple of 32, padded with zeros
+  const float* scales;  // (n, ld / 32)
+  const int32_t* sums;  // (n, ld / 32)
+  int64_t ld;
+  int32_t n;
+} SpCodes;
 
 /// Activations of a product: BF16 pairs and the fp32 they came from.
 typedef struct SpInput {
@@ -33,6 +44,12 @@ typedef struct SpInput {
 /// y[t * ldy + i] for row blocks [begin, begin + count), count <= SP_PANEL_BLOCKS; `rows` counts rows to write.
 void sp_gemm_bf16(const SpPacked* w, int32_t begin, int32_t count, int32_t rows, const SpInput* x, float* y,
                   int64_t ldy);
+
+/// The same for quantised weights.
+void sp_gemm_codes(const SpPacked* w, int32_t begin, int32_t count, int32_t rows, const SpCodes* x, float* y,
+                   int64_t ldy);
+/// One row of SpCodes.
+void sp_quantize_row(const float* x, int64_t cols, int8_t* codes, float* scales, int32_t* sums);
 
 /// x (count) to BF16, rounded to nearest even; zeros up to `padded`.
 void sp_to_bf16(const float* x, int64_t count, int64_t padded, uint16_t* y);
