@@ -136,6 +136,7 @@ Napi::Object info_of(Napi::Env env, Engine& engine) {
   out.Set("kvPages", engine.pages());
   out.Set("backend", engine.model().backend().name);
   out.Set("isa", engine.model().backend().isa);
+  out.Set("pageBytes", static_cast<double>(engine.model().page_bytes()));
   out.Set("parameters", static_cast<double>(engine.model().weights().parameters));
   out.Set("weightBytes", static_cast<double>(engine.model().weights().files->total_bytes()));
   Napi::Array eos = Napi::Array::New(env);
@@ -195,6 +196,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   if (!from.Get("modelDir").IsString()) return bad(env, "modelDir: a string is needed");
   options.model_dir = from.Get("modelDir").As<Napi::String>();
   if (from.Get("isa").IsString()) options.isa = from.Get("isa").As<Napi::String>();
+  if (from.Get("kv").IsString()) options.kv = from.Get("kv").As<Napi::String>();
   options.threads = static_cast<int>(number_or(from, "threads", 0));
   options.kv_pages = static_cast<int>(number_or(from, "kvPages", 0));
   options.context = static_cast<int>(number_or(from, "contextLength", 0));

@@ -22,6 +22,7 @@ export const withEngine = async <T>(
   options: {
     modelDir: string
     isa?: string
+    kv?: string
     kvPages?: number
     stepTokens?: number
     threads?: number

@@ -6,7 +6,8 @@
 
 namespace sparrow {
 
-Result<Model> Model::open(const std::string& dir, const std::string& isa, int threads, int context_max) {
+Result<Model> Model::open(const std::string& dir, const std::string& isa, int threads, int context_max,
+                          const std::string& kv) {
   Result<std::string> config_text = read_text_file(dir + "/config.json", 16u << 20);
   if (!config_text.ok()) return config_text.status();
   Result<std::string> generation = read_text_file(dir + "/generation_config.json", 16u << 20);
@@ -16,7 +17,7 @@ Result<Model> Model::open(const std::string& dir, const std::string& isa, int th
   if (!files.ok()) return files.status();
   Result<Weights> weights = load_weights(config.value(), std::make_shared<const Checkpoint>(std::move(files.value())));
   if (!weights.ok()) return weights.status();
-  Result<Backend> backend = open_backend(isa, threads);
+  Result<Backend> backend = open_backend(isa, threads, kv);
   if (!backend.ok()) return backend.status();
   Model model;
   model.config_ = std::move(config.value());

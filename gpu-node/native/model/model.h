@@ -32,8 +32,9 @@ using Tap = std::function<void(int layer, const char* name, const float* data, i
 
 class Model {
  public:
-  /// `context` positions are prepared for (rope table).
-  static Result<Model> open(const std::string& dir, const std::string& isa, int threads, int context_max);
+  /// `context` positions are prepared for (rope table). kv: what pages hold (registry.h).
+  static Result<Model> open(const std::string& dir, const std::string& isa, int threads, int context_max,
+                            const std::string& kv = "auto");
 
   const ModelConfig& config() const { return config_; }
   const Weights& weights() const { return weights_; }

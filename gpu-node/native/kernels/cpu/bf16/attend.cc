@@ -164,14 +164,19 @@ void sp_pack_query(const SpLayout* layout, const float* q_latent, const float* q
   }
 }
 
-void sp_attend_chunk(const SpChunk* c, const SpKvView* kv, SpSoftmax* out) {
+void sp_attend_chunk(const SpChunk* c, const SpKvView* kv, uint16_t* wide, SpSoftmax* out) {
   alignas(64) float scores[SP_CHUNK_KEYS * SP_LANES];
   alignas(64) uint16_t weights[SP_CHUNK_KEYS * SP_LANES];
   const uint16_t* rows[SP_CHUNK_KEYS];
+  const SpLayout* l = &kv->layout;
   for (int32_t i = 0; i < c->count; i++) {
     const int64_t at = c->chosen ? c->chosen[i] : c->first + i;
-    rows[i] = (const uint16_t*)(kv->base + kv->page_stride * kv->table[at / SP_PAGE_TOKENS]) +
-              at % SP_PAGE_TOKENS * kv->layout.row_halves;
+    const uint8_t* row =
+        kv->base + kv->page_stride * kv->table[at / SP_PAGE_TOKENS] + at % SP_PAGE_TOKENS * l->row_bytes;
+    rows[i] = (const uint16_t*)row;
+    if (!l->fp8) continue;
+    rows[i] = wide + i * (l->row_halves + 32);
+    sp_load_fp8_row(l, row, wide + i * (l->row_halves + 32));
   }
   score_rows(c->query, kv->layout.row_halves, rows, c->count, scores);
   softmax(c, scores, weights, out);

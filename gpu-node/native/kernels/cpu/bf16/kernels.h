@@ -63,11 +63,12 @@ void sp_swiglu_row(float* gate, const float* up, int64_t count);
 void sp_add_rows(const float* const* rows, const float* weights, int32_t count, int64_t dim, float* y);
 void sp_from_bf16(const uint16_t* x, int64_t count, float* y);
 
-/// A KV page: 64 rows of latent|rope as BF16 (row_halves apart), then index keys as 4 groups of 16 keys (dim/4, 16, 4)
-/// uint8 offset by 128, then their 64 scales.
+/// A KV page: 64 rows of latent|rope, then index keys as 4 groups of 16 keys (dim/4, 16, 4) uint8 offset by 128, then
+/// their 64 scales. A row is BF16, or with `fp8` E4M3 latents, an fp32 multiplier for each 128 of them, BF16 rope part.
 typedef struct SpLayout {
-  int32_t latent, rope, index;
-  int64_t row_halves;   // even, >= latent + rope
+  int32_t latent, rope, index, fp8;
+  int64_t row_bytes;
+  int64_t row_halves;   // of a row as BF16: a multiple of 32, >= latent + rope
   int64_t index_quads;  // ceil(index / 4)
   int64_t keys_at, scales_at, bytes;
 } SpLayout;
@@ -93,10 +94,13 @@ typedef struct SpSoftmax {
   float* z;
 } SpSoftmax;
 
+/// Writes one row of a page; reads it as BF16 (row_halves) where it is FP8.
+void sp_store_row(const SpLayout* layout, const float* latent, const float* rope, uint8_t* row);
+void sp_load_fp8_row(const SpLayout* layout, const uint8_t* row, uint16_t* half);
 /// q_latent (heads, latent) and q_rope (heads, rope) -> the packed query.
 void sp_pack_query(const SpLayout* layout, const float* q_latent, const float* q_rope, int32_t heads, uint16_t* query);
-/// The state of one chunk alone.
-void sp_attend_chunk(const SpChunk* chunk, const SpKvView* kv, SpSoftmax* out);
+/// The state of one chunk alone. FP8 rows are widened into `wide` (SP_CHUNK_KEYS, row_halves + 32).
+void sp_attend_chunk(const SpChunk* chunk, const SpKvView* kv, uint16_t* wide, SpSoftmax* out);
 /// into = into then `next`, always in this order of arithmetic.
 void sp_attend_merge(const SpSoftmax* next, int32_t heads, int32_t latent, SpSoftmax* into);
 /// z / total.

@@ -19,7 +19,7 @@ bool is_quantized(const SpMatrix& w) {
   return w.dtype == SP_I8 || w.dtype == SP_I4 || w.dtype == SP_F8_E4M3;
 }
 
-/// FP8 becomes int8 with a multiplier for every 64 columns of a row: half a percent of noise beside the two percent
+/// FP8 becomes int8 with a multiplier for every 32 columns of a row: half a percent of noise beside the two percent
 /// that E4M3 has, for kernels that are half as fast again.
 constexpr int32_t kGroupOfFp8 = 32;
 

@@ -22,8 +22,9 @@ struct CodeRows {
 };
 
 struct Pool {
-  explicit Pool(int threads) : threads(threads) {}
+  Pool(int threads, bool fp8_kv) : threads(threads), fp8_kv(fp8_kv) {}
   Threads threads;
+  const bool fp8_kv;                             // KV pages keep latents as E4M3
   std::vector<uint16_t> half;                    // activations of the current product
   std::vector<uint16_t> expert_x, expert_inner;  // (slots, hidden), (slots, inter), grouped by expert
   CodeRows codes, expert_codes, inner_codes;     // the same, for quantised weights
@@ -78,6 +79,6 @@ void index_select(void* self, const SpIndexQuery* query, const SpPages* pages, c
                   int32_t* counts, float* scores, int64_t ld_scores);
 void attend(void* self, const SpAttention* a, const SpPages* pages, const SpTokens* tokens, float* z);
 
-SpLayout layout_of(int32_t latent, int32_t rope, int32_t index);
+SpLayout layout_of(const Pool& p, int32_t latent, int32_t rope, int32_t index);
 
 }  // namespace sparrow::bf16
