@@ -1,5 +1,5 @@
 // `npm run fuzz -- TARGET [--seconds N]`: one fuzz target of test/engine/fuzz under ASan and UBSan; libFuzzer where clang is
-// installed, its stand-in driver.cc elsewhere. New inputs and crashes are kept below gpu-node/build/fuzz. `-- --build` only
+// installed, its stand-in driver.cc elsewhere. New inputs and crashes are kept below gpu-node/build/fuzz-found. `-- --build` only
 // builds all targets with driver.cc, and prints where they lie.
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
@@ -43,7 +43,7 @@ withSetup(() => {
   if (!TARGETS.includes(target))
     throw new SetupError(`npm run fuzz -- TARGET [--seconds N]; TARGET is one of ${TARGETS.join(', ')}`)
   const program = join(build([target], clang()), `fuzz_${target}`)
-  const found = join(BUILD, 'fuzz', target)
+  const found = join(BUILD, 'fuzz-found', target)
   mkdirSync(found, { recursive: true })
   const scratch = mkdtempSync(join(existsSync(SHARED_MEMORY) ? SHARED_MEMORY : tmpdir(), 'sparrow-fuzz-'))
   const bounds = ['-max_len=65536', '-timeout=60', '-malloc_limit_mb=256', '-rss_limit_mb=1024']
@@ -53,7 +53,7 @@ withSetup(() => {
       `-artifact_prefix=${found}-`,
       [found, join(HERE, 'corpus', target)],
     ),
-    { stdio: 'inherit', cwd: join(BUILD, 'fuzz'), env: { ...process.env, TMPDIR: scratch } },
+    { stdio: 'inherit', cwd: join(BUILD, 'fuzz-found'), env: { ...process.env, TMPDIR: scratch } },
   )
   rmSync(scratch, { recursive: true, force: true })
   process.exit(done.status ?? 1)
