@@ -6,7 +6,9 @@ import { pinnedEnv, ROOT, withSetup } from './setup.mjs'
 
 const write = process.argv.includes('--write')
 const bin = (name) => join(ROOT, 'node_modules', '.bin', name)
-const cxxFolders = [join(ROOT, 'gpu-node', 'native'), join(ROOT, 'test', 'engine', 'native')]
+const cxxFolders = [join('gpu-node', 'native'), join('test', 'engine', 'native'), join('test', 'engine', 'fuzz')].map(
+  (folder) => join(ROOT, folder),
+)
 
 const cxxFiles = () =>
   cxxFolders.flatMap((folder) =>

@@ -86,6 +86,7 @@ void read_rope(const Json& root, ModelConfig& c, Status& status) {
   if (type == "default") return;
   if (type != "yarn")
     return top.refuse("rope_scaling.type", "'" + type + "' is not supported; supported: yarn, default");
+  if (c.rope_theta <= 1) return top.fail("rope_theta", "must exceed 1 with YaRN");
   c.rope_scaling.present = true;
   c.rope_scaling.factor = r.real("factor", 1, 1e4, 1);
   c.rope_scaling.beta_fast = r.real("beta_fast", 1e-3, 1e4, 32);
