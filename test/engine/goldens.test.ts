@@ -1,6 +1,7 @@
 // The engine against the float64 reference: small checkpoints, every instruction set, logits and components.
 // Tolerance: weights are exact, activations fp32; over some thousand roundings of 2^-24 the observed error is about 1e-6 to
 // 1e-5 of (1 + |value|). 1e-4 leaves a decade and is three decades below what any wrong layout, scale or mask does.
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
 import type { Tap } from '../../gpu-node/engine/native.ts'
@@ -111,7 +112,8 @@ describe.each(goldenNames())('%s', (name) => {
 
 // avx512bf16 rounds activations to BF16 (2^-9 relative), as the published model does: some 1e-2 after a few products is the
 // format's own, and a rounded score may rightly choose another key or expert. So components are compared up to the first
-// choice, and where there is no indexer the middle logit too: a wrong weight of experts moves all of them.
+// choice, and where there is no indexer the middle logit too: a wrong weight of experts moves all of them. FP8 weights
+// are multiplied as int8 by int8 activations there: half a percent of a row's size each, where BF16 has a tenth.
 test.each(goldenNames())('the BF16 product stays within its format: %s', async (name) => {
   if (!everyIsa.includes('avx512bf16')) return
   const golden = readGolden(name)
@@ -120,13 +122,15 @@ test.each(goldenNames())('the BF16 product stays within its format: %s', async (
     engine.evaluate(ids, 1000, true),
   )
   const indexed = golden.has('0.index_q')
+  const fp8 = readFileSync(join(GOLDENS, name, 'config.json'), 'utf8').includes('"fp8"')
+  const bound = fp8 ? 0.1 : 0.05
   const queries = golden.has('0.cq') ? ['cq', 'q'] : ['q']
   for (const component of [...queries, 'latent', 'k_rope', ...(indexed ? ['index_q'] : ['attn_heads', 'attn_out'])]) {
     const tap = taps.find(({ layer, name: found }) => layer === 0 && found === component)
     const ours = tap ? rowsOf(tap, golden.get('tap_rows')?.data ?? []) : []
-    expect(distance(ours, golden.get(`0.${component}`)?.data ?? []), component).toBeLessThan(0.05)
+    expect(distance(ours, golden.get(`0.${component}`)?.data ?? []), component).toBeLessThan(bound)
   }
   if (indexed) return
   const errors = Array.from(golden.get('logits')?.data ?? [], (wanted, i) => Math.abs(wanted - (logits[i] ?? 0)))
-  expect(errors.sort((a, b) => a - b)[errors.length >> 1]).toBeLessThan(0.05)
+  expect(errors.sort((a, b) => a - b)[errors.length >> 1]).toBeLessThan(bound)
 })
