@@ -28,6 +28,7 @@ const settings = z.object({
     .enum(['auto', 'reference', 'scalar', 'avx2', 'avx512', 'avx512bf16'])
     .default('auto')
     .describe('kernels to use'),
+  SPARROW_KV: z.enum(['auto', 'fp8']).default('auto').describe('what KV pages hold'),
   SPARROW_KV_PAGES: count(1, 1e9).optional().describe('KV pages of 64 tokens'),
   SPARROW_CONTEXT_TOKENS: count(2, 1e7).optional().describe("cap on the model's own context"),
   SPARROW_STEP_TOKENS: count(1, 1e6).optional().describe('prefill tokens a step'),

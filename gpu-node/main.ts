@@ -11,6 +11,7 @@ const openEngine: OpenEngine = (settings, { tokenBytes }) => {
     modelDir: settings.SPARROW_MODEL_DIR,
     tokenBytes,
     isa: settings.SPARROW_ISA,
+    kv: settings.SPARROW_KV,
     ...(threads === undefined ? {} : { threads }),
     ...(kvPages === undefined ? {} : { kvPages }),
     ...(contextLength === undefined ? {} : { contextLength }),

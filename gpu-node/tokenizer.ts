@@ -23,8 +23,16 @@ export interface Tokenizer {
   encode(prompt: string): Promise<EncodedPrompt>
 }
 
+/** As in the engine's config: tables are made for every id up to the largest. */
+const IDS_MAX = 2 ** 22
+const idSchema = z
+  .number()
+  .int()
+  .nonnegative()
+  .max(IDS_MAX - 1)
+
 const addedToken = z.object({
-  id: z.number().int().nonnegative(),
+  id: idSchema,
   content: z.string().min(1),
   single_word: z.boolean().default(false),
   lstrip: z.boolean().default(false),
@@ -36,7 +44,7 @@ const fileSchema = z.object({
   normalizer: z.object({ type: z.literal('Sequence'), normalizers: z.array(z.unknown()).length(0) }).nullish(),
   pre_tokenizer: z.object({ type: z.literal('Sequence'), pretokenizers: z.array(z.object({ type: z.string() })) }),
   decoder: z.object({ type: z.literal('ByteLevel') }),
-  model: z.object({ type: z.literal('BPE'), vocab: z.record(z.string(), z.number().int().nonnegative()) }),
+  model: z.object({ type: z.literal('BPE'), vocab: z.record(z.string(), idSchema) }),
 })
 
 /** Characters a piece has at least; small enough that encoding one takes a few milliseconds at most. */
@@ -63,7 +71,9 @@ const byteOfChar = (): Map<string, number> => {
 
 const bytesOfVocab = (file: z.infer<typeof fileSchema>): { text: Uint8Array[]; plain: Uint8Array[] } => {
   const byChar = byteOfChar()
-  const size = Math.max(...Object.values(file.model.vocab), ...file.added_tokens.map(({ id }) => id)) + 1
+  let size = 0
+  for (const id of Object.values(file.model.vocab)) size = Math.max(size, id + 1)
+  for (const { id } of file.added_tokens) size = Math.max(size, id + 1)
   const empty = new Uint8Array()
   const plain = new Array<Uint8Array>(size).fill(empty)
   const special = new Map(file.added_tokens.map(({ id, content }) => [id, content]))
@@ -78,6 +88,22 @@ const bytesOfVocab = (file: z.infer<typeof fileSchema>): { text: Uint8Array[]; p
   const text = [...plain]
   for (const [id, content] of special) text[id] = new TextEncoder().encode(content)
   return { text, plain }
+}
+
+/** Every byte that UTF-8 can hold, in characters of all lengths, and a few words. */
+const PROBE = ['The tokenizer  keeps\n\nevery byte: 2026 漢字.']
+  .concat(Array.from({ length: 0x800 / 64 }, (_, i) => String.fromCodePoint(i * 64, i * 64 + 13)))
+  .concat(Array.from({ length: 192 }, (_, i) => String.fromCodePoint(i)))
+  .concat(['\u0800\u1000\u2000\u3000\u4000\u5000\u6000\u7000\u8000\u9000\ua000\ub000\uc000\ud000\ue000\uf000'])
+  .concat(['\u{1f389}\u{50000}\u{90000}\u{d0000}\u{10ffff}'])
+  .join('')
+
+/** The library's tokenizer, once it has shown that it loses nothing: what a prompt costs and shares is counted in bytes. */
+const openBpe = (json: object, text: readonly Uint8Array[]): Bpe => {
+  const bpe = new Bpe(json, {})
+  const parts = bpe.encode(PROBE, { add_special_tokens: false }).ids.map((id) => text[id] ?? new Uint8Array())
+  if (Buffer.concat(parts).toString() !== PROBE) throw new Error('it does not give back the bytes of a text')
+  return bpe
 }
 
 /** Encoded pieces by their text, oldest out first. */
@@ -143,8 +169,13 @@ const readTokenizer = async (modelDir: string): Promise<{ json: object; file: z.
 /** Loads `tokenizer.json`. Errors: StartError naming the field that is missing or not supported. */
 export const loadTokenizer = async (modelDir: string): Promise<Tokenizer> => {
   const { json, file } = await readTokenizer(modelDir)
-  const bpe = new Bpe(json, {})
   const { text, plain } = bytesOfVocab(file)
+  let bpe: Bpe
+  try {
+    bpe = openBpe(json, text)
+  } catch (error) {
+    throw new StartError(`tokenizer.json: ${error instanceof Error ? error.message : String(error)}`)
+  }
   const specialIds = new Map(file.added_tokens.map(({ content, id }) => [content, id]))
   const longestFirst = [...specialIds.keys()].sort((a, b) => b.length - a.length)
   const split = longestFirst.length > 0 ? new RegExp(`(${longestFirst.map(escapeRegExp).join('|')})`) : undefined

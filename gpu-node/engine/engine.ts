@@ -11,6 +11,8 @@ export interface EngineOptions {
   readonly threads?: number
   /** auto | reference | scalar | avx2 | avx512 | avx512bf16 */
   readonly isa?: string
+  /** What KV pages hold: auto | fp8 (latents as E4M3: about half the bytes; needs avx512bf16). */
+  readonly kv?: string
   /** Attend to every position, as if the checkpoint had no indexer: to compare with. */
   readonly dense?: boolean
   /** Prefill tokens a step: how long a step may keep decoding sequences waiting. */
@@ -22,6 +24,8 @@ export interface EngineInfo {
   readonly contextLength: number
   readonly pageTokens: number
   readonly kvPages: number
+  /** Of one page, all layers. */
+  readonly pageBytes: number
   readonly eosTokenIds: readonly number[]
   readonly backend: string
   readonly isa: string

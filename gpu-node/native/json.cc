@@ -8,6 +8,8 @@ namespace sparrow {
 namespace {
 
 constexpr int kDepthMax = 32;
+// Twelve times what the index of DeepSeek-V3.2 holds; some 200 MB when every one of them is used.
+constexpr size_t kValuesMax = size_t{1} << 20;
 
 void append_utf8(std::string& out, uint32_t c) {
   if (c < 0x80) {
@@ -72,6 +74,7 @@ class Parser {
 
   bool value(Json& out, int depth) {
     if (depth > kDepthMax) return wrong("nesting too deep");
+    if (++values_ > kValuesMax) return wrong("too many values");
     skip_space();
     if (at_ >= text_.size()) return wrong("unexpected end");
     switch (text_[at_]) {
@@ -156,6 +159,7 @@ class Parser {
       if (low < 0xDC00 || low > 0xDFFF) return wrong("lone surrogate");
       code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
     }
+    if (code >= 0xDC00 && code <= 0xDFFF) return wrong("lone surrogate");
     append_utf8(out, code);
     return true;
   }
@@ -188,7 +192,7 @@ class Parser {
   }
 
   std::string_view text_;
-  size_t at_ = 0;
+  size_t at_ = 0, values_ = 0;
   const char* what_ = "";
 };
 

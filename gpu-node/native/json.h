@@ -24,8 +24,8 @@ struct Json {
   bool is(Kind k) const { return kind == k; }
 };
 
-/// Parses the whole of `text`. Nesting is limited to 32; a repeated key is an error, since readers disagree on which
-/// counts.
+/// Parses the whole of `text`. Nesting is limited to 32 and values to a million (a value takes over a hundred bytes,
+/// and two bytes of text can ask for one); a repeated key is an error, since readers disagree on which counts.
 Result<Json> parse_json(std::string_view text);
 
 }  // namespace sparrow

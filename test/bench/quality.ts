@@ -1,4 +1,4 @@
-// How far a quantised model is from its original, on the prompts of the embedded model's goldens:
+// How far a quantised model, or FP8 KV pages, are from the original, on the prompts of the embedded model's goldens:
 // node test/bench/quality.ts ORIGINAL_DIR DIR ...
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -12,10 +12,10 @@ interface Answers {
 }
 
 /** Logits of every position of every prompt. */
-export const answers = (modelDir: string, isa = 'auto'): Promise<Answers> => {
+export const answers = (modelDir: string, isa = 'auto', kv = 'auto'): Promise<Answers> => {
   const cases = JSON.parse(readFileSync(join(GOLDENS, 'embedded', 'logits.json'), 'utf8')) as { tokens: number[] }[]
   const tokens = cases.map((each) => each.tokens)
-  return withEngine({ modelDir, isa }, (engine) => ({
+  return withEngine({ modelDir, isa, kv }, (engine) => ({
     logits: tokens.map((ids) => engine.evaluate(Int32Array.from(ids), 512, false).logits),
     tokens,
     vocab: engine.info.vocabSize,
@@ -63,8 +63,11 @@ if (process.argv[1] === import.meta.filename) {
   const [original, ...others] = process.argv.slice(2)
   if (!original) throw new Error('usage: node test/bench/quality.ts ORIGINAL_DIR DIR ...')
   const exact = await answers(original, 'avx512')
-  for (const dir of [original, ...others]) {
-    const { kl, top1, loss } = compare(exact, await answers(dir))
-    console.log(`${dir}  KL ${kl.toExponential(2)} nats  top-1 ${(100 * top1).toFixed(2)}%  loss ${loss.toFixed(4)}`)
+  const rows = [...[original, ...others].map((dir) => [dir, 'auto'] as const), [original, 'fp8'] as const]
+  for (const [dir, kv] of rows) {
+    const { kl, top1, loss } = compare(exact, await answers(dir, 'auto', kv))
+    console.log(
+      `${dir}${kv === 'fp8' ? ', FP8 KV pages' : ''}  KL ${kl.toExponential(2)} nats  top-1 ${(100 * top1).toFixed(2)}%  loss ${loss.toFixed(4)}`,
+    )
   }
 }

@@ -74,9 +74,21 @@ test.each([
       ),
     /overlaps/,
   ],
+  ['shape no array', () => edit((h) => Object.assign(entry(h, KV_A), { shape: 40 })), /its shape is malformed/],
+  [
+    'a header of little text and many values',
+    () => edit((h) => Object.assign(h, { __metadata__: new Array(1 << 20).fill(0) })),
+    /JSON: too many values at byte/,
+  ],
   ['unknown dtype', () => edit((h) => (entry(h, KV_A).dtype = 'F7')), /unknown dtype 'F7'/],
   ['negative offsets', () => edit((h) => (entry(h, KV_A).data_offsets = [-4, 10])), /data_offsets/],
   ['config no JSON', () => writeFileSync(join(dir, 'config.json'), '{"vocab_size": }'), /config.json: JSON/],
+  ['a lone surrogate', () => writeFileSync(join(dir, 'config.json'), '{"\\udc00": 1}'), /JSON: lone surrogate/],
+  [
+    'YaRN without a base',
+    () => config((c) => Object.assign(c, { rope_theta: 1 })),
+    /rope_theta must exceed 1 with YaRN/,
+  ],
   ['config without a field', () => config((c) => delete c.kv_lora_rank), /kv_lora_rank is missing/],
   ['config with a bad value', () => config((c) => (c.num_attention_heads = -1)), /num_attention_heads is no integer/],
 ])('corrupt: %s', async (_name, damage, message) => {
@@ -102,6 +114,11 @@ test.each([
     /rope_scaling.type 'longrope'/,
   ],
   ['index sharing', (c: Record<string, unknown>) => (c.index_topk_freq = 4), /index_topk_freq/],
+  [
+    'a context that no file bears out',
+    (c: Record<string, unknown>) => (c.max_position_embeddings = 1 << 24),
+    /max_position_embeddings asks for 536870912 bytes/,
+  ],
   ['activation', (c: Record<string, unknown>) => (c.hidden_act = 'gelu'), /hidden_act/],
 ])('unsupported: %s', async (_name, change, message) => {
   use('v32_groups_yarn')

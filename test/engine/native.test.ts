@@ -1,4 +1,4 @@
-// The native test program, built when needed: every operation of every backend, one line each.
+// The native test programs, built when needed: every operation of every backend, and the whole engine, one line each.
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -7,15 +7,15 @@ import { GOLDENS } from './golden.ts'
 
 const BUILD_SCRIPT = fileURLToPath(new URL('../../scripts/native_tests.mjs', import.meta.url))
 
-let opTest = ''
+let programs = ''
 beforeAll(() => {
   const built = spawnSync(process.execPath, [BUILD_SCRIPT, '--build'], { encoding: 'utf8' })
   expect(built.status, built.stderr).toBe(0)
-  opTest = built.stdout.trim()
+  programs = built.stdout.trim()
 }, 300_000)
 
 test('every operation of every instruction set, against fixtures and the reference', () => {
-  const done = spawnSync(opTest, [join(GOLDENS, 'components')], { encoding: 'utf8' })
+  const done = spawnSync(join(programs, 'op_test'), [join(GOLDENS, 'components')], { encoding: 'utf8' })
   const lines = done.stdout.split('\n').filter((line) => line !== '')
   expect(lines.filter((line) => !line.startsWith('ok ')).join('\n') + done.stderr).toBe(
     `0 of ${lines.length - 1} failed`,
@@ -25,4 +25,12 @@ test('every operation of every instruction set, against fixtures and the referen
     for (const operation of ['matmul', 'gate', 'experts', 'index_select', 'attend'])
       expect(lines.some((line) => line.startsWith(`ok     ${isa} `) && line.includes(` ${operation} `))).toBe(true)
   }
+})
+
+test('the whole engine under callers on several threads', () => {
+  const done = spawnSync(join(programs, 'engine_test'), [join(GOLDENS, 'v32_groups_yarn')], { encoding: 'utf8' })
+  const lines = done.stdout.split('\n').filter((line) => line !== '')
+  expect(lines.filter((line) => !line.startsWith('ok ')).join('\n') + done.stderr).toBe('')
+  expect(done.status).toBe(0)
+  expect(lines.length).toBe(24)
 })

@@ -133,10 +133,15 @@ void gate(void*, const SpGate* g, const float* logits, int32_t n, int32_t* ids, 
   std::vector<int32_t> order(g->experts);
   for (int64_t t = 0; t < n; t++, logits += g->experts, ids += g->top_k, weights += g->top_k) {
     scores_of(*g, logits, score);
-    for (int e = 0; e < g->experts; e++) biased[e] = score[e] + (g->bias ? g->bias[e] : 0);
+    for (int e = 0; e < g->experts; e++) {
+      biased[e] = score[e] + (g->bias ? g->bias[e] : 0);
+      // A NaN has no place in an order, and sorting one may leave the array. Chosen after all, it weighs NaN.
+      if (std::isnan(biased[e])) biased[e] = -std::numeric_limits<double>::infinity();
+    }
     if (g->groups > 1) mask_groups(*g, biased);
     std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return biased[a] > biased[b]; });
+    std::partial_sort(order.begin(), order.begin() + g->top_k, order.end(),
+                      [&](int a, int b) { return biased[a] > biased[b] || (biased[a] == biased[b] && a < b); });
     double sum = 0;
     for (int k = 0; k < g->top_k; k++) sum += score[order[k]];
     for (int k = 0; k < g->top_k; k++) {

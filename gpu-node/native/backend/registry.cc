@@ -6,9 +6,11 @@
 
 namespace sparrow {
 
-Result<Backend> open_backend(const std::string& isa, int threads) {
+Result<Backend> open_backend(const std::string& isa, int threads, const std::string& kv) {
+  if (kv != "auto" && kv != "fp8") return error(Code::kBadArgument, "kv: '" + kv + "' is neither auto nor fp8");
+  if ((isa == "avx512bf16" || isa == "auto") && has_avx512bf16()) return open_bf16_backend(threads, kv == "fp8");
+  if (kv == "fp8") return error(Code::kBadArgument, "kv: fp8 needs the instruction set avx512bf16");
   if (isa == "reference") return Backend{reference_backend(), nullptr};
-  if ((isa == "avx512bf16" || isa == "auto") && has_avx512bf16()) return open_bf16_backend(threads);
   return open_cpu_backend(isa, threads);
 }
 

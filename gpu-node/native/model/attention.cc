@@ -7,6 +7,9 @@
 #include "model.h"
 
 namespace sparrow {
+namespace {
+constexpr int32_t kTileTokens = 32;
+}
 
 /// What is computed from the layer's input: query latent, KV row and, for the indexer, key and head weights.
 void Model::project_input(const LayerWeights& w, const Step& step) {
@@ -39,13 +42,11 @@ void Model::project_query(const LayerWeights& w, const Step& step) {
   const int32_t n = step.tokens->n, heads = config_.num_attention_heads, nope = config_.qk_nope_head_dim,
                 dim = config_.qk_head_dim();
   s_.q.resize(static_cast<size_t>(n) * heads * dim);
-  s_.q_latent.resize(static_cast<size_t>(n) * heads * config_.kv_lora_rank);
   if (step.sparse) s_.index_q.resize(static_cast<size_t>(n) * w.indexer.wq_b.rows);
   const SpProduct products[] = {{&w.q_proj, s_.q.data()}, {&w.indexer.wq_b, s_.index_q.data()}};
   if (config_.q_lora_rank) b.matmul(b.self, products, step.sparse ? 2 : 1, s_.cq.data(), n);
   b.rope(b.self, s_.q.data() + nope, step.tokens->positions, n, heads, heads * dim, dim, config_.qk_rope_head_dim,
          rope_table_.data(), 0);
-  b.matmul_heads(b.self, &w.uk, s_.q.data(), heads * dim, dim, n, s_.q_latent.data());
 }
 
 void Model::write_cache(const Step& step) {
@@ -58,31 +59,44 @@ void Model::write_cache(const Step& step) {
                 config_.has_indexer ? s_.index_k.data() : nullptr);
 }
 
+/// Tokens [from, from + n) of the step: absorbed query, attention, values. In tiles, because a token's absorbed query
+/// and its weighted latents are each heads * kv_lora_rank floats: a whole step of them would leave the caches.
+void Model::attend_tile(const LayerWeights& w, const Step& step, int32_t from, int32_t n) {
+  const SpBackend& b = backend_.table;
+  const int32_t heads = config_.num_attention_heads, rank = config_.kv_lora_rank, rope = config_.qk_rope_head_dim,
+                nope = config_.qk_nope_head_dim, dim = config_.qk_head_dim(), v = config_.v_head_dim;
+  const float* q = s_.q.data() + int64_t{from} * heads * dim;
+  s_.q_latent.resize(static_cast<size_t>(n) * heads * rank);
+  b.matmul_heads(b.self, &w.uk, q, heads * dim, dim, n, s_.q_latent.data());
+  // The rope parts side by side, as the attention op reads them.
+  s_.q_rope.resize(static_cast<size_t>(n) * heads * rope);
+  for (int64_t i = 0; i < static_cast<int64_t>(n) * heads; i++)
+    std::copy_n(q + i * dim + nope, rope, s_.q_rope.data() + i * rope);
+  s_.z.resize(static_cast<size_t>(n) * heads * rank);
+  const SpTokens tokens = {n, step.tokens->positions + from, step.tokens->tables + from};
+  const SpAttention a = {s_.q_latent.data(),
+                         s_.q_rope.data(),
+                         step.sparse ? s_.chosen.data() + int64_t{from} * config_.index_topk : nullptr,
+                         step.sparse ? s_.counts.data() + from : nullptr,
+                         heads,
+                         config_.index_topk,
+                         static_cast<float>(config_.softmax_scale())};
+  b.attend(b.self, &a, &step.pages, &tokens, s_.z.data());
+  b.matmul_heads(b.self, &w.uv, s_.z.data(), static_cast<int64_t>(heads) * rank, rank, n,
+                 s_.heads.data() + int64_t{from} * heads * v);
+}
+
 void Model::attention(const LayerWeights& w, const Step& step) {
   const SpBackend& b = backend_.table;
   const int32_t n = step.tokens->n, heads = config_.num_attention_heads, rank = config_.kv_lora_rank,
-                rope = config_.qk_rope_head_dim;
-  const int32_t nope = config_.qk_nope_head_dim, dim = config_.qk_head_dim();
+                rope = config_.qk_rope_head_dim, dim = config_.qk_head_dim();
   project_input(w, step);
   project_query(w, step);
   if (config_.has_indexer) index_key(w, step);
   write_cache(step);
   if (step.sparse) select(step);
-  // The rope parts side by side, as the attention op reads them.
-  std::vector<float>& q_rope = s_.heads;
-  q_rope.resize(static_cast<size_t>(n) * heads * std::max(rope, config_.v_head_dim));
-  for (int64_t i = 0; i < static_cast<int64_t>(n) * heads; i++)
-    std::copy_n(s_.q.data() + i * dim + nope, rope, q_rope.data() + i * rope);
-  s_.z.resize(static_cast<size_t>(n) * heads * rank);
-  const SpAttention a = {s_.q_latent.data(),
-                         q_rope.data(),
-                         step.sparse ? s_.chosen.data() : nullptr,
-                         step.sparse ? s_.counts.data() : nullptr,
-                         heads,
-                         config_.index_topk,
-                         static_cast<float>(config_.softmax_scale())};
-  b.attend(b.self, &a, &step.pages, step.tokens, s_.z.data());
-  b.matmul_heads(b.self, &w.uv, s_.z.data(), static_cast<int64_t>(heads) * rank, rank, n, s_.heads.data());
+  s_.heads.resize(static_cast<size_t>(n) * heads * config_.v_head_dim);
+  for (int32_t from = 0; from < n; from += kTileTokens) attend_tile(w, step, from, std::min(kTileTokens, n - from));
   const SpProduct out = {&w.o_proj, s_.out.data()};
   b.matmul(b.self, &out, 1, s_.heads.data(), n);
   if (!step.tap) return;

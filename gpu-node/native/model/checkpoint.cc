@@ -59,6 +59,7 @@ Status parse_tensor(const std::string& name, const Json& entry, const uint8_t* b
                     uint64_t& begin) {
   const Json *dtype = entry.find("dtype"), *shape = entry.find("shape"), *offsets = entry.find("data_offsets");
   if (!dtype || !shape || !offsets) return invalid(name + ": its header lacks dtype, shape or data_offsets");
+  if (!shape->is(Json::Kind::kArray)) return invalid(name + ": its shape is malformed");
   const int width = dtype_width(dtype->string, out.dtype);
   if (!width) return invalid(name + ": unknown dtype '" + dtype->string + "'");
   uint64_t bytes = static_cast<uint64_t>(width);
@@ -133,7 +134,7 @@ Result<std::string> read_text_file(const std::string& path, size_t bytes_max) {
 }
 
 Status Checkpoint::add_file(const std::string& path, const std::string& label) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe must not hold the open up
   struct stat info {};
   if (fd < 0) return invalid(label + ": no such file, or not readable");
   if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size < 8) {

@@ -5,8 +5,14 @@
 #include "rope_table.h"
 
 namespace sparrow {
+namespace {
+// No file bears max_position_embeddings out, so it is bounded by what it makes us prepare: 1M positions of 64 rotated
+// dimensions.
+constexpr int64_t kRopeTableBytesMax = int64_t{1} << 28;
+}  // namespace
 
-Result<Model> Model::open(const std::string& dir, const std::string& isa, int threads, int context_max) {
+Result<Model> Model::open(const std::string& dir, const std::string& isa, int threads, int context_max,
+                          const std::string& kv) {
   Result<std::string> config_text = read_text_file(dir + "/config.json", 16u << 20);
   if (!config_text.ok()) return config_text.status();
   Result<std::string> generation = read_text_file(dir + "/generation_config.json", 16u << 20);
@@ -16,7 +22,7 @@ Result<Model> Model::open(const std::string& dir, const std::string& isa, int th
   if (!files.ok()) return files.status();
   Result<Weights> weights = load_weights(config.value(), std::make_shared<const Checkpoint>(std::move(files.value())));
   if (!weights.ok()) return weights.status();
-  Result<Backend> backend = open_backend(isa, threads);
+  Result<Backend> backend = open_backend(isa, threads, kv);
   if (!backend.ok()) return backend.status();
   Model model;
   model.config_ = std::move(config.value());
@@ -24,6 +30,10 @@ Result<Model> Model::open(const std::string& dir, const std::string& isa, int th
   model.backend_ = std::move(backend.value());
   model.context_ = context_max > 0 ? std::min(context_max, model.config_.max_position_embeddings)
                                    : model.config_.max_position_embeddings;
+  const int64_t rope_bytes = int64_t{model.context_} * model.config_.qk_rope_head_dim * 4;
+  if (rope_bytes > kRopeTableBytesMax)
+    return unsupported("config.json: max_position_embeddings asks for " + std::to_string(rope_bytes) +
+                       " bytes of rotations; open with a shorter context");
   model.rope_table_ = rope_table(model.config_, model.context_);
   if (const Status packed = model.pack(); !packed.ok()) return packed;
   return model;

@@ -32,8 +32,9 @@ using Tap = std::function<void(int layer, const char* name, const float* data, i
 
 class Model {
  public:
-  /// `context` positions are prepared for (rope table).
-  static Result<Model> open(const std::string& dir, const std::string& isa, int threads, int context_max);
+  /// `context` positions are prepared for (rope table). kv: what pages hold (registry.h).
+  static Result<Model> open(const std::string& dir, const std::string& isa, int threads, int context_max,
+                            const std::string& kv = "auto");
 
   const ModelConfig& config() const { return config_; }
   const Weights& weights() const { return weights_; }
@@ -56,8 +57,8 @@ class Model {
 
  private:
   struct Scratch {
-    std::vector<float> x, normed, cq, q, kv, latent, rope, q_latent, z, heads, out, index_q, index_k, index_w, gate, up,
-        router, expert_weights;
+    std::vector<float> x, normed, cq, q, kv, latent, rope, q_latent, q_rope, z, heads, out, index_q, index_k, index_w,
+        gate, up, router, expert_weights;
     std::vector<int32_t> chosen, counts, expert_ids;
   };
   struct Step {
@@ -72,6 +73,7 @@ class Model {
   void project_input(const LayerWeights& w, const Step& step);
   void project_query(const LayerWeights& w, const Step& step);
   void write_cache(const Step& step);
+  void attend_tile(const LayerWeights& w, const Step& step, int32_t from, int32_t n);
   bool needs_selection(const SpTokens& tokens);
   void index_key(const LayerWeights& w, const Step& step);
   void select(const Step& step);

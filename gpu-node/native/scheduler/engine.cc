@@ -9,6 +9,7 @@ namespace sparrow {
 namespace {
 
 constexpr int64_t kKvBytesDefault = int64_t{2} << 30;
+constexpr int64_t kPageBookkeeping = 512;  // what PagePool keeps of a page, and more
 constexpr int kContextsDefault = 16;
 constexpr size_t kStopStringsMax = 16, kStopBytesMax = 1024;
 
@@ -19,7 +20,8 @@ int pages_for(int64_t tokens) {
 int default_pages(const Model& model) {
   const int64_t context = pages_for(model.context());
   const int64_t bytes = model.page_bytes();
-  return static_cast<int>(std::max(context, std::min(kContextsDefault * context, kKvBytesDefault / bytes)));
+  return static_cast<int>(
+      std::max(context, std::min(kContextsDefault * context, kKvBytesDefault / (bytes + kPageBookkeeping))));
 }
 
 }  // namespace
@@ -28,7 +30,7 @@ Result<std::unique_ptr<Engine>> Engine::open(EngineOptions options, Sink sink) {
   if (options.threads <= 0) options.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   if (options.threads > 256) return error(Code::kBadArgument, "threads: at most 256");
   options.step_tokens = std::clamp(options.step_tokens, 1, 8192);
-  Result<Model> model = Model::open(options.model_dir, options.isa, options.threads, options.context);
+  Result<Model> model = Model::open(options.model_dir, options.isa, options.threads, options.context, options.kv);
   if (!model.ok()) return model.status();
   if (options.dense) model.value().attend_to_all();
   const int pages = options.kv_pages > 0 ? options.kv_pages : default_pages(model.value());
@@ -108,16 +110,17 @@ EngineStats Engine::stats() const {
 }
 
 void Engine::between_steps(const std::function<void()>& work) {
-  std::promise<void> done;
+  // The engine thread's own share of it: it is still inside set_value when the waiter wakes and returns.
+  const auto done = std::make_shared<std::promise<void>>();
   {
     std::lock_guard lock(mutex_);
-    work_.push_back([&] {
+    work_.push_back([&work, done] {
       work();
-      done.set_value();
+      done->set_value();
     });
   }
   wake_.notify_one();
-  done.get_future().wait();
+  done->get_future().wait();
 }
 
 std::string Engine::check_integrity() {

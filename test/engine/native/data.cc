@@ -7,6 +7,8 @@
 #include <limits>
 #include <numeric>
 
+#include "../../../gpu-node/native/backend/decode.h"
+
 namespace sparrow::test {
 namespace {
 
@@ -94,6 +96,16 @@ static TestMatrix random_groups(Random& random, int32_t dtype, int32_t rows, int
   return TestMatrix(dtype, rows, cols, codes, scale, exact);
 }
 
+/// The E4M3 code nearest to `value`.
+static uint8_t e4m3_code(float value) {
+  uint8_t best = 0;
+  for (uint8_t code = 0; code < 0x7F; code++) {
+    if (std::fabs(e4m3_to_float(code) - std::fabs(value)) < std::fabs(e4m3_to_float(best) - std::fabs(value)))
+      best = code;
+  }
+  return static_cast<uint8_t>(best | (value < 0 ? 0x80 : 0));
+}
+
 TestMatrix TestMatrix::random(Random& random, int32_t dtype, int32_t rows, int32_t cols, bool exact) {
   const size_t count = static_cast<size_t>(rows) * static_cast<size_t>(cols);
   const size_t width = static_cast<size_t>(width_of(dtype));
@@ -105,8 +117,8 @@ TestMatrix TestMatrix::random(Random& random, int32_t dtype, int32_t rows, int32
     uint32_t bits = 0;
     std::memcpy(&bits, &value, 4);
     if (dtype == SP_BF16) bits >>= 16;
-    // Exponents from subnormal to 2^3; the scales of random blocks do the rest.
-    if (dtype == SP_F8_E4M3) bits = static_cast<uint32_t>(random.below(2) * 128 + random.below(88));
+    // As weights are: normal, subnormals among them; the scales of random blocks do the rest.
+    if (dtype == SP_F8_E4M3) bits = e4m3_code(random.normal());
     std::memcpy(codes.data() + i * width, &bits, width);
   }
   std::vector<float> scale;

@@ -38,6 +38,7 @@ class TestMatrix {
   TestMatrix& with_heads(int32_t heads);
 
   const SpMatrix* on(const SpBackend& backend) const;
+  const SpMatrix& plain() const { return matrix_; }
 
  private:
   std::shared_ptr<uint8_t[]> data_;

@@ -1,4 +1,8 @@
 // The router's choice: all the traps of the fixture, then every kind of gate against the reference.
+#include <cmath>
+#include <limits>
+#include <set>
+
 #include "ops.h"
 
 namespace sparrow::test {
@@ -32,9 +36,29 @@ std::vector<float> choose(const SpBackend& b, const SpGate& g, const float* logi
   return out;
 }
 
+/// Logits that a damaged checkpoint gives: half of them NaN. Whatever is chosen exists, once, and a NaN only when the
+/// others run out.
+void test_gate_of_nan(Check& check) {
+  constexpr int32_t kExperts = 128, kTopK = 6;
+  const SpGate g = gate_of(nullptr, kExperts, {2, 1, kTopK, 1, 1, 1});
+  Random random(10);
+  auto logits = random.normals(kExperts, 2);
+  for (size_t e = 0; e < logits.size(); e++) {
+    if (e * 7 % 16 < 8) logits[e] = std::numeric_limits<float>::quiet_NaN();
+  }
+  const auto chosen = choose(check.backend(), g, logits.data(), 1);
+  std::set<float> seen;
+  for (int32_t k = 0; k < kTopK; k++) {
+    const float id = chosen[static_cast<size_t>(k)];
+    const bool exists = id >= 0 && id < kExperts && seen.insert(id).second;
+    check.that("NaN: slot " + std::to_string(k), exists && !std::isnan(logits[static_cast<size_t>(id)]));
+  }
+}
+
 }  // namespace
 
 void test_gate(Check& check) {
+  test_gate_of_nan(check);
   const Fixtures& f = check.fixtures;
   for (const std::string& name : f.names()) {
     if (!name.starts_with("gate/") || !name.ends_with(".logits")) continue;

@@ -13,18 +13,21 @@ namespace {
 constexpr int kKeys = 8, kHeads = 8;
 typedef int32_t Pair __attribute__((may_alias, aligned(2)));
 
-/// scores (N, 16) of N keys.
+/// scores (N, 16) of N keys. Even and odd pairs add up apart: one sum a key would wait for itself.
 template <int N>
 SP_INLINE void score_keys(const uint16_t* query, int64_t pairs, const uint16_t* const* rows, float* scores) {
-  __m512 sum[N];
+  __m512 even[N], odd[N];
   const uint16_t* row[N];
-  for (int i = 0; i < N; i++) sum[i] = _mm512_setzero_ps(), row[i] = rows[i];
-  for (int64_t d = 0; d < pairs; d++) {
-    const __m512bh q = (__m512bh)_mm512_load_si512(query + d * 32);
+  for (int i = 0; i < N; i++) even[i] = odd[i] = _mm512_setzero_ps(), row[i] = rows[i];
+  for (int64_t d = 0; d < pairs; d += 2) {
+    const __m512bh q0 = (__m512bh)_mm512_load_si512(query + d * 32),
+                   q1 = (__m512bh)_mm512_load_si512(query + d * 32 + 32);
     for (int i = 0; i < N; i++)
-      sum[i] = _mm512_dpbf16_ps(sum[i], q, (__m512bh)_mm512_set1_epi32(*(const Pair*)(row[i] + 2 * d)));
+      even[i] = _mm512_dpbf16_ps(even[i], q0, (__m512bh)_mm512_set1_epi32(*(const Pair*)(row[i] + 2 * d)));
+    for (int i = 0; i < N; i++)
+      odd[i] = _mm512_dpbf16_ps(odd[i], q1, (__m512bh)_mm512_set1_epi32(*(const Pair*)(row[i] + 2 * d + 2)));
   }
-  for (int i = 0; i < N; i++) _mm512_store_ps(scores + i * SP_LANES, sum[i]);
+  for (int i = 0; i < N; i++) _mm512_store_ps(scores + i * SP_LANES, _mm512_add_ps(even[i], odd[i]));
 }
 
 SP_INLINE void prefetch_rows(const uint16_t* const* rows, int32_t count, int64_t halves) {
@@ -97,17 +100,36 @@ SP_INLINE void weigh(const uint16_t* const* rows, int32_t count, const uint16_t*
   }
 }
 
-/// Values x (count) of one head to dimensions from, from + 1, ... of the packed query.
-static void pack_part(const float* x, int64_t count, int64_t from, uint16_t* query) {
-  uint16_t part[32];
-  for (int64_t i = 0; i < count; i += 32) {
-    const int64_t n = count - i < 32 ? count - i : 32;
-    sp_to_bf16(x + i, n, n, part);
-    for (int64_t j = 0; j < n; j++) {
-      const int64_t d = from + i + j;
-      query[d / 2 * 32 + d % 2] = part[j];
+/// 16 rows of 16 words become 16 columns.
+SP_INLINE void transpose(__m512i (&r)[16]) {
+  __m512i t[16];
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+  for (int half = 0; half < 16; half += 8) {
+    for (int i = 0; i < 4; i++) {
+      t[half + i] = _mm512_shuffle_i32x4(r[half + i], r[half + i + 4], 0x88);
+      t[half + i + 4] = _mm512_shuffle_i32x4(r[half + i], r[half + i + 4], 0xDD);
     }
   }
+  for (int i = 0; i < 8; i++) {
+    r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+    r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xDD);
+  }
+}
+
+/// 32 floats from x as BF16, zeros from `left` on.
+SP_INLINE __m512i round_32(const float* x, int64_t left) {
+  const __mmask16 m0 = left >= 16 ? 0xFFFF : left <= 0 ? 0 : static_cast<__mmask16>((1u << left) - 1);
+  const __mmask16 m1 = left >= 32 ? 0xFFFF : left <= 16 ? 0 : static_cast<__mmask16>((1u << (left - 16)) - 1);
+  return (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(m1, x + 16), _mm512_maskz_loadu_ps(m0, x));
 }
 
 template <int H>
@@ -118,21 +140,43 @@ static void weigh_heads(const uint16_t* const* rows, int32_t count, const uint16
 }  // namespace
 
 void sp_pack_query(const SpLayout* layout, const float* q_latent, const float* q_rope, int32_t heads, uint16_t* query) {
-  for (int64_t i = 0; i < layout->row_halves * SP_LANES; i++) query[i] = 0;
-  for (int64_t h = 0; h < heads; h++) {
-    pack_part(q_latent + h * layout->latent, layout->latent, 0, query + 2 * h);
-    pack_part(q_rope + h * layout->rope, layout->rope, layout->latent, query + 2 * h);
+  alignas(64) float row[32] = {};
+  for (int64_t d = 0; d < layout->row_halves; d += 32) {
+    __m512i pairs[16];
+    for (int32_t h = 0; h < SP_LANES; h++) {
+      pairs[h] = _mm512_setzero_si512();
+      if (h >= heads) continue;
+      const int64_t latent = layout->latent - d, rope = d - layout->latent;
+      if (latent >= 32) {
+        pairs[h] = round_32(q_latent + int64_t{h} * layout->latent + d, 32);
+      } else if (rope >= 0) {
+        pairs[h] = round_32(q_rope + int64_t{h} * layout->rope + rope, layout->rope - rope);
+      } else {  // the last latents and the first of the rope part
+        for (int64_t i = 0; i < 32; i++)
+          row[i] = i < latent                  ? q_latent[int64_t{h} * layout->latent + d + i]
+                   : i - latent < layout->rope ? q_rope[int64_t{h} * layout->rope + i - latent]
+                                               : 0.0f;
+        pairs[h] = round_32(row, 32);
+      }
+    }
+    transpose(pairs);
+    for (int i = 0; i < 16; i++) _mm512_store_si512(query + (d / 2 + i) * 32, pairs[i]);
   }
 }
 
-void sp_attend_chunk(const SpChunk* c, const SpKvView* kv, SpSoftmax* out) {
+void sp_attend_chunk(const SpChunk* c, const SpKvView* kv, uint16_t* wide, SpSoftmax* out) {
   alignas(64) float scores[SP_CHUNK_KEYS * SP_LANES];
   alignas(64) uint16_t weights[SP_CHUNK_KEYS * SP_LANES];
   const uint16_t* rows[SP_CHUNK_KEYS];
+  const SpLayout* l = &kv->layout;
   for (int32_t i = 0; i < c->count; i++) {
     const int64_t at = c->chosen ? c->chosen[i] : c->first + i;
-    rows[i] = (const uint16_t*)(kv->base + kv->page_stride * kv->table[at / SP_PAGE_TOKENS]) +
-              at % SP_PAGE_TOKENS * kv->layout.row_halves;
+    const uint8_t* row =
+        kv->base + kv->page_stride * kv->table[at / SP_PAGE_TOKENS] + at % SP_PAGE_TOKENS * l->row_bytes;
+    rows[i] = (const uint16_t*)row;
+    if (!l->fp8) continue;
+    rows[i] = wide + i * (l->row_halves + 32);
+    sp_load_fp8_row(l, row, wide + i * (l->row_halves + 32));
   }
   score_rows(c->query, kv->layout.row_halves, rows, c->count, scores);
   softmax(c, scores, weights, out);

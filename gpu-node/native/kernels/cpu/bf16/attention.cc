@@ -41,7 +41,10 @@ struct Query {
     const SpChunk chunk = {packed, a.chosen ? a.chosen + token * a.top_k + first : nullptr,
                            first,  std::min(SP_CHUNK_KEYS, keys - first),
                            heads,  a.scale};
-    sp_attend_chunk(&chunk, &kv, out);
+    thread_local std::vector<uint16_t> wide;
+    const size_t size = kv.layout.fp8 ? static_cast<size_t>(SP_CHUNK_KEYS * (kv.layout.row_halves + 32)) : 0;
+    if (wide.size() < size) wide.resize(size);
+    sp_attend_chunk(&chunk, &kv, wide.data(), out);
   }
 
   float* out(float* z) const { return z + (token * a.heads + first_head) * kv.layout.latent; }
@@ -49,37 +52,36 @@ struct Query {
 
 }  // namespace
 
-SpLayout layout_of(int32_t latent, int32_t rope, int32_t index) {
+SpLayout layout_of(const Pool& p, int32_t latent, int32_t rope, int32_t index) {
   SpLayout l = {};
-  l.latent = latent, l.rope = rope, l.index = index;
+  l.latent = latent, l.rope = rope, l.index = index, l.fp8 = p.fp8_kv;
   l.row_halves = ceil_div(latent + rope, 32) * 32;
+  l.row_bytes = l.fp8 ? latent + ceil_div(latent, 128) * 4 + rope * 2 : l.row_halves * 2;
   l.index_quads = ceil_div(index, 4);
-  l.keys_at = SP_PAGE_TOKENS * l.row_halves * 2;
+  l.keys_at = SP_PAGE_TOKENS * l.row_bytes;
   l.scales_at = l.keys_at + SP_PAGE_TOKENS * l.index_quads * 4;
   l.bytes = l.scales_at + (index ? SP_PAGE_TOKENS * 4 : 0);
   return l;
 }
 
-int64_t page_bytes(void*, int32_t latent, int32_t rope, int32_t index) {
-  return layout_of(latent, rope, index).bytes;
+int64_t page_bytes(void* self, int32_t latent, int32_t rope, int32_t index) {
+  return layout_of(pool(self), latent, rope, index).bytes;
 }
 
 void cache_write(void* self, const SpPages* pages, const SpTokens* tokens, const float* latent, const float* rope,
                  const float* index) {
-  const SpLayout l = layout_of(pages->latent, pages->rope, pages->index);
+  const SpLayout l = layout_of(pool(self), pages->latent, pages->rope, pages->index);
   pool(self).threads.each(tokens->n, [&](int64_t t) {
     const int64_t at = tokens->positions[t] % SP_PAGE_TOKENS;
     uint8_t* page = pages->base + pages->page_stride * tokens->tables[t][tokens->positions[t] / SP_PAGE_TOKENS];
-    uint16_t* row = reinterpret_cast<uint16_t*>(page) + at * l.row_halves;
-    sp_to_bf16(latent + t * l.latent, l.latent, l.latent, row);
-    sp_to_bf16(rope + t * l.rope, l.rope, l.row_halves - l.latent, row + l.latent);
+    sp_store_row(&l, latent + t * l.latent, rope + t * l.rope, page + at * l.row_bytes);
     if (index) sp_store_index_key(&l, index + t * l.index, at, page);
   });
 }
 
 void attend(void* self, const SpAttention* a, const SpPages* pages, const SpTokens* tokens, float* z) {
   Pool& p = pool(self);
-  const SpLayout layout = layout_of(pages->latent, pages->rope, pages->index);
+  const SpLayout layout = layout_of(p, pages->latent, pages->rope, pages->index);
   const int64_t groups = ceil_div(a->heads, SP_QUERY_HEADS), items = tokens->n * groups;
   const auto query_of = [&](int64_t item) {
     const int64_t t = item / groups, head = item % groups * SP_QUERY_HEADS;

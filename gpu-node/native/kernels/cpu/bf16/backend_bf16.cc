@@ -13,6 +13,8 @@ namespace {
 void embed(void* self, const SpMatrix* table, const int32_t* ids, int32_t n, float* y) {
   const int64_t cols = table->cols;
   pool(self).threads.each(n, [&](int64_t t) {
+    if (table->dtype == SP_BF16)
+      return sp_from_bf16(static_cast<const uint16_t*>(table->data) + ids[t] * cols, cols, y + t * cols);
     for (int64_t i = 0; i < cols; i++) y[t * cols + i] = static_cast<float>(weight_at(*table, ids[t], i));
   });
 }
@@ -57,7 +59,8 @@ constexpr int64_t kStep = 8192;
 
 void add(void* self, float* x, const float* y, int64_t count) {
   pool(self).threads.each(ceil_div(count, kStep), [&](int64_t i) {
-    sp_axpy(1, y + i * kStep, std::min(kStep, count - i * kStep), x + i * kStep);
+    const float *row = y + i * kStep, one = 1;
+    sp_add_rows(&row, &one, 1, std::min(kStep, count - i * kStep), x + i * kStep);
   });
 }
 
@@ -86,8 +89,8 @@ bool has_avx512bf16() {
          __builtin_cpu_supports("avx512vbmi");
 }
 
-Backend open_bf16_backend(int threads) {
-  auto owner = std::make_shared<bf16::Pool>(threads);
+Backend open_bf16_backend(int threads, bool fp8_kv) {
+  auto owner = std::make_shared<bf16::Pool>(threads, fp8_kv);
   return {{SP_BACKEND_ABI, "cpu", "avx512bf16", owner.get(), bf16::page_bytes, bf16::pack, bf16::embed, bf16::rms_norm,
            bf16::layer_norm, bf16::matmul, bf16::matmul_heads, bf16::rope, bf16::add, bf16::swiglu, bf16::gate,
            bf16::experts, bf16::cache_write, bf16::index_select, bf16::attend},

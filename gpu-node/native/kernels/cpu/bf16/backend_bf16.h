@@ -6,6 +6,7 @@
 namespace sparrow {
 
 bool has_avx512bf16();
-Backend open_bf16_backend(int threads);
+/// fp8_kv: KV pages keep latents as E4M3, a multiplier for every 128.
+Backend open_bf16_backend(int threads, bool fp8_kv = false);
 
 }  // namespace sparrow

@@ -80,11 +80,19 @@ void sp_swiglu_row(float* gate, const float* up, int64_t count) {
   }
 }
 
-void sp_axpy(float weight, const float* x, int64_t count, float* y) {
-  const __m512 w = _mm512_set1_ps(weight);
+void sp_add_rows(const float* const* rows, const float* weights, int32_t count, int64_t dim, float* y) {
+  for (int64_t i = 0; i < dim; i += 16) {
+    const __mmask16 mask = left_mask(dim - i);
+    __m512 sum = _mm512_maskz_loadu_ps(mask, y + i);
+    for (int32_t r = 0; r < count; r++)
+      sum = _mm512_fmadd_ps(_mm512_set1_ps(weights[r]), _mm512_maskz_loadu_ps(mask, rows[r] + i), sum);
+    _mm512_mask_storeu_ps(y + i, mask, sum);
+  }
+}
+
+void sp_from_bf16(const uint16_t* x, int64_t count, float* y) {
   for (int64_t i = 0; i < count; i += 16) {
-    const __mmask16 mask = left_mask(count - i);
-    _mm512_mask_storeu_ps(y + i, mask,
-                          _mm512_fmadd_ps(w, _mm512_maskz_loadu_ps(mask, x + i), _mm512_maskz_loadu_ps(mask, y + i)));
+    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(left_mask(count - i), x + i));
+    _mm512_mask_storeu_ps(y + i, left_mask(count - i), _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16)));
   }
 }

@@ -35,38 +35,67 @@ Plan group_by_expert(const int32_t* ids, int64_t slots, int32_t experts) {
 
 constexpr int64_t kPanelRows = int64_t{SP_PANEL_BLOCKS} * SP_LANES;
 
-void panel_of(const SpMatrix& w, int64_t panel, const SpInput& x, float* y, int64_t ldy) {
-  const SpPacked packed = view(w);
-  const int64_t begin = panel * SP_PANEL_BLOCKS, count = std::min<int64_t>(SP_PANEL_BLOCKS, head_blocks(w) - begin);
-  sp_gemm_bf16(&packed, static_cast<int32_t>(begin), static_cast<int32_t>(count),
-               static_cast<int32_t>(std::min<int64_t>(count * SP_LANES, w.rows - panel * kPanelRows)), &x, y, ldy);
+void panel_of(const SpMatrix& w, int64_t panel, const Inputs& x, float* y, int64_t ldy) {
+  const int64_t begin = panel * SP_PANEL_BLOCKS;
+  multiply(w, begin, std::min<int64_t>(SP_PANEL_BLOCKS, head_blocks(w) - begin), w.rows - panel * kPanelRows, x, y,
+           ldy);
 }
 
 struct Call {
   const SpExperts& e;
   Pool& p;
   int64_t hidden, inter, ld_hidden, ld_inter;
+  bool codes;  // the experts' weights are quantised
 
-  /// Rows of one panel of silu(gate x) * (up x) of one group, rounded to BF16.
+  /// The group's tokens, or what the first two products made of them.
+  Inputs inputs(const Group& g, bool inner) const {
+    Inputs x = {};
+    if (codes)
+      x.codes = (inner ? p.inner_codes : p.expert_codes).view(g.begin, g.count);
+    else if (inner)
+      x.plain = {p.expert_inner.data() + g.begin * ld_inter, nullptr, ld_inter, 0, g.count};
+    else
+      x.plain = {p.expert_x.data() + g.begin * ld_hidden, nullptr, ld_hidden, 0, g.count};
+    return x;
+  }
+
+  /// Rows of one panel of silu(gate x) * (up x) of one group, rounded.
   void inner(const Group& g, int64_t panel) const {
     thread_local std::vector<float> gate, up;
     const size_t size = static_cast<size_t>(g.count * kPanelRows);
     if (gate.size() < size) gate.resize(size), up.resize(size);
-    const SpInput x = {p.expert_x.data() + g.begin * ld_hidden, nullptr, ld_hidden, 0, g.count};
+    const Inputs x = inputs(g, false);
     const int64_t rows = std::min(kPanelRows, inter - panel * kPanelRows);
     panel_of(e.gate[g.expert], panel, x, gate.data(), kPanelRows);
     panel_of(e.up[g.expert], panel, x, up.data(), kPanelRows);
     const bool last = panel * kPanelRows + rows == inter;
     for (int64_t i = 0; i < g.count; i++) {
-      sp_swiglu_row(gate.data() + i * kPanelRows, up.data() + i * kPanelRows, rows);
-      sp_to_bf16(gate.data() + i * kPanelRows, rows, last ? rows + inter % 2 : rows,
-                 p.expert_inner.data() + (g.begin + i) * ld_inter + panel * kPanelRows);
+      float* row = gate.data() + i * kPanelRows;
+      sp_swiglu_row(row, up.data() + i * kPanelRows, rows);
+      if (codes)
+        p.inner_codes.set(g.begin + i, row, rows, panel * kPanelRows);
+      else
+        sp_to_bf16(row, rows, last ? rows + inter % 2 : rows,
+                   p.expert_inner.data() + (g.begin + i) * ld_inter + panel * kPanelRows);
     }
   }
 
   void outer(const Group& g, int64_t panel) const {
-    const SpInput x = {p.expert_inner.data() + g.begin * ld_inter, nullptr, ld_inter, 0, g.count};
-    panel_of(e.down[g.expert], panel, x, p.expert_out.data() + g.begin * hidden + panel * kPanelRows, hidden);
+    panel_of(e.down[g.expert], panel, inputs(g, true), p.expert_out.data() + g.begin * hidden + panel * kPanelRows,
+             hidden);
+  }
+
+  /// Token t's activations to each of its slots.
+  void gather(const float* x, int64_t t, const int32_t* place) const {
+    if (codes) {
+      p.codes.set(t, x + t * hidden, hidden, 0);
+      for (int32_t s = 0; s < e.top_k; s++) p.expert_codes.copy(place[s], p.codes, t);
+      return;
+    }
+    uint16_t* row = p.half.data() + t * ld_hidden;
+    sp_to_bf16(x + t * hidden, hidden, ceil_div(hidden, 2) * 2, row);
+    for (int32_t s = 0; s < e.top_k; s++)
+      std::memcpy(p.expert_x.data() + place[s] * ld_hidden, row, static_cast<size_t>(ceil_div(hidden, 2) * 4));
   }
 };
 
@@ -81,22 +110,29 @@ void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids,
              float* y) {
   Pool& p = pool(self);
   const int64_t hidden = e->gate[0].cols, inter = e->gate[0].rows, slots = int64_t{n} * e->top_k;
-  const Call call = {*e, p, hidden, inter, padded(hidden), padded(inter)};
+  const bool codes = input_kind(e->gate[0]) == InputKind::kCodes;
+  const Call call = {*e, p, hidden, inter, padded(hidden), padded(inter), codes};
   const Plan plan = group_by_expert(ids, slots, e->experts);
-  reserve(p.half, n * call.ld_hidden);
-  reserve(p.expert_x, slots * call.ld_hidden);
-  reserve(p.expert_inner, slots * call.ld_inter);
+  if (codes) {
+    p.codes.resize(n, hidden);
+    p.expert_codes.resize(slots, hidden);
+    p.inner_codes.resize(slots, inter);
+  } else {
+    reserve(p.half, n * call.ld_hidden);
+    reserve(p.expert_x, slots * call.ld_hidden);
+    reserve(p.expert_inner, slots * call.ld_inter);
+  }
   reserve(p.expert_out, slots * hidden);
-  const auto gather = [&](int64_t t) {
-    uint16_t* row = p.half.data() + t * call.ld_hidden;
-    sp_to_bf16(x + t * hidden, hidden, ceil_div(hidden, 2) * 2, row);
-    for (int64_t s = t * e->top_k; s < (t + 1) * e->top_k; s++)
-      std::memcpy(p.expert_x.data() + plan.place[static_cast<size_t>(s)] * call.ld_hidden, row,
-                  static_cast<size_t>(ceil_div(hidden, 2) * 4));
-  };
+  const auto gather = [&](int64_t t) { call.gather(x, t, plan.place.data() + t * e->top_k); };
   const auto sum = [&](int64_t t) {
-    for (int64_t s = t * e->top_k; s < (t + 1) * e->top_k; s++)
-      sp_axpy(weights[s], p.expert_out.data() + plan.place[static_cast<size_t>(s)] * hidden, hidden, y + t * hidden);
+    constexpr int32_t kRows = 8;
+    const float* rows[kRows];
+    for (int32_t from = 0; from < e->top_k; from += kRows) {
+      const int32_t count = std::min(kRows, e->top_k - from);
+      for (int32_t i = 0; i < count; i++)
+        rows[i] = p.expert_out.data() + plan.place[static_cast<size_t>(t * e->top_k + from + i)] * hidden;
+      sp_add_rows(rows, weights + t * e->top_k + from, count, hidden, y + t * hidden);
+    }
   };
   const int64_t groups = static_cast<int64_t>(plan.groups.size());
   const int64_t inner_panels = ceil_div(inter, kPanelRows), outer_panels = ceil_div(hidden, kPanelRows);

@@ -8,19 +8,30 @@
 
 #define SP_LANES 16        // rows of a packed block, heads of a packed query
 #define SP_PANEL_BLOCKS 4  // row blocks that share one pass over the activations
+#define SP_TILE_TOKENS 6   // tokens of one pass over a panel's weights
+#define SP_STRETCH 32      // columns of int8 activations that share a multiplier
 #define SP_CHUNK_KEYS 128  // keys of one softmax chunk: the unit in which threads share a query
 #define SP_QUERY_HEADS 16
 
-/// A packed weight: row blocks of 16, each (pairs, 16, 2) codes, where a pair is two columns; odd columns end in a
-/// zero. int4 holds four pairs in each 16-bit word, the first in the low bits; bytes are interleaved by two pairs.
-/// Quantised blocks end with their multipliers (groups, 16): FP8 as fp32, others as BF16. `exact` F32 blocks are (cols,
-/// 16). Row block b starts at data + b * block_bytes.
+/// A packed weight: row blocks of 16. BF16: (pairs, 16, 2), where a pair is two columns; odd columns end in a zero.
+/// int8, int4 and FP8 (as int8): (quads, 16, 4) unsigned codes of four columns, int4 with two quads to a line, padded
+/// to whole stretches, then their multipliers (groups, 16) as BF16. `exact` F32 blocks are (cols, 16). Row block b
+/// starts at data + b * block_bytes.
 typedef struct SpPacked {
   const uint8_t* data;
   int64_t block_bytes, scales_at;  // multipliers: bytes from the start of a block
   int32_t dtype, pairs, cols, exact;
-  int32_t group;  // columns of one multiplier, a multiple of 8
+  int32_t group;  // columns of one multiplier, a multiple of SP_STRETCH
 } SpPacked;
+
+/// int8 activations: x ~ scale * code over each stretch of 32 columns, `sum` of its codes beside it.
+typedef struct SpCodes {
+  const int8_t* codes;  // (n, ld), ld a multiple of 32, padded with zeros
+  const float* scales;  // (n, ld / 32)
+  const int32_t* sums;  // (n, ld / 32)
+  int64_t ld;
+  int32_t n;
+} SpCodes;
 
 /// Activations of a product: BF16 pairs and the fp32 they came from.
 typedef struct SpInput {
@@ -34,6 +45,12 @@ typedef struct SpInput {
 void sp_gemm_bf16(const SpPacked* w, int32_t begin, int32_t count, int32_t rows, const SpInput* x, float* y,
                   int64_t ldy);
 
+/// The same for quantised weights.
+void sp_gemm_codes(const SpPacked* w, int32_t begin, int32_t count, int32_t rows, const SpCodes* x, float* y,
+                   int64_t ldy);
+/// One row of SpCodes.
+void sp_quantize_row(const float* x, int64_t cols, int8_t* codes, float* scales, int32_t* sums);
+
 /// x (count) to BF16, rounded to nearest even; zeros up to `padded`.
 void sp_to_bf16(const float* x, int64_t count, int64_t padded, uint16_t* y);
 
@@ -42,14 +59,16 @@ void sp_rms_norm_row(const float* x, const float* gain, int32_t dim, float eps, 
 void sp_layer_norm_row(const float* x, const float* gain, const float* bias, int32_t dim, float eps, float* y);
 /// gate = silu(gate) * up.
 void sp_swiglu_row(float* gate, const float* up, int64_t count);
-/// y += weight * x.
-void sp_axpy(float weight, const float* x, int64_t count, float* y);
+/// y (dim) += sum over `count` rows of weight * row, row after row.
+void sp_add_rows(const float* const* rows, const float* weights, int32_t count, int64_t dim, float* y);
+void sp_from_bf16(const uint16_t* x, int64_t count, float* y);
 
-/// A KV page: 64 rows of latent|rope as BF16 (row_halves apart), then index keys as 4 groups of 16 keys (dim/4, 16, 4)
-/// uint8 offset by 128, then their 64 scales.
+/// A KV page: 64 rows of latent|rope, then index keys as 4 groups of 16 keys (dim/4, 16, 4) uint8 offset by 128, then
+/// their 64 scales. A row is BF16, or with `fp8` E4M3 latents, an fp32 multiplier for each 128 of them, BF16 rope part.
 typedef struct SpLayout {
-  int32_t latent, rope, index;
-  int64_t row_halves;   // even, >= latent + rope
+  int32_t latent, rope, index, fp8;
+  int64_t row_bytes;
+  int64_t row_halves;   // of a row as BF16: a multiple of 32, >= latent + rope
   int64_t index_quads;  // ceil(index / 4)
   int64_t keys_at, scales_at, bytes;
 } SpLayout;
@@ -75,10 +94,13 @@ typedef struct SpSoftmax {
   float* z;
 } SpSoftmax;
 
+/// Writes one row of a page; reads it as BF16 (row_halves) where it is FP8.
+void sp_store_row(const SpLayout* layout, const float* latent, const float* rope, uint8_t* row);
+void sp_load_fp8_row(const SpLayout* layout, const uint8_t* row, uint16_t* half);
 /// q_latent (heads, latent) and q_rope (heads, rope) -> the packed query.
 void sp_pack_query(const SpLayout* layout, const float* q_latent, const float* q_rope, int32_t heads, uint16_t* query);
-/// The state of one chunk alone.
-void sp_attend_chunk(const SpChunk* chunk, const SpKvView* kv, SpSoftmax* out);
+/// The state of one chunk alone. FP8 rows are widened into `wide` (SP_CHUNK_KEYS, row_halves + 32).
+void sp_attend_chunk(const SpChunk* chunk, const SpKvView* kv, uint16_t* wide, SpSoftmax* out);
 /// into = into then `next`, always in this order of arithmetic.
 void sp_attend_merge(const SpSoftmax* next, int32_t heads, int32_t latent, SpSoftmax* into);
 /// z / total.

@@ -8,11 +8,26 @@
 
 namespace sparrow::bf16 {
 
+/// Rows of int8 activations, in memory that grows and stays.
+struct CodeRows {
+  std::vector<int8_t> codes;
+  std::vector<float> scales;
+  std::vector<int32_t> sums;
+  int64_t ld = 0;
+  void resize(int64_t rows, int64_t cols);
+  /// `cols` values of a row from column `at`, a multiple of SP_STRETCH.
+  void set(int64_t row, const float* x, int64_t cols, int64_t at);
+  void copy(int64_t row, const CodeRows& from, int64_t from_row);
+  SpCodes view(int64_t row, int32_t n) const;
+};
+
 struct Pool {
-  explicit Pool(int threads) : threads(threads) {}
+  Pool(int threads, bool fp8_kv) : threads(threads), fp8_kv(fp8_kv) {}
   Threads threads;
+  const bool fp8_kv;                             // KV pages keep latents as E4M3
   std::vector<uint16_t> half;                    // activations of the current product
   std::vector<uint16_t> expert_x, expert_inner;  // (slots, hidden), (slots, inter), grouped by expert
+  CodeRows codes, expert_codes, inner_codes;     // the same, for quantised weights
   std::vector<float> expert_out;                 // (slots, hidden)
 };
 
@@ -24,6 +39,19 @@ inline int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
+/// Columns rounded up to whole stretches.
+inline int64_t stretched(int64_t cols) {
+  return ceil_div(cols, SP_STRETCH) * SP_STRETCH;
+}
+
+/// What a weight's kernel reads: fp32, BF16 or int8 activations.
+enum class InputKind { kFull, kHalf, kCodes };
+InputKind input_kind(const SpMatrix& w);
+struct Inputs {
+  SpInput plain;
+  SpCodes codes;
+};
+
 /// Halves of a padded row: pairs, aligned to 64 bytes and never a power of two apart (rows would share cache sets).
 inline int64_t padded(int64_t cols) {
   return ceil_div(cols, 32) * 32 + 32;
@@ -33,6 +61,9 @@ inline int64_t padded(int64_t cols) {
 void round_rows(Pool& p, const float* x, int64_t ldx, int64_t rows, int64_t cols, uint16_t* half);
 
 SpPacked view(const SpMatrix& w);
+/// Row blocks [begin, begin + count) of w times the inputs of its kind; at most rows_left rows are written.
+void multiply(const SpMatrix& w, int64_t begin, int64_t count, int64_t rows_left, const Inputs& x, float* y,
+              int64_t ldy);
 int64_t head_blocks(const SpMatrix& w);  // row blocks of one head
 
 // Operations of the table.
@@ -48,6 +79,6 @@ void index_select(void* self, const SpIndexQuery* query, const SpPages* pages, c
                   int32_t* counts, float* scores, int64_t ld_scores);
 void attend(void* self, const SpAttention* a, const SpPages* pages, const SpTokens* tokens, float* z);
 
-SpLayout layout_of(int32_t latent, int32_t rope, int32_t index);
+SpLayout layout_of(const Pool& p, int32_t latent, int32_t rope, int32_t index);
 
 }  // namespace sparrow::bf16

@@ -167,7 +167,7 @@ struct Selection {
 void index_select(void* self, const SpIndexQuery* query, const SpPages* pages, const SpTokens* tokens, int32_t* chosen,
                   int32_t* counts, float* scores, int64_t ld_scores) {
   Pool& p = pool(self);
-  const Selection s = {*query, *pages, *tokens, layout_of(pages->latent, pages->rope, pages->index),
+  const Selection s = {*query, *pages, *tokens, layout_of(p, pages->latent, pages->rope, pages->index),
                        chosen, counts, scores,  ld_scores};
   if (tokens->n < 2 * p.threads.count()) {
     for (int64_t t = 0; t < tokens->n; t++) s.alone(p, t);
