@@ -46,12 +46,20 @@ export interface BenchPlan {
   readonly repeats: number
   /** Over 0: so many sequences of `depth` tokens decode together, and no prefill is timed. */
   readonly batch: number
+  /** Over 0: the machine's limits with so many threads are taken around each repeat. */
+  readonly threads: number
+  /** 1: each repeat also decodes attending to every position, from the same cache. */
+  readonly dense: 0 | 1
 }
 
 /** Seconds of each repeat. */
 export interface BenchTimes {
   readonly prefill: readonly number[]
   readonly decode: readonly number[]
+  /** Decode that attends to every position, when the plan asks for it. */
+  readonly dense: readonly number[]
+  /** What the machine could do around each repeat. */
+  readonly limits: readonly MachineLimits[]
 }
 
 /** Measured: bytes a second from memory, BF16 operations a second (0 without AVX-512 BF16). */
@@ -74,7 +82,6 @@ interface Addon {
     taps: boolean,
   ): { logits: Float32Array[]; taps: Tap[] }
   bench(handle: Handle, plan: BenchPlan): BenchTimes
-  limits(threads: number): MachineLimits
   integrity(handle: Handle): string
   close(handle: Handle): void
 }
@@ -157,9 +164,6 @@ const bySequence = (events: readonly NativeEvent[]): Map<number, EngineEvent[]> 
   }
   return groups
 }
-
-/** What this machine can do with `threads` threads; takes some seconds. */
-export const machineLimits = (threads: number): MachineLimits => loadAddon().limits(threads)
 
 /** Opens a checkpoint. Throws EngineError; its message names the tensor or field at fault. */
 export const openNativeEngine = async (options: EngineOptions): Promise<NativeEngine> => {

@@ -323,7 +323,15 @@ Napi::Array numbers(Napi::Env env, const std::vector<double>& values) {
   return out;
 }
 
-/// bench(handle, {depth, prefill, decode, repeats, batch}) -> {prefill, decode}: seconds of each repeat; blocks.
+Napi::Object to_js(Napi::Env env, const sparrow::Limits& limits) {
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("readBytes", limits.read_bytes);
+  out.Set("bf16Flops", limits.bf16_flops);
+  return out;
+}
+
+/// bench(handle, {depth, prefill, decode, repeats, batch, threads, dense}) -> {prefill, decode, dense, limits}, one a
+/// repeat; blocks.
 Napi::Value bench(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   Handle* handle = handle_of(info);
@@ -331,8 +339,8 @@ Napi::Value bench(const Napi::CallbackInfo& info) {
   if (info.Length() < 2 || !info[1].IsObject()) return bad(env, "bench(handle, plan)");
   const Napi::Object from = info[1].As<Napi::Object>();
   const auto field = [&](const char* name, int fallback) { return static_cast<int>(number_or(from, name, fallback)); };
-  const sparrow::BenchPlan plan = {field("depth", 0), field("prefill", 512), field("decode", 64), field("repeats", 3),
-                                   field("batch", 0)};
+  const sparrow::BenchPlan plan = {field("depth", 0), field("prefill", 512), field("decode", 64),   field("repeats", 3),
+                                   field("batch", 0), field("threads", 0),   field("dense", 0) != 0};
   sparrow::BenchTimes times;
   sparrow::Status status;
   handle->engine->between_steps([&] { status = sparrow::bench(handle->engine->model(), plan, times); });
@@ -340,16 +348,10 @@ Napi::Value bench(const Napi::CallbackInfo& info) {
   Napi::Object out = Napi::Object::New(env);
   out.Set("prefill", numbers(env, times.prefill));
   out.Set("decode", numbers(env, times.decode));
-  return out;
-}
-
-/// limits(threads) -> {readBytes, bf16Flops} a second; blocks for some seconds.
-Napi::Value limits(const Napi::CallbackInfo& info) {
-  const int threads = info.Length() > 0 && info[0].IsNumber() ? info[0].As<Napi::Number>().Int32Value() : 1;
-  const sparrow::Limits measured = sparrow::measure_limits(std::max(1, std::min(threads, 256)));
-  Napi::Object out = Napi::Object::New(info.Env());
-  out.Set("readBytes", measured.read_bytes);
-  out.Set("bf16Flops", measured.bf16_flops);
+  out.Set("dense", numbers(env, times.dense));
+  Napi::Array limits = Napi::Array::New(env, times.limits.size());
+  for (uint32_t i = 0; i < times.limits.size(); i++) limits.Set(i, to_js(env, times.limits[i]));
+  out.Set("limits", limits);
   return out;
 }
 
@@ -371,7 +373,6 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("stats", Napi::Function::New(env, stats));
   exports.Set("evaluate", Napi::Function::New(env, evaluate));
   exports.Set("bench", Napi::Function::New(env, bench));
-  exports.Set("limits", Napi::Function::New(env, limits));
   exports.Set("integrity", Napi::Function::New(env, integrity));
   exports.Set("close", Napi::Function::New(env, close));
   return exports;

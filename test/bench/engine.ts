@@ -1,26 +1,37 @@
-// npm run bench:engine -- --model DIR [--threads N] [--depths 0,4096] [--prefill 512] [--decode 64] [--batch 1,4,16] [--isa X] [--dense] [--json]
-// Prefill and decode at each depth, decode of many sequences at once (256 tokens each), ceilings measured in the same run.
-import { cpus } from 'node:os'
+// npm run bench:engine -- --model DIR [--threads N] [--depths 0,4096] [--prefill 512] [--decode 64] [--batch 1,4,16] [--isa X] [--dense] [--both] [--context N] [--json]
+// Prefill and decode at each depth, decode of many sequences at once (256 tokens each), ceilings measured around each repeat.
+// --both also decodes attending to every position; --context lets a model go beyond the context it was made for.
+import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { cpus, tmpdir } from 'node:os'
 import { basename, join, relative, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { machineLimits, type NativeEngine, openNativeEngine } from '../../gpu-node/engine/native.ts'
+import {
+  type BenchTimes,
+  type MachineLimits,
+  type NativeEngine,
+  openNativeEngine,
+} from '../../gpu-node/engine/native.ts'
 import { describeMachine } from './machine.ts'
-import { type Ceilings, ceilings, roofline } from './roofline.ts'
+import { median } from './peer/pairs.ts'
+import { ceilings, roofline } from './roofline.ts'
 
 const USAGE =
-  'usage: npm run bench:engine -- --model DIR [--threads N] [--depths 0,4096] [--prefill 512] [--decode 64] [--batch 1,4,16] [--repeats 3] [--isa X] [--dense] [--json]'
+  'usage: npm run bench:engine -- --model DIR [--threads N] [--depths 0,4096] [--prefill 512] [--decode 64] [--batch 1,4,16] [--repeats 3] [--isa X] [--dense] [--both] [--context N] [--json]'
 const BATCH_DEPTH = 256
 
 export interface Row {
-  readonly what: 'prefill' | 'decode' | 'batch'
+  /** dense: decode that attends to every position, from the same cache. */
+  readonly what: 'prefill' | 'decode' | 'dense' | 'batch'
   readonly depth: number
   readonly batch: number
   /** Tokens a second: median, least and most of the repeats. */
   readonly tokensPerSecond: number
   readonly least: number
   readonly most: number
-  /** Tokens a second that the machine allows. */
+  /** Tokens a second that the machine allows: median of what it could do around each repeat. */
   readonly ceiling: number
+  /** Median of the repeats' own fractions. A host's speed changes: only a limit taken at the same time says something. */
+  readonly fraction: number
 }
 
 /** Whole numbers from `least`, separated by commas. */
@@ -45,6 +56,8 @@ export const readOptions = (args: readonly string[]) => {
       repeats: { type: 'string', default: '3' },
       isa: { type: 'string', default: 'auto' },
       dense: { type: 'boolean', default: false },
+      both: { type: 'boolean', default: false },
+      context: { type: 'string' },
       json: { type: 'boolean', default: false },
     },
   })
@@ -60,41 +73,70 @@ export const readOptions = (args: readonly string[]) => {
     repeats: one('repeats'),
     isa: values.isa,
     dense: values.dense,
+    both: values.both,
+    context: values.context === undefined ? null : (numbers('context', values.context, 1)[0] as number),
     json: values.json,
   }
 }
 type Options = ReturnType<typeof readOptions>
 
+/** Speeds of the repeats, and their fractions of what the machine allowed around each of them. */
 const rowOf = (
   key: Pick<Row, 'what' | 'depth' | 'batch'>,
   tokens: number,
   seconds: readonly number[],
-  ceiling: number,
+  ceilingsOfRepeats: readonly number[],
 ): Row => {
-  const speeds = seconds.map((s) => tokens / s).sort((a, b) => a - b)
+  const speeds = seconds.map((s) => tokens / s)
   return {
     ...key,
-    tokensPerSecond: speeds[speeds.length >> 1] ?? 0,
-    least: speeds[0] ?? 0,
-    most: speeds.at(-1) ?? 0,
-    ceiling,
+    tokensPerSecond: median(speeds),
+    least: Math.min(...speeds),
+    most: Math.max(...speeds),
+    ceiling: median(ceilingsOfRepeats),
+    fraction: median(speeds.map((speed, i) => speed / (ceilingsOfRepeats[i] as number))),
   }
 }
 
-const measure = (engine: NativeEngine, o: Options, ceiling: Ceilings): Row[] => {
+const measure = (engine: NativeEngine, o: Options): { rows: Row[]; limits: MachineLimits[] } => {
   const rows: Row[] = []
+  const limits: MachineLimits[] = []
+  const roof = roofline(o.model)
+  const repeat = (depth: number, batch: number, prefill: number): BenchTimes => {
+    const plan = { depth, prefill, decode: o.decode, repeats: o.repeats, batch, threads: o.threads }
+    const times = engine.bench({ ...plan, dense: o.both && batch === 0 ? 1 : 0 })
+    limits.push(...times.limits)
+    return times
+  }
   for (const depth of o.depths) {
-    const times = engine.bench({ depth, prefill: o.prefill, decode: o.decode, repeats: o.repeats, batch: 0 })
-    const [prefill, decode] = [ceiling.prefill(depth + o.prefill / 2), ceiling.decode(depth + o.decode / 2, 1)]
-    rows.push(rowOf({ what: 'prefill', depth, batch: 1 }, o.prefill, times.prefill, prefill))
-    rows.push(rowOf({ what: 'decode', depth, batch: 1 }, o.decode, times.decode, decode))
+    const times = repeat(depth, 0, o.prefill)
+    const each = times.limits.map((l) => ceilings(roof, l))
+    const keys = depth + o.decode / 2
+    rows.push(
+      rowOf(
+        { what: 'prefill', depth, batch: 1 },
+        o.prefill,
+        times.prefill,
+        each.map((c) => c.prefill(depth + o.prefill / 2)),
+      ),
+      rowOf(
+        { what: 'decode', depth, batch: 1 },
+        o.decode,
+        times.decode,
+        each.map((c) => c.decode(keys, 1)),
+      ),
+    )
+    if (!o.both) continue
+    const dense = roofline(o.model, true)
+    const allowed = times.limits.map((l) => ceilings(dense, l).decode(keys, 1))
+    rows.push(rowOf({ what: 'dense', depth, batch: 1 }, o.decode, times.dense, allowed))
   }
   for (const batch of o.batch) {
-    const { decode } = engine.bench({ depth: BATCH_DEPTH, prefill: 1, decode: o.decode, repeats: o.repeats, batch })
-    const most = ceiling.decode(BATCH_DEPTH + o.decode / 2, batch)
-    rows.push(rowOf({ what: 'batch', depth: BATCH_DEPTH, batch }, o.decode * batch, decode, most))
+    const { decode, limits: around } = repeat(BATCH_DEPTH, batch, 1)
+    const allowed = around.map((l) => ceilings(roof, l).decode(BATCH_DEPTH + o.decode / 2, batch))
+    rows.push(rowOf({ what: 'batch', depth: BATCH_DEPTH, batch }, o.decode * batch, decode, allowed))
   }
-  return rows
+  return { rows, limits }
 }
 
 /** A result file may be published: it names a folder of this checkout from its root, any other by its last part. */
@@ -103,10 +145,22 @@ const nameOf = (dir: string): string => {
   return path.startsWith('..') ? basename(path) : path
 }
 
+/** A folder with the same files and another max_position_embeddings. */
+const withContext = (dir: string, context: number): string => {
+  const copy = mkdtempSync(join(tmpdir(), 'sparrow-bench-'))
+  process.on('exit', () => rmSync(copy, { recursive: true }))
+  for (const name of readdirSync(dir)) if (name !== 'config.json') symlinkSync(resolve(dir, name), join(copy, name))
+  const config: unknown = JSON.parse(readFileSync(join(dir, 'config.json'), 'utf8'))
+  writeFileSync(
+    join(copy, 'config.json'),
+    JSON.stringify(Object.assign({}, config, { max_position_embeddings: context })),
+  )
+  return copy
+}
+
 export const runBench = async (o: Options) => {
-  const limits = machineLimits(o.threads)
   const engine = await openNativeEngine({
-    modelDir: o.model,
+    modelDir: o.context === null ? o.model : withContext(o.model, o.context),
     tokenBytes: [],
     kvPages: 1,
     threads: o.threads,
@@ -114,7 +168,7 @@ export const runBench = async (o: Options) => {
     dense: o.dense,
   })
   try {
-    const rows = measure(engine, o, ceilings(roofline(o.model), limits))
+    const { rows, limits } = measure(engine, o)
     return {
       kind: 'bench:engine' as const,
       machine: describeMachine(),
@@ -132,14 +186,16 @@ export const runBench = async (o: Options) => {
 
 const print = (result: Awaited<ReturnType<typeof runBench>>): void => {
   const { limits, isa, threads } = result
+  const range = (values: readonly number[]): string =>
+    [Math.min(...values), median(values), Math.max(...values)].map((x) => (x / 1e9).toFixed(0)).join(' / ')
   console.log(
-    `${isa}, ${threads} threads; measured: ${(limits.readBytes / 1e9).toFixed(1)} GB/s, ${(limits.bf16Flops / 1e9).toFixed(0)} GFLOP/s BF16`,
+    `${isa}, ${threads} threads; around the repeats, least / median / most: ${range(limits.map((l) => l.readBytes))} GB/s, ${range(limits.map((l) => l.bf16Flops))} GFLOP/s BF16`,
   )
   for (const row of result.rows) {
     const speed = `${row.tokensPerSecond.toFixed(1).padStart(8)} tok/s (${row.least.toFixed(1)} to ${row.most.toFixed(1)})`
     const fraction =
-      Number.isFinite(row.ceiling) && row.ceiling > 0
-        ? `${((100 * row.tokensPerSecond) / row.ceiling).toFixed(0)}% of ${row.ceiling.toFixed(0)}`
+      Number.isFinite(row.fraction) && row.ceiling > 0
+        ? `${(100 * row.fraction).toFixed(0)}% of ${row.ceiling.toFixed(0)}`
         : ''
     console.log(
       `${row.what.padEnd(8)} depth ${String(row.depth).padEnd(6)} batch ${String(row.batch).padEnd(3)} ${speed}  ${fraction}`,

@@ -5,13 +5,13 @@ import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { type MachineLimits, machineLimits, openNativeEngine } from '../../gpu-node/engine/native.ts'
+import { type MachineLimits, openNativeEngine } from '../../gpu-node/engine/native.ts'
 import { numbers } from './engine.ts'
 import { describeMachine } from './machine.ts'
 import { startPeer } from './peer/client.ts'
 import { installPeer, makeShape } from './peer/install.ts'
 import { BATCH_PROMPT, compareAnswers, measureBatch, measureDepths } from './peer/measure.ts'
-import { comparePairs } from './peer/pairs.ts'
+import { comparePairs, median } from './peer/pairs.ts'
 import { reportLines } from './peer/report.ts'
 import type { PeerResult } from './peer/result.ts'
 import { isShape, SHAPES } from './peer/shapes.ts'
@@ -56,17 +56,16 @@ export const readPeerOptions = (args: readonly string[]) => {
 }
 type Options = ReturnType<typeof readPeerOptions>
 
-/** The larger of each. */
-const highest = (all: readonly MachineLimits[]): MachineLimits => ({
-  readBytes: Math.max(...all.map((l) => l.readBytes)),
-  bf16Flops: Math.max(...all.map((l) => l.bf16Flops)),
+/** The median of each. */
+const middle = (all: readonly MachineLimits[]): MachineLimits => ({
+  readBytes: median(all.map((l) => l.readBytes)),
+  bf16Flops: median(all.map((l) => l.bf16Flops)),
 })
 
 export const runPeerBench = async (o: Options): Promise<PeerResult> => {
   const machine = describeMachine()
   const installation = installPeer(FOLDER)
   const model = makeShape(FOLDER, o.shape)
-  const before = machineLimits(o.threads)
   const engine = await openNativeEngine({
     modelDir: model.hf,
     tokenBytes: [],
@@ -79,17 +78,17 @@ export const runPeerBench = async (o: Options): Promise<PeerResult> => {
   try {
     const answers = []
     for (const count of o.answers) answers.push(await compareAnswers(engine, peer, count))
-    engine.bench({ depth: 0, prefill: 64, decode: 4, repeats: 1, batch: 0 }) // the peer has been warmed up as well
+    engine.bench({ depth: 0, prefill: 64, decode: 4, repeats: 1, batch: 0, threads: 0, dense: 0 }) // the peer has been warmed up as well
     const depths = await measureDepths(engine, peer, o)
     const batches = []
-    for (const sequences of o.batch) batches.push({ sequences, turns: await measureBatch(engine, peer, sequences, o) })
-    const limits = [before, machineLimits(o.threads)]
-    const ceiling = ceilings(roofline(model.hf), highest(limits))
+    for (const sequences of o.batch) batches.push({ sequences, ...(await measureBatch(engine, peer, sequences, o)) })
+    const roof = roofline(model.hf)
+    const allowed = (limits: readonly MachineLimits[]) => ceilings(roof, middle(limits))
     return {
       kind: 'bench:peer',
       machine,
       threads: o.threads,
-      limits,
+      limits: [...depths, ...batches].flatMap((each) => each.limits),
       shape: o.shape,
       parameters: engine.info.parameters,
       ours: `Sparrow (${engine.info.isa})`,
@@ -97,15 +96,19 @@ export const runPeerBench = async (o: Options): Promise<PeerResult> => {
       prefillTokens: o.prefill,
       decodeTokens: o.decode,
       pairs: o.pairs,
-      depths: depths.map((each) => ({
+      depths: depths.map(({ limits, ...each }) => ({
         ...each,
-        prefill: comparePairs(o.prefill, each.prefill, ceiling.prefill(each.depth + o.prefill / 2)),
-        decode: comparePairs(o.decode, each.decode, ceiling.decode(each.depth + o.decode / 2, 1)),
+        prefill: comparePairs(o.prefill, each.prefill, allowed(limits).prefill(each.depth + o.prefill / 2)),
+        decode: comparePairs(o.decode, each.decode, allowed(limits).decode(each.depth + o.decode / 2, 1)),
       })),
-      batches: batches.map(({ sequences, turns }) => ({
+      batches: batches.map(({ sequences, turns, limits }) => ({
         sequences,
         prompt: BATCH_PROMPT,
-        decode: comparePairs(o.decode * sequences, turns, ceiling.decode(BATCH_PROMPT + o.decode / 2, sequences)),
+        decode: comparePairs(
+          o.decode * sequences,
+          turns,
+          allowed(limits).decode(BATCH_PROMPT + o.decode / 2, sequences),
+        ),
       })),
       answers,
     }

@@ -63,11 +63,12 @@ const rowBytes = (c: Config): readonly [number, number] => [
   c.index_head_dim ? c.index_head_dim + 4 : 0,
 ]
 
-export const roofline = (dir: string): Roofline => {
+/** Of the checkpoint in `dir`; `dense`: attending to every position. */
+export const roofline = (dir: string, dense = false): Roofline => {
   const c = configSchema.parse(JSON.parse(readFileSync(join(dir, 'config.json'), 'utf8')))
   const sums = sumTensors(dir)
   const share = c.n_routed_experts ? c.num_experts_per_tok / c.n_routed_experts : 0
-  const sparse = (keys: number): boolean => c.index_topk > 0 && keys > c.index_topk
+  const sparse = (keys: number): boolean => !dense && c.index_topk > 0 && keys > c.index_topk
   const attention = (keys: number): number => {
     const attended = sparse(keys) ? c.index_topk : keys
     const index = sparse(keys) ? 2 * c.index_n_heads * (c.index_head_dim + 1) * keys : 0

@@ -139,7 +139,7 @@ const pairs = (ours: number, peer: number | null) => ({
 
 const engineResult = (dense: boolean, speeds: readonly number[]): EngineResult => ({
   kind: 'bench:engine',
-  ...{ machine, model: '.sparrow/peer/models/mid/hf', isa: 'avx512bf16', threads: 2, dense, limits },
+  ...{ machine, model: '.sparrow/peer/models/mid/hf', isa: 'avx512bf16', threads: 2, dense, limits: [limits] },
   rows: [
     ...speeds.map((tokensPerSecond, i) => ({
       ...{ what: 'decode' as const, depth: 4096 * 4 ** i, batch: 1, tokensPerSecond, ceiling: 150 },

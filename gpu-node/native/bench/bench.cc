@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <numeric>
+#include <optional>
 
 namespace sparrow {
 namespace {
@@ -88,17 +89,30 @@ Status bench(Model& model, const BenchPlan& plan, BenchTimes& out) {
   for (int s = 0; s < sequences && plan.depth > 0; s++) run.prefill(static_cast<size_t>(s), 0, plan.depth);
   const int start = std::max(plan.depth, 1);
   if (plan.depth == 0) run.prefill(0, 0, 1);
+  const std::optional<LimitMeter> meter = plan.threads > 0 ? std::optional<LimitMeter>(plan.threads) : std::nullopt;
+  const auto steps = [&](bool dense) {
+    model.attend_to_all(dense);
+    std::vector<int32_t> ids(static_cast<size_t>(sequences));
+    std::iota(ids.begin(), ids.end(), 2);
+    const double at = seconds();
+    for (int i = 0; i < plan.decode; i++) run.step(start + i, ids);
+    return seconds() - at;
+  };
+  const bool dense_before = model.attends_to_all();
   for (int r = 0; r < plan.repeats; r++) {
-    double at = seconds();
+    const Limits before = meter ? meter->sample() : Limits{};
     if (plan.batch == 0) {
+      const double at = seconds();
       run.prefill(0, plan.depth, plan.prefill);
       out.prefill.push_back(seconds() - at);
     }
-    std::vector<int32_t> ids(static_cast<size_t>(sequences));
-    std::iota(ids.begin(), ids.end(), 2);
-    at = seconds();
-    for (int i = 0; i < plan.decode; i++) run.step(start + i, ids);
-    out.decode.push_back(seconds() - at);
+    out.decode.push_back(steps(dense_before));
+    if (meter) {
+      const Limits after = meter->sample();
+      out.limits.push_back({(before.read_bytes + after.read_bytes) / 2, (before.bf16_flops + after.bf16_flops) / 2});
+    }
+    if (plan.dense) out.dense.push_back(steps(true));
+    model.attend_to_all(dense_before);
   }
   return ok_status();
 }

@@ -1,30 +1,46 @@
 // Times the model itself: no schedule, no JavaScript. What `npm run bench:engine` prints.
 #pragma once
+#include <memory>
 #include <vector>
 
+#include "../huge_buffer.h"
+#include "../kernels/cpu/threads.h"
 #include "../model/model.h"
 
 namespace sparrow {
 
 struct BenchPlan {
   int depth = 0, prefill = 512, decode = 64, repeats = 3;
-  int batch = 0;  // over 0: that many sequences of `depth` tokens decode together; no prefill is timed
+  int batch = 0;       // over 0: that many sequences of `depth` tokens decode together; no prefill is timed
+  int threads = 0;     // over 0: the machine's limits with so many threads are taken around each repeat
+  bool dense = false;  // each repeat also decodes attending to every position, from the same cache
+};
+
+/// What this machine can do with `threads` threads.
+struct Limits {
+  double read_bytes = 0;  // bytes a second, streaming from memory
+  double bf16_flops = 0;  // vdpbf16ps; 0 where the processor lacks it
+};
+
+/// Takes the limits as a kernel would meet them: all threads at once, memory on huge pages. A sample takes some 10 ms.
+class LimitMeter {
+ public:
+  explicit LimitMeter(int threads);
+  Limits sample() const;
+
+ private:
+  std::unique_ptr<Threads> threads_;
+  HugeBuffer memory_;
 };
 
 struct BenchTimes {
-  std::vector<double> prefill, decode;  // seconds, one a repeat
+  std::vector<double> prefill, decode, dense;  // seconds, one a repeat
+  std::vector<Limits> limits;                  // of each repeat: the mean of before and after
 };
 
 /// Fills a KV memory of its own with `depth` random tokens, then times chunks of at most 512 tokens (logits of the last
 /// one only) and greedy steps at that depth (of many sequences: random tokens), going back after each. Error:
 /// context_too_long, engine_failed.
 Status bench(Model& model, const BenchPlan& plan, BenchTimes& out);
-
-/// What this machine can do with `threads` threads, best of some tries.
-struct Limits {
-  double read_bytes = 0;  // bytes a second, streaming from memory
-  double bf16_flops = 0;  // vdpbf16ps; 0 where the processor lacks it
-};
-Limits measure_limits(int threads);
 
 }  // namespace sparrow

@@ -1,8 +1,7 @@
-// The machine's own ceilings, measured as a kernel would meet them: all threads at once, huge pages, best of five.
+// The machine's own ceilings.
 #include <algorithm>
+#include <atomic>
 #include <chrono>
-#include <functional>
-#include <thread>
 
 #include "../huge_buffer.h"
 #include "../kernels/cpu/bf16/backend_bf16.h"
@@ -12,37 +11,33 @@
 namespace sparrow {
 namespace {
 
-constexpr size_t kBytes = size_t{256} << 20;
-constexpr int64_t kSteps = 20'000'000;
+constexpr int64_t kPieces = 32;                    // a thread; the pool hands them out as it does a kernel's panels
+constexpr int64_t kPieceBytes = int64_t{4} << 20;  // 128 MB a thread: no cache holds it
+constexpr int64_t kPieceSteps = 100'000;
 
-/// Seconds until all threads are done with `work`, the least of five tries.
-double together(int threads, const std::function<void(int)>& work) {
-  double best = 1e9;
-  for (int i = 0; i < 5; i++) {
-    const auto start = std::chrono::steady_clock::now();
-    std::vector<std::thread> all;
-    for (int t = 1; t < threads; t++) all.emplace_back(work, t);
-    work(0);
-    for (std::thread& thread : all) thread.join();
-    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  }
-  return best;
+template <class Work>
+double seconds_of(Threads& threads, const Work& work) {
+  const auto start = std::chrono::steady_clock::now();
+  threads.each(kPieces * threads.count(), work);
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 }  // namespace
 
-Limits measure_limits(int threads) {
-  Limits out;
-  if (!has_avx512bf16()) return out;
-  HugeBuffer memory(kBytes * static_cast<size_t>(threads));
-  if (!memory.data()) return out;
-  std::fill_n(memory.data(), memory.size(), uint8_t{1});
+LimitMeter::LimitMeter(int threads) : threads_(std::make_unique<Threads>(threads)) {
+  if (!has_avx512bf16()) return;
+  memory_ = HugeBuffer(static_cast<size_t>(kPieces * kPieceBytes * threads));
+  if (memory_.data()) std::fill_n(memory_.data(), memory_.size(), uint8_t{1});
+}
+
+Limits LimitMeter::sample() const {
+  if (!memory_.data()) return {};
+  std::atomic<int64_t> sink{0};  // or the loops would be left out
+  const double compute = seconds_of(*threads_, [&](int64_t) { sink += sp_limit_bf16(kPieceSteps) > 0; });
   const double read =
-      together(threads, [&](int t) { sp_limit_read(memory.data() + kBytes * static_cast<size_t>(t), kBytes); });
-  const double compute = together(threads, [&](int) { sp_limit_bf16(kSteps); });
-  out.read_bytes = static_cast<double>(memory.size()) / read;
-  out.bf16_flops = static_cast<double>(kSteps) * SP_LIMIT_FLOPS * threads / compute;
-  return out;
+      seconds_of(*threads_, [&](int64_t i) { sink += sp_limit_read(memory_.data() + i * kPieceBytes, kPieceBytes); });
+  return {static_cast<double>(memory_.size()) / read,
+          static_cast<double>(kPieces * kPieceSteps * SP_LIMIT_FLOPS * threads_->count()) / compute};
 }
 
 }  // namespace sparrow

@@ -50,8 +50,9 @@ class Model {
   bool forward(const Batch& batch, KvMemory& kv, std::vector<float>& logits, const std::function<bool()>& cancelled,
                const Tap* tap = nullptr);
 
-  /// Dense attention from now on: the indexer's keys are kept, its choice is not asked for.
-  void attend_to_all() { dense_ = true; }
+  /// Dense attention from now on, or no longer: the indexer's keys are kept, its choice is not asked for.
+  void attend_to_all(bool dense) { dense_ = dense; }
+  bool attends_to_all() const { return dense_; }
 
   int64_t sparse_queries() const { return sparse_queries_; }
 

@@ -32,7 +32,7 @@ Result<std::unique_ptr<Engine>> Engine::open(EngineOptions options, Sink sink) {
   options.step_tokens = std::clamp(options.step_tokens, 1, 8192);
   Result<Model> model = Model::open(options.model_dir, options.isa, options.threads, options.context, options.kv);
   if (!model.ok()) return model.status();
-  if (options.dense) model.value().attend_to_all();
+  model.value().attend_to_all(options.dense);
   const int pages = options.kv_pages > 0 ? options.kv_pages : default_pages(model.value());
   KvMemory kv = model.value().make_kv(pages);
   if (!kv.bytes.data())

@@ -1,6 +1,6 @@
 // Both engines loaded, taking turns: ours, peer, ours, peer. Ours fills its cache for each turn; the peer, whose filling
 // is slow, fills once a depth and goes back after each measurement.
-import type { NativeEngine } from '../../../gpu-node/engine/native.ts'
+import type { MachineLimits, NativeEngine } from '../../../gpu-node/engine/native.ts'
 import { argmax, logSoftmax } from '../quality.ts'
 import type { Peer } from './client.ts'
 import { type FillSample, median, predictFill, type Turns } from './pairs.ts'
@@ -20,6 +20,7 @@ export interface Plan {
   readonly prefill: number
   readonly decode: number
   readonly pairs: number
+  readonly threads: number
   /** A depth that needs more seconds of filling than this is measured without the peer. */
   readonly peerSeconds: number
 }
@@ -57,6 +58,8 @@ export interface DepthTurns {
   readonly depth: number
   readonly prefill: Turns
   readonly decode: Turns
+  /** Of the machine around each of our turns. */
+  readonly limits: readonly MachineLimits[]
   readonly peerFillSeconds: number | null
   readonly skipped: string | null
 }
@@ -74,30 +77,41 @@ export const measureDepths = async (engine: NativeEngine, peer: Peer, plan: Plan
     if (skipped) note(`depth ${depth}: without llama.cpp: ${skipped}`)
     const prefill = { ours: [] as number[], peer: [] as number[] }
     const decode = { ours: [] as number[], peer: [] as number[] }
+    const limits: MachineLimits[] = []
     for (let i = 0; i < plan.pairs; i++) {
       note(`depth ${depth}: pair ${i + 1} of ${plan.pairs} ...`)
-      const times = engine.bench({ depth, prefill: plan.prefill, decode: plan.decode, repeats: 1, batch: 0 })
+      const times = engine.bench({ ...plan, depth, repeats: 1, batch: 0, dense: 0 })
+      limits.push(...times.limits)
       prefill.ours.push(...times.prefill)
       decode.ours.push(...times.decode)
       if (skipped) continue
       prefill.peer.push(await peer.prefill(plan.prefill))
       decode.peer.push(await peer.decode(plan.decode))
     }
-    measured.push({ depth, prefill, decode, peerFillSeconds: typeof filled === 'number' ? filled : null, skipped })
+    measured.push({
+      depth,
+      prefill,
+      decode,
+      limits,
+      peerFillSeconds: typeof filled === 'number' ? filled : null,
+      skipped,
+    })
   }
   return measured
 }
 
 /** Decode of many sequences at once, after a prompt of BATCH_PROMPT tokens each. */
-export const measureBatch = async (engine: NativeEngine, peer: Peer, sequences: number, plan: Plan): Promise<Turns> => {
+export const measureBatch = async (engine: NativeEngine, peer: Peer, sequences: number, plan: Plan) => {
   const turns = { ours: [] as number[], peer: [] as number[] }
+  const limits: MachineLimits[] = []
   for (let i = 0; i < plan.pairs; i++) {
     note(`${sequences} sequences: pair ${i + 1} of ${plan.pairs} ...`)
-    const ours = engine.bench({ depth: BATCH_PROMPT, prefill: 1, decode: plan.decode, repeats: 1, batch: sequences })
+    const ours = engine.bench({ ...plan, depth: BATCH_PROMPT, prefill: 1, repeats: 1, batch: sequences, dense: 0 })
+    limits.push(...ours.limits)
     turns.ours.push(...ours.decode)
     turns.peer.push((await peer.batch(sequences, BATCH_PROMPT, plan.decode)).decode)
   }
-  return turns
+  return { turns, limits }
 }
 
 /** Prompts of their own for each length, the same in every run. */

@@ -32,7 +32,7 @@ export const peerResultSchema = z.object({
   kind: z.literal('bench:peer'),
   machine: machineSchema,
   threads: z.number(),
-  /** Before and after; ceilings take the larger. */
+  /** Around each of our turns; a depth's ceilings take the median of its own. */
   limits: z.array(limitsSchema),
   shape: z.string(),
   parameters: z.number(),

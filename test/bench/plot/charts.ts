@@ -13,10 +13,10 @@ export const engineResultSchema = z.object({
   isa: z.string(),
   threads: z.number(),
   dense: z.boolean(),
-  limits: limitsSchema,
+  limits: z.array(limitsSchema),
   rows: z.array(
     z.object({
-      what: z.enum(['prefill', 'decode', 'batch']),
+      what: z.enum(['prefill', 'decode', 'dense', 'batch']),
       depth: z.number(),
       batch: z.number(),
       tokensPerSecond: z.number(),
@@ -96,18 +96,18 @@ const groups = (results: readonly EngineResult[]): EngineResult[][] => [
   ...Map.groupBy(results, (r) => [shortName(r.model), r.machine.cpu, r.threads, r.isa].join()).values(),
 ]
 
-const rowsOf = (results: readonly EngineResult[], dense: boolean, what: 'decode' | 'batch') =>
-  results.filter((r) => r.dense === dense).flatMap((r) => r.rows.filter((row) => row.what === what))
+const rowsOf = (results: readonly EngineResult[], what: 'decode' | 'dense' | 'batch') =>
+  results.flatMap((r) => r.rows.filter((row) => (r.dense && row.what === 'decode' ? 'dense' : row.what) === what))
 
 const ofEngine = (results: readonly EngineResult[]): NamedChart[] => {
   const [first] = results
   if (!first) return []
   const name = shortName(first.model)
   const subtitle = where(first.machine, first.threads, `${name}, ${first.isa}`)
-  const [sparse, dense] = [false, true].map((which) =>
-    byX(rowsOf(results, which, 'decode').map((row) => [row.depth, 1000 / row.tokensPerSecond] as const)),
+  const [sparse, dense] = (['decode', 'dense'] as const).map((which) =>
+    byX(rowsOf(results, which).map((row) => [row.depth, 1000 / row.tokensPerSecond] as const)),
   ) as [Point[], Point[]]
-  const batch = rowsOf(results, false, 'batch')
+  const batch = rowsOf(results, 'batch')
   const charts: NamedChart[] = []
   if (sparse.length > 1 && dense.length > 1) {
     const series: Series[] = [
