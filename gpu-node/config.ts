@@ -32,6 +32,10 @@ const settings = z.object({
   SPARROW_KV_PAGES: count(1, 1e9).optional().describe('KV pages of 64 tokens'),
   SPARROW_CONTEXT_TOKENS: count(2, 1e7).optional().describe("cap on the model's own context"),
   SPARROW_STEP_TOKENS: count(1, 1e6).optional().describe('prefill tokens a step'),
+  SPARROW_SPECULATE: z
+    .enum(['on', 'off'])
+    .default('on')
+    .describe("guess ahead with the checkpoint's next-token-prediction layer, where it has one"),
   SPARROW_QUEUE_MAX: count(1, 100_000).default(64).describe('runs that may wait for the engine'),
   SPARROW_PENDING_MAX: count(1, 1e7).default(20_000).describe('unacknowledged receipts before runs are refused'),
   SPARROW_DRAIN_SECONDS: count(0, 3600).default(30).describe('time running requests get after SIGTERM'),

@@ -38,6 +38,21 @@ export class Metrics {
     })
   }
 
+  /** Counts that somebody else keeps, since the start. */
+  addCounters(counters: Gauges): void {
+    for (const [name, { help, read }] of Object.entries(counters)) {
+      new Counter({
+        name,
+        help,
+        registers: [this.#registry],
+        collect() {
+          this.reset()
+          this.inc(read())
+        },
+      })
+    }
+  }
+
   addGauges(gauges: Gauges): void {
     for (const [name, { help, read }] of Object.entries(gauges)) {
       new Gauge({

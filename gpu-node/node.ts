@@ -66,6 +66,16 @@ const addGauges = (shop: Workshop, server: NodeServer): void => {
     sparrow_stream_backlog_bytes: { help: 'Bytes that readers have not taken', read: () => server.backlogBytes() },
     sparrow_prefill_tokens_per_second: { help: 'Measured prefill', read: () => prefillSpeed.tokensPerSecond },
   })
+  metrics.addCounters({
+    sparrow_spec_decode_num_draft_tokens_total: {
+      help: 'Tokens guessed by the MTP layer and checked',
+      read: () => engine.stats().draftTokens,
+    },
+    sparrow_spec_decode_num_accepted_tokens_total: {
+      help: 'Tokens guessed by the MTP layer that were right',
+      read: () => engine.stats().acceptedTokens,
+    },
+  })
 }
 
 const loadOf = ({ engine, admission, prefillSpeed }: Workshop): Load => {

@@ -15,6 +15,8 @@ export interface EngineOptions {
   readonly kv?: string
   /** Attend to every position, as if the checkpoint had no indexer: to compare with. */
   readonly dense?: boolean
+  /** Guess a token ahead with the checkpoint's MTP layer, where it has one; default: true. Answers stay the same. */
+  readonly speculate?: boolean
   /** Prefill tokens a step: how long a step may keep decoding sequences waiting. */
   readonly stepTokens?: number
 }
@@ -31,6 +33,8 @@ export interface EngineInfo {
   readonly isa: string
   readonly parameters: number
   readonly weightBytes: number
+  /** The checkpoint has an MTP layer and it is in use. */
+  readonly speculates: boolean
 }
 
 export interface SequenceSpec {
@@ -79,6 +83,9 @@ export interface EngineStats {
   readonly cachedTokens: number
   /** Queries that saw more than index_topk positions, so that selection mattered. */
   readonly sparseQueries: number
+  /** Tokens guessed by the MTP layer and checked, and those of them that were right. */
+  readonly draftTokens: number
+  readonly acceptedTokens: number
 }
 
 export interface Engine {

@@ -139,6 +139,7 @@ Napi::Object info_of(Napi::Env env, Engine& engine) {
   out.Set("pageBytes", static_cast<double>(engine.model().page_bytes()));
   out.Set("parameters", static_cast<double>(engine.model().weights().parameters));
   out.Set("weightBytes", static_cast<double>(engine.model().weights().files->total_bytes()));
+  out.Set("speculates", engine.model().drafts());
   Napi::Array eos = Napi::Array::New(env);
   for (uint32_t i = 0; i < config.eos_token_ids.size(); i++) eos.Set(i, config.eos_token_ids[i]);
   out.Set("eosTokenIds", eos);
@@ -202,6 +203,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   options.context = static_cast<int>(number_or(from, "contextLength", 0));
   options.step_tokens = static_cast<int>(number_or(from, "stepTokens", options.step_tokens));
   options.dense = from.Get("dense").ToBoolean();
+  if (from.Get("speculate").IsBoolean()) options.speculate = from.Get("speculate").ToBoolean();
   if (!byte_strings(from.Get("tokenBytes"), options.token_bytes))
     return bad(env, "tokenBytes: an array of Uint8Array is needed");
   auto handle = std::make_shared<Handle>();
@@ -264,7 +266,9 @@ Napi::Value stats(const Napi::CallbackInfo& info) {
                                                     {"prefillTokens", s.prefill_tokens},
                                                     {"decodeTokens", s.decode_tokens},
                                                     {"cachedTokens", s.cached_tokens},
-                                                    {"sparseQueries", s.sparse_queries}};
+                                                    {"sparseQueries", s.sparse_queries},
+                                                    {"draftTokens", s.draft_tokens},
+                                                    {"acceptedTokens", s.accepted_tokens}};
   for (const auto& [name, value] : fields) out.Set(name, static_cast<double>(value));
   return out;
 }

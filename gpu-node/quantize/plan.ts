@@ -18,7 +18,8 @@ export interface Shard {
 const SHARD_BYTES = 256 * 1024 * 1024
 
 /** Kept as they are: read by rows (embedding), deciding (router, index weights), or rearranged at load (kv_b_proj). */
-const KEPT = /embed_tokens\.weight$|mlp\.gate\.weight$|indexer\.weights_proj\.weight$|kv_b_proj\.weight$|norm\.weight$/
+const KEPT =
+  /embed_tokens\.weight$|mlp\.gate\.weight$|indexer\.weights_proj\.weight$|kv_b_proj\.weight$|eh_proj\.weight$|norm\.weight$/
 
 const size = (shape: readonly number[]): number => shape.reduce((product, n) => product * n, 1)
 

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { openNativeEngine } from '../../gpu-node/engine/native.ts'
 import { GOLDENS } from './golden.ts'
+import { editTensors, entryOf as entry, type Header } from './tensor_file.ts'
 
 let dir = ''
 beforeEach(() => {
@@ -17,20 +18,11 @@ const open = () => openNativeEngine({ modelDir: dir, tokenBytes: [], isa: 'scala
 const refused = (code: string, message: RegExp) =>
   expect(open()).rejects.toMatchObject({ code, message: expect.stringMatching(message) })
 
-type Header = Record<string, { dtype: string; shape: number[]; data_offsets: number[] }>
-
-/** Rewrites the header and, where asked, the body of a safetensors file. */
-const edit = (change: (header: Header, body: Buffer) => void, file = 'model.safetensors'): void => {
-  const bytes = readFileSync(join(dir, file))
-  const bodyAt = 8 + Number(bytes.readBigUInt64LE(0))
-  const header = JSON.parse(bytes.subarray(8, bodyAt).toString()) as Header
-  const body = Buffer.from(bytes.subarray(bodyAt))
-  change(header, body)
-  const text = Buffer.from(JSON.stringify(header))
-  const length = Buffer.alloc(8)
-  length.writeBigUInt64LE(BigInt(text.length))
-  writeFileSync(join(dir, file), Buffer.concat([length, text, body]))
-}
+const edit = (change: (header: Header, body: Buffer) => unknown, file = 'model.safetensors'): void =>
+  editTensors(join(dir, file), (header, body) => {
+    change(header, body)
+    return body
+  })
 
 const config = (change: (config: Record<string, unknown>) => void): void => {
   const path = join(dir, 'config.json')
@@ -40,11 +32,6 @@ const config = (change: (config: Record<string, unknown>) => void): void => {
 }
 
 const KV_A = 'model.layers.0.self_attn.kv_a_proj_with_mqa.weight'
-const entry = (header: Header, name: string) => {
-  const found = header[name]
-  if (!found) throw new Error(`the golden has no ${name}`)
-  return found
-}
 
 test('a sound checkpoint opens, also with an unaligned body', async () => {
   use('v32_groups_yarn')

@@ -28,6 +28,7 @@ export const withEngine = async <T>(
     kvPages?: number
     stepTokens?: number
     threads?: number
+    speculate?: boolean
     tokenBytes?: Uint8Array[]
   },
   work: (engine: NativeEngine) => Promise<T> | T,

@@ -27,8 +27,8 @@ test('every operation of every instruction set, against fixtures and the referen
   }
 })
 
-test('the whole engine under callers on several threads', () => {
-  const done = spawnSync(join(programs, 'engine_test'), [join(GOLDENS, 'v32_groups_yarn')], { encoding: 'utf8' })
+test.each(['v32_groups_yarn', 'v32_mtp_copies'])('the whole engine under callers on several threads: %s', (name) => {
+  const done = spawnSync(join(programs, 'engine_test'), [join(GOLDENS, name)], { encoding: 'utf8' })
   const lines = done.stdout.split('\n').filter((line) => line !== '')
   expect(lines.filter((line) => !line.startsWith('ok ')).join('\n') + done.stderr).toBe('')
   expect(done.status).toBe(0)

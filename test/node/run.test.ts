@@ -306,6 +306,7 @@ test('a slow reader holds up nobody and grows nothing', async () => {
 })
 
 test('/metrics is Prometheus text with the counts of the receipts', async () => {
+  await fetch(`${node.address}/metrics`)
   const text = await (await fetch(`${node.address}/metrics`)).text()
   for (const line of text.split('\n').filter((line) => line !== '')) {
     expect(line).toMatch(/^(# (HELP|TYPE) sparrow_\w+ .+|sparrow_\w+(\{[^}]*\})? [\d.e+-]+)$/)
@@ -318,6 +319,8 @@ test('/metrics is Prometheus text with the counts of the receipts', async () => 
   expect(value('sparrow_receipts_total{outcome="acknowledged"}')).toBe(edge.receipts.length)
   expect(value('sparrow_waiting')).toBe(0)
   expect(value('sparrow_running')).toBe(0)
+  expect(value('sparrow_spec_decode_num_draft_tokens_total')).toBe(10)
+  expect(value('sparrow_spec_decode_num_accepted_tokens_total')).toBe(7)
   expect(value('sparrow_ttft_seconds_count')).toBeGreaterThan(5)
 })
 

@@ -36,7 +36,7 @@ export const scriptedEngine = (script: (spec: SequenceSpec) => Script): Scripted
     cancels: 0,
     info: {
       ...{ vocabSize: 4096, contextLength: CONTEXT, pageTokens: 64, pageBytes: 4096, kvPages: 1024, eosTokenIds: [1] },
-      ...{ backend: 'scripted', isa: 'none', parameters: 0, weightBytes: 0 },
+      ...{ backend: 'scripted', isa: 'none', parameters: 0, weightBytes: 0, speculates: false },
     },
     submit(spec, onEvents): SequenceHandle {
       if (spec.tokens.length + 1 > CONTEXT) throw new EngineError('context_too_long', 'too long')
@@ -52,7 +52,7 @@ export const scriptedEngine = (script: (spec: SequenceSpec) => Script): Scripted
     },
     stats: () => ({
       ...{ running, waiting: 0, kvPages: 1024, kvPagesUsed: 0, kvPagesCached: 0, steps: 0 },
-      ...{ prefillTokens: 0, decodeTokens: 0, cachedTokens: 0, sparseQueries: 0 },
+      ...{ prefillTokens: 0, decodeTokens: 0, cachedTokens: 0, sparseQueries: 0, draftTokens: 10, acceptedTokens: 7 },
     }),
     close: async () => {},
   }

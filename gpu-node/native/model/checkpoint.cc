@@ -186,4 +186,9 @@ const TensorView* Checkpoint::find(const std::string& name) const {
   return found == tensors_.end() ? nullptr : &found->second;
 }
 
+bool Checkpoint::any_under(const std::string& prefix) const {
+  const auto found = tensors_.lower_bound(prefix);
+  return found != tensors_.end() && found->first.starts_with(prefix);
+}
+
 }  // namespace sparrow

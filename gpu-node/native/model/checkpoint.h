@@ -29,6 +29,8 @@ class Checkpoint {
   static Result<Checkpoint> open(const std::string& dir);
 
   const TensorView* find(const std::string& name) const;
+  /// Whether some tensor's name begins so.
+  bool any_under(const std::string& prefix) const;
   size_t total_bytes() const { return total_bytes_; }
   /// Gives the files' pages back to the system; they are read again when touched.
   void drop_resident() const;

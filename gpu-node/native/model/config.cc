@@ -241,6 +241,7 @@ Result<ModelConfig> parse_config(std::string_view config_text, std::string_view 
   c.vocab_size = r.integer("vocab_size", 2, 1 << 22);
   c.hidden_size = r.integer("hidden_size", 1, 1 << 20);
   c.num_hidden_layers = r.integer("num_hidden_layers", 1, 1024);
+  c.num_nextn_predict_layers = r.integer("num_nextn_predict_layers", 0, 64, 0);
   c.max_position_embeddings = r.integer("max_position_embeddings", 1, 1 << 24);
   c.rms_norm_eps = r.real("rms_norm_eps", 1e-12, 1, 1e-6);
   c.tie_word_embeddings = r.boolean("tie_word_embeddings", false);

@@ -22,7 +22,8 @@ struct ModelConfig {
   std::string architecture;  // DeepseekV32ForCausalLM | DeepseekV3ForCausalLM | DeepseekV2ForCausalLM
   bool has_indexer = false;
   int vocab_size = 0, hidden_size = 0, num_hidden_layers = 0, num_attention_heads = 0;
-  int q_lora_rank = 0;  // 0: null in the file, one q_proj
+  int num_nextn_predict_layers = 0;  // layers behind the main ones that predict the token after the next
+  int q_lora_rank = 0;               // 0: null in the file, one q_proj
   int kv_lora_rank = 0, qk_nope_head_dim = 0, qk_rope_head_dim = 0, v_head_dim = 0;
   int intermediate_size = 0, moe_intermediate_size = 0, first_k_dense_replace = 0, moe_layer_freq = 1;
   int n_routed_experts = 0, n_shared_experts = 0, num_experts_per_tok = 0, n_group = 1, topk_group = 1;

@@ -12,12 +12,13 @@ constexpr int64_t kRopeTableBytesMax = int64_t{1} << 28;
 }  // namespace
 
 Result<Model> Model::open(const std::string& dir, const std::string& isa, int threads, int context_max,
-                          const std::string& kv) {
+                          const std::string& kv, bool mtp) {
   Result<std::string> config_text = read_text_file(dir + "/config.json", 16u << 20);
   if (!config_text.ok()) return config_text.status();
   Result<std::string> generation = read_text_file(dir + "/generation_config.json", 16u << 20);
   Result<ModelConfig> config = parse_config(config_text.value(), generation.ok() ? generation.value() : "");
   if (!config.ok()) return config.status();
+  if (!mtp) config.value().num_nextn_predict_layers = 0;
   Result<Checkpoint> files = Checkpoint::open(dir);
   if (!files.ok()) return files.status();
   Result<Weights> weights = load_weights(config.value(), std::make_shared<const Checkpoint>(std::move(files.value())));
@@ -41,56 +42,73 @@ Result<Model> Model::open(const std::string& dir, const std::string& isa, int th
 
 int64_t Model::page_bytes() const {
   const SpBackend& b = backend_.table;
-  return config_.num_hidden_layers *
-         b.page_bytes(b.self, config_.kv_lora_rank, config_.qk_rope_head_dim, config_.index_head_dim);
+  return cache_layers() * b.page_bytes(b.self, config_.kv_lora_rank, config_.qk_rope_head_dim, config_.index_head_dim);
 }
 
 KvMemory Model::make_kv(int pages) const {
   KvMemory kv;
   kv.pages = pages;
   kv.page_bytes = page_bytes();
-  kv.layer_bytes = kv.page_bytes / config_.num_hidden_layers;
+  kv.layer_bytes = kv.page_bytes / cache_layers();
   kv.bytes = HugeBuffer(static_cast<size_t>(kv.page_bytes) * static_cast<size_t>(pages));
   return kv;
+}
+
+Model::Step Model::step_of(int layer, const SpTokens& tokens, KvMemory& kv, const Tap* tap, bool sparse) const {
+  const SpPages pages = {kv.bytes.data() + kv.layer_bytes * layer, kv.page_bytes, config_.kv_lora_rank,
+                         config_.qk_rope_head_dim, config_.index_head_dim};
+  return {&tokens, pages, layer, tap, sparse || (config_.has_indexer && !dense_ && tap)};
+}
+
+/// s_.x through one decoder layer.
+void Model::layer(const LayerWeights& w, const Step& step) {
+  const SpBackend& b = backend_.table;
+  const int32_t n = step.tokens->n, hidden = config_.hidden_size;
+  const float eps = static_cast<float>(config_.rms_norm_eps);
+  s_.normed.resize(s_.x.size());
+  s_.out.resize(s_.x.size());
+  b.rms_norm(b.self, s_.x.data(), hidden, w.input_layernorm.data(), n, hidden, eps, s_.normed.data(), hidden);
+  attention(w, step);
+  b.add(b.self, s_.x.data(), s_.out.data(), static_cast<int64_t>(s_.x.size()));
+  b.rms_norm(b.self, s_.x.data(), hidden, w.post_attention_layernorm.data(), n, hidden, eps, s_.normed.data(), hidden);
+  feed_forward(w, step);
+  b.add(b.self, s_.x.data(), s_.out.data(), static_cast<int64_t>(s_.x.size()));
+  if (step.tap) (*step.tap)(step.layer, "layer_out", s_.x.data(), n, hidden);
+}
+
+void Model::logits_of(const std::vector<float>& x, const std::vector<int32_t>& rows, const std::vector<float>& norm,
+                      const SpMatrix& head, std::vector<float>& logits) {
+  const SpBackend& b = backend_.table;
+  const int32_t n = static_cast<int32_t>(rows.size()), hidden = config_.hidden_size;
+  s_.out.resize(static_cast<size_t>(n) * hidden);
+  s_.normed.resize(s_.out.size());
+  logits.resize(static_cast<size_t>(n) * config_.vocab_size);
+  for (size_t i = 0; i < rows.size(); i++)
+    std::copy_n(x.data() + static_cast<int64_t>(rows[i]) * hidden, hidden, s_.out.data() + i * hidden);
+  b.rms_norm(b.self, s_.out.data(), hidden, norm.data(), n, hidden, static_cast<float>(config_.rms_norm_eps),
+             s_.normed.data(), hidden);
+  const SpProduct product = {&head, logits.data()};
+  b.matmul(b.self, &product, 1, s_.normed.data(), n);
 }
 
 bool Model::forward(const Batch& batch, KvMemory& kv, std::vector<float>& logits,
                     const std::function<bool()>& cancelled, const Tap* tap) {
   const SpBackend& b = backend_.table;
-  const int32_t n = batch.size();
-  const int64_t hidden = config_.hidden_size;
+  const int32_t n = batch.size(), hidden = config_.hidden_size;
   const SpTokens tokens = {n, batch.positions.data(), batch.tables.data()};
-  const float eps = static_cast<float>(config_.rms_norm_eps);
-  s_.x.resize(static_cast<size_t>(n * hidden));
-  s_.normed.resize(s_.x.size());
-  s_.out.resize(s_.x.size());
-
-  const bool sparse = needs_selection(tokens) || (config_.has_indexer && !dense_ && tap);
+  const int64_t beyond = beyond_top_k(tokens);
+  sparse_queries_ += beyond;
+  s_.x.resize(static_cast<size_t>(n) * hidden);
   b.embed(b.self, &weights_.embed, batch.ids.data(), n, s_.x.data());
-  for (int layer = 0; layer < config_.num_hidden_layers; layer++) {
+  for (int l = 0; l < config_.num_hidden_layers; l++) {
     if (cancelled && cancelled()) return false;
-    const LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
-    const SpPages pages = {kv.bytes.data() + kv.layer_bytes * layer, kv.page_bytes, config_.kv_lora_rank,
-                           config_.qk_rope_head_dim, config_.index_head_dim};
-    const Step step = {&tokens, pages, layer, tap, sparse};
-    b.rms_norm(b.self, s_.x.data(), hidden, w.input_layernorm.data(), n, static_cast<int32_t>(hidden), eps,
-               s_.normed.data(), hidden);
-    attention(w, step);
-    b.add(b.self, s_.x.data(), s_.out.data(), n * hidden);
-    b.rms_norm(b.self, s_.x.data(), hidden, w.post_attention_layernorm.data(), n, static_cast<int32_t>(hidden), eps,
-               s_.normed.data(), hidden);
-    feed_forward(w, step);
-    b.add(b.self, s_.x.data(), s_.out.data(), n * hidden);
-    if (tap) (*tap)(layer, "layer_out", s_.x.data(), n, hidden);
+    layer(weights_.layers[static_cast<size_t>(l)], step_of(l, tokens, kv, tap, beyond > 0));
   }
-  const int64_t rows = static_cast<int64_t>(batch.logit_rows.size());
-  logits.resize(static_cast<size_t>(rows * config_.vocab_size));
-  for (int64_t i = 0; i < rows; i++)
-    std::copy_n(s_.x.data() + batch.logit_rows[static_cast<size_t>(i)] * hidden, hidden, s_.out.data() + i * hidden);
-  b.rms_norm(b.self, s_.out.data(), hidden, weights_.norm.data(), static_cast<int32_t>(rows),
-             static_cast<int32_t>(hidden), eps, s_.normed.data(), hidden);
-  const SpProduct head = {&weights_.lm_head, logits.data()};
-  b.matmul(b.self, &head, 1, s_.normed.data(), static_cast<int32_t>(rows));
+  logits_of(s_.x, batch.logit_rows, weights_.norm, weights_.lm_head, logits);
+  if (!drafts()) return true;
+  s_.hidden.resize(s_.x.size());
+  b.rms_norm(b.self, s_.x.data(), hidden, weights_.norm.data(), n, hidden, static_cast<float>(config_.rms_norm_eps),
+             s_.hidden.data(), hidden);
   return true;
 }
 

@@ -10,13 +10,11 @@
 
 namespace sparrow {
 
-/// Whether some query of the step sees more than index_topk positions, so that a choice is to be made.
-bool Model::needs_selection(const SpTokens& tokens) {
-  if (!config_.has_indexer || dense_) return false;
-  const int64_t beyond =
-      std::count_if(tokens.positions, tokens.positions + tokens.n, [&](int32_t p) { return p >= config_.index_topk; });
-  sparse_queries_ += beyond;
-  return beyond > 0;
+/// How many queries of the step see more than index_topk positions, so that a choice is to be made.
+int64_t Model::beyond_top_k(const SpTokens& tokens) const {
+  if (!config_.has_indexer || dense_) return 0;
+  return std::count_if(tokens.positions, tokens.positions + tokens.n,
+                       [&](int32_t p) { return p >= config_.index_topk; });
 }
 
 void Model::index_key(const LayerWeights& w, const Step& step) {

@@ -25,6 +25,18 @@ struct Batch {
   std::vector<const int32_t*> tables;   // (n)
   std::vector<int32_t> logit_rows;      // indexes into the n tokens, ascending
   int32_t size() const { return static_cast<int32_t>(ids.size()); }
+  void add(int32_t id, int32_t position, const int32_t* table) {
+    ids.push_back(id);
+    positions.push_back(position);
+    tables.push_back(table);
+  }
+};
+
+/// A Batch of the MTP layer: ids are tokens that follow (each stands at the position of the token before it), rows[t]
+/// says which token of the last forward comes before ids[t].
+struct Pairs {
+  Batch batch;
+  std::vector<int32_t> rows;
 };
 
 /// Receives named intermediates of a step: (layer or -1, name, data, rows, cols). For tests.
@@ -32,16 +44,20 @@ using Tap = std::function<void(int layer, const char* name, const float* data, i
 
 class Model {
  public:
-  /// `context` positions are prepared for (rope table). kv: what pages hold (registry.h).
+  /// `context_max` positions are prepared for (rope table). kv: what pages hold (registry.h). Without `mtp` the
+  /// checkpoint's MTP layer is left out.
   static Result<Model> open(const std::string& dir, const std::string& isa, int threads, int context_max,
-                            const std::string& kv = "auto");
+                            const std::string& kv = "auto", bool mtp = true);
 
   const ModelConfig& config() const { return config_; }
   const Weights& weights() const { return weights_; }
   const SpBackend& backend() const { return backend_.table; }
   int context() const { return context_; }
 
-  /// Bytes of a KV page, all layers. Untouched pages of a KvMemory take no memory.
+  /// Whether an MTP layer is there to guess with.
+  bool drafts() const { return weights_.mtp.has_value(); }
+
+  /// Bytes of a KV page, all layers, the MTP layer's rows with them. Untouched pages of a KvMemory take no memory.
   int64_t page_bytes() const;
   KvMemory make_kv(int pages) const;
 
@@ -49,6 +65,10 @@ class Model {
   /// false.
   bool forward(const Batch& batch, KvMemory& kv, std::vector<float>& logits, const std::function<bool()>& cancelled,
                const Tap* tap = nullptr);
+
+  /// Runs the MTP layer over what the last forward left: writes its cache rows; logits (batch.logit_rows, vocab) for
+  /// the token behind each of batch.ids. Only when drafts().
+  void draft(const Pairs& pairs, KvMemory& kv, std::vector<float>& logits, const Tap* tap = nullptr);
 
   /// Dense attention from now on, or no longer: the indexer's keys are kept, its choice is not asked for.
   void attend_to_all(bool dense) { dense_ = dense; }
@@ -58,8 +78,9 @@ class Model {
 
  private:
   struct Scratch {
-    std::vector<float> x, normed, cq, q, kv, latent, rope, q_latent, q_rope, z, heads, out, index_q, index_k, index_w,
-        gate, up, router, expert_weights;
+    std::vector<float> hidden;  // of the last forward's tokens, after the final norm; kept for draft()
+    std::vector<float> pair, x, normed, cq, q, kv, latent, rope, q_latent, q_rope, z, heads, out, index_q, index_k,
+        index_w, gate, up, router, expert_weights;
     std::vector<int32_t> chosen, counts, expert_ids;
   };
   struct Step {
@@ -70,12 +91,17 @@ class Model {
     bool sparse;  // some query has a choice to make; also with a tap, which shows it
   };
 
+  int cache_layers() const { return config_.num_hidden_layers + (drafts() ? 1 : 0); }
+  Step step_of(int layer, const SpTokens& tokens, KvMemory& kv, const Tap* tap, bool sparse) const;
+  void layer(const LayerWeights& w, const Step& step);
+  void logits_of(const std::vector<float>& x, const std::vector<int32_t>& rows, const std::vector<float>& norm,
+                 const SpMatrix& head, std::vector<float>& logits);
   void attention(const LayerWeights& w, const Step& step);
   void project_input(const LayerWeights& w, const Step& step);
   void project_query(const LayerWeights& w, const Step& step);
   void write_cache(const Step& step);
   void attend_tile(const LayerWeights& w, const Step& step, int32_t from, int32_t n);
-  bool needs_selection(const SpTokens& tokens);
+  int64_t beyond_top_k(const SpTokens& tokens) const;
   void index_key(const LayerWeights& w, const Step& step);
   void select(const Step& step);
   void feed_forward(const LayerWeights& w, const Step& step);

@@ -8,20 +8,26 @@ void each_mlp(MlpWeights& w, const std::function<void(SpMatrix&)>& visit) {
   for (SpMatrix* m : {&w.gate, &w.up, &w.down}) visit(*m);
 }
 
+void each_of_layer(LayerWeights& l, const std::function<void(SpMatrix&)>& visit) {
+  for (SpMatrix* m : {&l.q_a_proj, &l.kv_a_proj, &l.indexer.wk, &l.indexer.weights_proj, &l.q_proj, &l.indexer.wq_b,
+                      &l.uk, &l.uv, &l.o_proj, &l.router})
+    visit(*m);
+  each_mlp(l.mlp, visit);
+  for (size_t e = 0; e < l.expert_gate.size(); e++) {
+    visit(l.expert_gate[e]);
+    visit(l.expert_up[e]);
+    visit(l.expert_down[e]);
+  }
+}
+
 /// Every matrix that a matmul reads, in the order in which a step reads them. The embedding is read by rows and stays.
 void each_matrix(Weights& weights, const std::function<void(SpMatrix&)>& visit) {
-  for (LayerWeights& l : weights.layers) {
-    for (SpMatrix* m : {&l.q_a_proj, &l.kv_a_proj, &l.indexer.wk, &l.indexer.weights_proj, &l.q_proj, &l.indexer.wq_b,
-                        &l.uk, &l.uv, &l.o_proj, &l.router})
-      visit(*m);
-    each_mlp(l.mlp, visit);
-    for (size_t e = 0; e < l.expert_gate.size(); e++) {
-      visit(l.expert_gate[e]);
-      visit(l.expert_up[e]);
-      visit(l.expert_down[e]);
-    }
-  }
+  for (LayerWeights& l : weights.layers) each_of_layer(l, visit);
   visit(weights.lm_head);
+  if (!weights.mtp) return;
+  visit(weights.mtp->eh_proj);
+  each_of_layer(weights.mtp->layer, visit);
+  visit(weights.mtp->head);
 }
 
 }  // namespace

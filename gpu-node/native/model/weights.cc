@@ -82,6 +82,19 @@ class Loader {
   }
 
   bool has(const std::string& name) const { return files_.find(name) != nullptr; }
+  bool any_under(const std::string& prefix) const { return files_.any_under(prefix); }
+
+  /// Whether `name` is absent or says again, bit for bit, what `other` says.
+  bool repeats(const std::string& name, const std::string& other) const {
+    if (!has(name)) return true;
+    for (const char* suffix : {"", "_scale_inv", "_scale"}) {
+      const TensorView *a = files_.find(name + suffix), *b = files_.find(other + suffix);
+      if (!a && !b) continue;
+      if (!a || !b || a->dtype != b->dtype || a->shape != b->shape) return false;
+      if (!std::equal(a->data, a->data + a->bytes, b->data, b->data + b->bytes)) return false;
+    }
+    return true;
+  }
 
   uint8_t* own(size_t bytes) {
     out_.owned.push_back(std::shared_ptr<uint8_t[]>(new uint8_t[bytes]));
@@ -256,6 +269,36 @@ void load_moe(Loader& in, const ModelConfig& c, const std::string& at, LayerWeig
     in.fail(invalid(at + "shared_experts.gate_proj.weight: is present, but n_shared_experts is 0"));
 }
 
+LayerWeights load_layer(Loader& in, const ModelConfig& c, int index) {
+  LayerWeights out;
+  const std::string at = "model.layers." + std::to_string(index) + ".";
+  out.input_layernorm = in.vector(at + "input_layernorm.weight", c.hidden_size);
+  out.post_attention_layernorm = in.vector(at + "post_attention_layernorm.weight", c.hidden_size);
+  load_attention(in, c, at + "self_attn.", out);
+  if (c.is_moe_layer(index))
+    load_moe(in, c, at + "mlp.", out);
+  else
+    out.mlp = load_mlp(in, at + "mlp.", c.hidden_size, c.intermediate_size);
+  return out;
+}
+
+/// The first of the MTP layers; published checkpoints have one, and repeat the main embedding and head in it.
+void load_mtp(Loader& in, const ModelConfig& c, Weights& out) {
+  const std::string at = "model.layers." + std::to_string(c.num_hidden_layers) + ".";
+  if (!c.num_nextn_predict_layers || !in.any_under(at)) return;
+  const std::string main_embed = "model.embed_tokens.weight", embed = at + "embed_tokens.weight",
+                    main_head = c.tie_word_embeddings ? main_embed : "lm_head.weight",
+                    head = at + "shared_head.head.weight";
+  MtpWeights& mtp = out.mtp.emplace();
+  mtp.enorm = in.vector(at + "enorm.weight", c.hidden_size);
+  mtp.hnorm = in.vector(at + "hnorm.weight", c.hidden_size);
+  mtp.norm = in.vector(at + "shared_head.norm.weight", c.hidden_size);
+  mtp.eh_proj = in.matrix(at + "eh_proj.weight", c.hidden_size, int64_t{2} * c.hidden_size);
+  if (!in.repeats(embed, main_embed)) mtp.embed = in.matrix(embed, c.vocab_size, c.hidden_size);
+  if (!in.repeats(head, main_head)) mtp.head = in.exact_matrix(head, c.vocab_size, c.hidden_size);
+  mtp.layer = load_layer(in, c, c.num_hidden_layers);
+}
+
 }  // namespace
 
 Result<Weights> load_weights(const ModelConfig& c, std::shared_ptr<const Checkpoint> files) {
@@ -268,18 +311,8 @@ Result<Weights> load_weights(const ModelConfig& c, std::shared_ptr<const Checkpo
   else
     out.lm_head = in.exact_matrix("lm_head.weight", c.vocab_size, c.hidden_size);
   out.norm = in.vector("model.norm.weight", c.hidden_size);
-  out.layers.resize(static_cast<size_t>(c.num_hidden_layers));
-  for (int l = 0; l < c.num_hidden_layers && in.status().ok(); l++) {
-    const std::string at = "model.layers." + std::to_string(l) + ".";
-    LayerWeights& layer = out.layers[static_cast<size_t>(l)];
-    layer.input_layernorm = in.vector(at + "input_layernorm.weight", c.hidden_size);
-    layer.post_attention_layernorm = in.vector(at + "post_attention_layernorm.weight", c.hidden_size);
-    load_attention(in, c, at + "self_attn.", layer);
-    if (c.is_moe_layer(l))
-      load_moe(in, c, at + "mlp.", layer);
-    else
-      layer.mlp = load_mlp(in, at + "mlp.", c.hidden_size, c.intermediate_size);
-  }
+  for (int l = 0; l < c.num_hidden_layers && in.status().ok(); l++) out.layers.push_back(load_layer(in, c, l));
+  if (in.status().ok()) load_mtp(in, c, out);
   if (!in.status().ok()) return in.status();
   return out;
 }

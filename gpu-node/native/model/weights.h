@@ -1,6 +1,7 @@
 // The weights of one model as matrices ready for the backend: names, shapes and dtypes checked on the way in.
 #pragma once
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,16 +37,26 @@ struct LayerWeights {
   std::vector<SpMatrix> expert_gate, expert_up, expert_down;  // (n_routed_experts)
 };
 
+/// The next-token-prediction layer (MTP): from a token's last hidden state and the token behind it, what follows both.
+struct MtpWeights {
+  std::vector<float> enorm, hnorm, norm;  // (hidden); norm is shared_head.norm
+  SpMatrix eh_proj{};                     // (hidden, 2 * hidden), embedding first
+  SpMatrix embed{}, head{};               // (vocab, hidden); rows 0: the main model's serves
+  LayerWeights layer;
+};
+
 struct Weights {
   SpMatrix embed{}, lm_head{};  // (vocab, hidden)
   std::vector<float> norm;      // (hidden)
   std::vector<LayerWeights> layers;
+  std::optional<MtpWeights> mtp;
   int64_t parameters = 0;
   std::shared_ptr<const Checkpoint> files;        // keeps the mapping that matrices point into
   std::vector<std::shared_ptr<uint8_t[]>> owned;  // rearranged or realigned copies
 };
 
-/// Errors: checkpoint_invalid or unsupported, naming the tensor, expected against actual.
+/// Errors: checkpoint_invalid or unsupported, naming the tensor, expected against actual. A checkpoint that promises an
+/// MTP layer but holds none of it, as some exports do, loads without; one that holds a part of it is an error.
 Result<Weights> load_weights(const ModelConfig& config, std::shared_ptr<const Checkpoint> files);
 
 }  // namespace sparrow

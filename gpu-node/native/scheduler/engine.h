@@ -24,12 +24,13 @@ struct EngineOptions {
   int context = 0;                       // cap on the model's own; 0: none
   int step_tokens = 128;                 // prefill tokens a step: how long a step may keep decoding sequences waiting
   bool dense = false;                    // attend to all positions, without the indexer's choice
+  bool speculate = true;                 // guess with the checkpoint's MTP layer, where it has one
   std::vector<std::string> token_bytes;  // bytes of each id; special tokens are empty
 };
 
 struct EngineStats {
   int64_t running = 0, waiting = 0, pages_used = 0, pages_cached = 0, pages = 0, steps = 0, prefill_tokens = 0,
-          decode_tokens = 0, cached_tokens = 0, sparse_queries = 0;
+          decode_tokens = 0, cached_tokens = 0, sparse_queries = 0, draft_tokens = 0, accepted_tokens = 0;
 };
 
 class Engine {
@@ -65,8 +66,13 @@ class Engine {
   void add_decodes(Batch& batch);
   void add_prefills(Batch& batch);
   void add_tokens(Sequence& s, Batch& batch, int32_t count);
-  void after_forward(Sequence& s, std::span<const float> logits);
+  void after_forward(Sequence& s);
+  int32_t sample_row(Sequence& s, int32_t row);
   void sampled(Sequence& s, int32_t token);
+  void publish_pages(Sequence& s);
+  void add_pairs(const Sequence& s, Pairs& pairs) const;
+  void draft();
+  int32_t allowed() const;
   void end(Sequence& s, EndReason reason, std::string message = "");
   void flush();
 

@@ -54,6 +54,7 @@ Status evaluate(Model& model, std::vector<ProbeSequence>& sequences, bool last_o
   std::vector<size_t> done(sequences.size());
   for (;;) {
     Batch batch;
+    Pairs pairs;                // for the MTP layer; the last token of a sequence has none after it
     std::vector<size_t> owner;  // of each row of logits
     for (size_t i = 0; i < sequences.size(); i++) {
       const ProbeSequence& s = sequences[i];
@@ -63,9 +64,12 @@ Status evaluate(Model& model, std::vector<ProbeSequence>& sequences, bool last_o
           batch.logit_rows.push_back(batch.size());
           owner.push_back(i);
         }
-        batch.ids.push_back(s.tokens[at]);
-        batch.positions.push_back(static_cast<int32_t>(at));
-        batch.tables.push_back(tables[i].data());
+        if (at + 1 < s.tokens.size()) {
+          pairs.rows.push_back(batch.size());
+          pairs.batch.logit_rows.push_back(pairs.batch.size());
+          pairs.batch.add(s.tokens[at + 1], static_cast<int32_t>(at), tables[i].data());
+        }
+        batch.add(s.tokens[at], static_cast<int32_t>(at), tables[i].data());
       }
       done[i] = end;
     }
@@ -77,6 +81,7 @@ Status evaluate(Model& model, std::vector<ProbeSequence>& sequences, bool last_o
       std::vector<float>& to = sequences[owner[row]].logits;
       to.insert(to.end(), logits.data() + row * vocab, logits.data() + (row + 1) * vocab);
     }
+    if (taps && model.drafts() && !pairs.rows.empty()) model.draft(pairs, kv, logits, &tap);
   }
 }
 

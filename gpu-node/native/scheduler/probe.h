@@ -21,7 +21,7 @@ struct ProbeSequence {
 };
 
 /// Runs every sequence from its start on pages of its own, all of them in each step until they end. `taps` may be null;
-/// with more than one sequence its rows are those of the steps, one after another.
+/// with more than one sequence its rows are those of the steps, one after another. With taps the MTP layer runs too.
 Status evaluate(Model& model, std::vector<ProbeSequence>& sequences, bool last_only, std::vector<ProbeTap>* taps);
 
 }  // namespace sparrow

@@ -1,6 +1,7 @@
 // What the engine is asked, what it answers, and the state of one sequence in between.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -55,14 +56,21 @@ struct Sequence {
   int32_t cached = 0;      // prompt tokens found in the cache
   int32_t computed = 0;    // tokens whose cache rows are written, cached ones included
   int32_t published = 0;   // pages handed to the pool's index
-  int32_t in_step = 0;     // tokens of the current step
-  int32_t logit_row = -1;  // row of the current step's logits, -1: none
+  int32_t draft = -1;      // the MTP layer's guess at the token behind `tokens`, -1: none
+  int32_t in_step = 0;     // tokens of the current step, a draft included
+  int32_t begin = 0;       // position of the first of them
+  int32_t first_row = 0;   // its row among the step's tokens
+  int32_t logit_row = -1;  // first row of the current step's logits (a draft has the next one), -1: none
   int64_t reserved = 0;    // pages it may still take
   std::string tail;        // last bytes of text, for stop strings
   bool ended = false;
+  std::optional<EndReason> ending;  // decided in this step, told at its end
+  std::string message;
 
   int32_t sampled() const { return static_cast<int32_t>(tokens.size()) - prompt; }
   bool prefilling() const { return computed < prompt; }
+  /// How many tokens may still be sampled.
+  int32_t left() const { return request.max_tokens - sampled(); }
 };
 
 }  // namespace sparrow

@@ -1,4 +1,5 @@
-// One step: every decoding sequence adds one token, prefilling ones share a budget; then forward, sample, tell.
+// One step: every decoding sequence adds one token and a guessed one, prefilling ones share a budget; forward, sample,
+// tell.
 #include <algorithm>
 
 #include "engine.h"
@@ -17,14 +18,11 @@ bool Engine::step() {
   };
   if (!model_.forward(batch, kv_, logits_, stopping)) return false;
   counters_.steps++;
-  const size_t vocab = static_cast<size_t>(model_.config().vocab_size);
-  for (auto& s : running_) {
-    if (!s->in_step) continue;
-    const std::span<const float> row =
-        s->logit_row < 0 ? std::span<const float>{}
-                         : std::span<const float>(logits_).subspan(static_cast<size_t>(s->logit_row) * vocab, vocab);
-    after_forward(*s, row);
-  }
+  for (auto& s : running_)
+    if (s->in_step) after_forward(*s);
+  if (model_.drafts()) draft();
+  for (auto& s : running_)
+    if (s->ending) end(*s, *s->ending, std::move(s->message));
   std::erase_if(running_, [](const auto& s) { return s->ended; });
   return true;
 }
@@ -32,7 +30,7 @@ bool Engine::step() {
 void Engine::add_decodes(Batch& batch) {
   for (auto& s : running_) {
     if (s->prefilling()) continue;
-    add_tokens(*s, batch, 1);
+    add_tokens(*s, batch, s->draft < 0 ? 1 : 2);
     counters_.decode_tokens++;
   }
 }
@@ -55,36 +53,68 @@ void Engine::add_prefills(Batch& batch) {
   }
 }
 
+/// The next `count` tokens of s, a draft behind the last known one. Logits from the last known token on.
 void Engine::add_tokens(Sequence& s, Batch& batch, int32_t count) {
-  const int32_t end = s.computed + count;
+  const int32_t end = s.computed + count, known = static_cast<int32_t>(s.tokens.size());
   while (static_cast<int32_t>(s.pages.size()) * SP_PAGE_TOKENS < end) {
     s.pages.push_back(pool_.take());  // never -1: admission reserved the worst case
     s.reserved--;
     reserved_--;
   }
-  for (int32_t at = s.computed; at < end; at++) {
-    batch.ids.push_back(s.tokens[static_cast<size_t>(at)]);
-    batch.positions.push_back(at);
-    batch.tables.push_back(s.pages.data());
-  }
   s.in_step = count;
-  if (end < static_cast<int32_t>(s.tokens.size())) return;
-  s.logit_row = static_cast<int32_t>(batch.logit_rows.size());
-  batch.logit_rows.push_back(batch.size() - 1);
+  s.begin = s.computed;
+  s.first_row = batch.size();
+  for (int32_t at = s.computed; at < end; at++) {
+    if (at == known - 1) s.logit_row = static_cast<int32_t>(batch.logit_rows.size());
+    if (at >= known - 1) batch.logit_rows.push_back(batch.size());
+    batch.add(at < known ? s.tokens[static_cast<size_t>(at)] : s.draft, at, s.pages.data());
+  }
 }
 
-void Engine::after_forward(Sequence& s, std::span<const float> logits) {
-  s.computed += s.in_step;
+/// Samples, and where the draft turns out to be what was sampled, once more from the row behind it. What is sampled
+/// depends on the true logits alone, so a draft changes how many steps an answer takes and nothing else.
+void Engine::after_forward(Sequence& s) {
+  const int32_t draft = std::exchange(s.draft, -1);
+  s.computed += draft < 0 ? s.in_step : s.in_step - 1;  // a rejected draft's rows are overwritten by the next step
+  if (s.logit_row >= 0) {
+    const int32_t token = sample_row(s, s.logit_row);
+    if (draft >= 0) counters_.draft_tokens++;
+    if (draft >= 0 && token == draft) {
+      counters_.accepted_tokens++;
+      s.computed++;
+      if (!s.ending) {
+        counters_.decode_tokens++;
+        sample_row(s, s.logit_row + 1);
+      }
+    }
+  }
+  publish_pages(s);
+}
+
+int32_t Engine::allowed() const {
+  return options_.token_bytes.empty() ? model_.config().vocab_size : static_cast<int32_t>(options_.token_bytes.size());
+}
+
+/// The token that s goes on with, -1 when the logits have none.
+int32_t Engine::sample_row(Sequence& s, int32_t row) {
+  const size_t vocab = static_cast<size_t>(model_.config().vocab_size);
+  const auto logits = std::span<const float>(logits_).subspan(static_cast<size_t>(row) * vocab, vocab);
+  const int32_t token = sample(logits, allowed(), s.request.sampling, static_cast<uint64_t>(s.sampled()));
+  if (token >= 0) {
+    sampled(s, token);
+  } else {
+    s.ending = EndReason::kError;
+    s.message = "the model's output is not finite";
+  }
+  return token;
+}
+
+/// Only confirmed tokens count, so what a rejected draft wrote is never shared.
+void Engine::publish_pages(Sequence& s) {
   while ((s.published + 1) * SP_PAGE_TOKENS <= s.computed) {
     const size_t p = static_cast<size_t>(s.published++);
     pool_.publish(s.pages[p], s.request.salt, p ? s.pages[p - 1] : -1, s.tokens.data() + p * SP_PAGE_TOKENS);
   }
-  if (logits.empty()) return;
-  const int32_t allowed =
-      options_.token_bytes.empty() ? model_.config().vocab_size : static_cast<int32_t>(options_.token_bytes.size());
-  const int32_t token = sample(logits, allowed, s.request.sampling, static_cast<uint64_t>(s.sampled()));
-  if (token < 0) return end(s, EndReason::kError, "the model's output is not finite");
-  sampled(s, token);
 }
 
 void Engine::sampled(Sequence& s, int32_t token) {
@@ -95,18 +125,18 @@ void Engine::sampled(Sequence& s, int32_t token) {
   e.token = token;
   events_.push_back(std::move(e));
   const auto& eos = model_.config().eos_token_ids;
-  if (std::find(eos.begin(), eos.end(), token) != eos.end()) return end(s, EndReason::kStopToken);
+  if (std::find(eos.begin(), eos.end(), token) != eos.end()) return void(s.ending = EndReason::kStopToken);
   if (!s.request.stop.empty() && static_cast<size_t>(token) < options_.token_bytes.size()) {
     const std::string& bytes = options_.token_bytes[static_cast<size_t>(token)];
     size_t longest = 0;
     for (const std::string& stop : s.request.stop) longest = std::max(longest, stop.size());
     s.tail += bytes;
     for (const std::string& stop : s.request.stop) {
-      if (s.tail.find(stop) != std::string::npos) return end(s, EndReason::kStopString);
+      if (s.tail.find(stop) != std::string::npos) return void(s.ending = EndReason::kStopString);
     }
     if (s.tail.size() >= longest) s.tail.erase(0, s.tail.size() - (longest - 1));
   }
-  if (s.sampled() >= s.request.max_tokens) end(s, EndReason::kLength);
+  if (s.left() <= 0) s.ending = EndReason::kLength;
 }
 
 }  // namespace sparrow

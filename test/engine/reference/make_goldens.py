@@ -45,11 +45,14 @@ CASES = {
                      "rope_theta": 50000.0, "num_nextn_predict_layers": 0, "bf16_bias": True, "tokens": 36},
     "v3_scaled_cosines": {**V3, "rope_theta": 50000.0, "norm_topk_prob": False, "tie_word_embeddings": True, "tokens": 36,
                           "rope_scaling": {"type": "yarn", "factor": 32, "original_max_position_embeddings": 64, "beta_fast": 1, "beta_slow": 1, "mscale": 1.0}},
+    # The MTP layer: with an embedding and a head of its own; without them and rigged to be often right, so that it can be watched at work.
+    "v3_mtp_fp8": {**V3, "num_nextn_predict_layers": 1, "fp8": True, "mtp_own": True, "first_k_dense_replace": 0, "num_hidden_layers": 1, "tokens": 40},
+    "v32_mtp_copies": {"num_nextn_predict_layers": 1, "copies": True, "tokens": 96},
     "v32_interleaved_tied": {"indexer_rope_interleave": True, "v_head_dim": 24, "rms_norm_eps": 1e-5, "tie_word_embeddings": True, "tokens": 70},
 }
 
 
-def shapes(c):
+def shapes(c, mtp_own):
     """Name -> (shape, kind) of every tensor of the architecture."""
     h, heads = c["hidden_size"], c["num_attention_heads"]
     nope, rope, v, rank, ql = c["qk_nope_head_dim"], c["qk_rope_head_dim"], c["v_head_dim"], c["kv_lora_rank"], c["q_lora_rank"]
@@ -57,8 +60,11 @@ def shapes(c):
     if not c["tie_word_embeddings"]:
         out["lm_head.weight"] = ((c["vocab_size"], h), "table")
     mlp = lambda at, inner: {f"{at}gate_proj.weight": ((inner, h), "linear"), f"{at}up_proj.weight": ((inner, h), "linear"), f"{at}down_proj.weight": ((h, inner), "linear")}
-    for l in range(c["num_hidden_layers"]):
+    for l in range(c["num_hidden_layers"] + c.get("num_nextn_predict_layers", 0)):
         at = f"model.layers.{l}."
+        if l >= c["num_hidden_layers"]:
+            out |= {at + name: ((h,), "gain") for name in ("enorm.weight", "hnorm.weight", "shared_head.norm.weight")} | {at + "eh_proj.weight": ((h, 2 * h), "plain")}
+            out |= {at + name: ((c["vocab_size"], h), "table") for name in ("embed_tokens.weight", "shared_head.head.weight") if mtp_own}
         out |= {at + "input_layernorm.weight": ((h,), "gain"), at + "post_attention_layernorm.weight": ((h,), "gain")}
         a = at + "self_attn."
         out |= {a + "q_a_proj.weight": ((ql, h), "linear"), a + "q_a_layernorm.weight": ((ql,), "gain"), a + "q_b_proj.weight": ((heads * (nope + rope), ql), "sharp")} if ql else {a + "q_proj.weight": ((heads * (nope + rope), h), "sharp")}
@@ -91,11 +97,24 @@ def draw(rng, shape, kind, router_bias):
     return noise * shape[-1] ** -0.5 * (2.5 if kind == "sharp" else 1.0) * (1.5 if kind == "table" else 1.0)
 
 
-def store(rng, c, fp8, router_bias, index_key_size, bf16_bias):
+def copying(name, w, value):
+    """A model of which the next token depends mostly on the last one: lm_head answers the embedding of the token before in a ring, layers
+    add little. The MTP layer passes the embedding on, so it guesses by the same rule, and errs where the layers' noise decides."""
+    if name == "lm_head.weight":
+        return 0.9 * np.roll(value["model.embed_tokens.weight"], 7, axis=0)
+    if name.endswith("eh_proj.weight"):
+        return np.eye(*w.shape) * 0.4 + 0.3 * w
+    if name.endswith("layers.2.self_attn.o_proj.weight"):
+        return w  # so that a guess shows what the MTP layer's own cache holds
+    return 0.3 * w if name.endswith(("o_proj.weight", "down_proj.weight")) else w
+
+
+def store(rng, c, fp8, router_bias, index_key_size, bf16_bias, copies, mtp_own):
     """The checkpoint's tensors as stored, and the exact values they stand for."""
     stored, value = {}, {}
-    for name, (shape, kind) in shapes(c).items():
+    for name, (shape, kind) in shapes(c, mtp_own).items():
         w = draw(rng, shape, kind, router_bias) * (index_key_size if name.endswith("indexer.wk.weight") else 1)
+        w = copying(name, w, value) if copies else w
         if kind == "router_bias" and not bf16_bias:
             stored[name] = ("F32", w.astype(np.float32))
             value[name] = stored[name][1].astype(np.float64)
@@ -112,10 +131,10 @@ def make(name, changes):
     changes = dict(changes)
     tokens, fp8, shards = changes.pop("tokens"), changes.pop("fp8", False), changes.pop("shards", 1)
     router_bias, index_key_size, aliases = changes.pop("router_bias", -0.6), changes.pop("index_key_size", 1), changes.pop("aliases", False)
-    bf16_bias = changes.pop("bf16_bias", False)
+    bf16_bias, copies, mtp_own = changes.pop("bf16_bias", False), changes.pop("copies", False), changes.pop("mtp_own", False)
     c = {**BASE, **changes}
     rng = np.random.default_rng(sum(name.encode()))
-    stored, value = store(rng, c, fp8, router_bias, index_key_size, bf16_bias)
+    stored, value = store(rng, c, fp8, router_bias, index_key_size, bf16_bias, copies, mtp_own)
     ids = rng.integers(0, c["vocab_size"], tokens)
     reference = Reference({k: v for k, v in c.items() if v is not None}, value)
     logits = reference.forward(ids)
@@ -134,9 +153,12 @@ def make(name, changes):
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     write_checkpoint(folder, stored, shards)
     golden = {"ids": ("I32", ids), "logits": ("F32", logits)}
-    keep = [0, 1, tokens // 2, tokens - 2, tokens - 1]
+    mtp = c.get("num_nextn_predict_layers", 0)  # the MTP layer has no row for the last token
+    if mtp:
+        reference.draft()
+    keep = [0, 1, tokens // 2, tokens - 2 - mtp, tokens - 1 - mtp]
     for tap, rows in reference.taps.items():
-        whole = tap.endswith(("index_chosen", "index_margin", "expert_ids"))
+        whole = tap.endswith(("index_chosen", "index_margin", "expert_ids", "draft_logits"))
         golden[tap] = ("F32", rows if whole else rows[keep])
     golden["tap_rows"] = ("I32", np.array(keep))
     formats.save(folder / "golden.safetensors", golden)

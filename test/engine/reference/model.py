@@ -161,21 +161,36 @@ class Reference:
         out = np.stack([sum(g * swiglu(w, f"{at}experts.{e}.", x[t]) for e, g in zip(*chosen[t])) for t in range(len(x))])
         return out + swiglu(w, at + "shared_experts.", x) if c.get("n_shared_experts") else out
 
+    def decoder_layer(self, x, layer):
+        c, w, at = self.c, self.w, f"model.layers.{layer}."
+        normed = rms(x, w[at + "input_layernorm.weight"], c["rms_norm_eps"])
+        self.tap(layer, "attn_norm", normed)
+        attended = self.attention(normed, layer)
+        self.tap(layer, "attn_out", attended)
+        x = x + attended
+        normed = rms(x, w[at + "post_attention_layernorm.weight"], c["rms_norm_eps"])
+        dense = layer < c["first_k_dense_replace"] or layer % c.get("moe_layer_freq", 1) or not c.get("n_routed_experts")
+        ffn = swiglu(w, at + "mlp.", normed) if dense else self.moe(normed, layer)
+        self.tap(layer, "ffn_out", ffn)
+        self.tap(layer, "layer_out", x + ffn)
+        return x + ffn
+
     def forward(self, ids):
         c, w = self.c, self.w
         x = w["model.embed_tokens.weight"][ids]
         for layer in range(c["num_hidden_layers"]):
-            at = f"model.layers.{layer}."
-            normed = rms(x, w[at + "input_layernorm.weight"], c["rms_norm_eps"])
-            self.tap(layer, "attn_norm", normed)
-            attended = self.attention(normed, layer)
-            self.tap(layer, "attn_out", attended)
-            x = x + attended
-            normed = rms(x, w[at + "post_attention_layernorm.weight"], c["rms_norm_eps"])
-            dense = layer < c["first_k_dense_replace"] or layer % c.get("moe_layer_freq", 1) or not c.get("n_routed_experts")
-            ffn = swiglu(w, at + "mlp.", normed) if dense else self.moe(normed, layer)
-            self.tap(layer, "ffn_out", ffn)
-            x = x + ffn
-            self.tap(layer, "layer_out", x)
+            x = self.decoder_layer(x, layer)
+        self.ids, self.hidden = ids, rms(x, w["model.norm.weight"], c["rms_norm_eps"])
         head = w["model.embed_tokens.weight"] if c.get("tie_word_embeddings") else w["lm_head.weight"]
-        return rms(x, w["model.norm.weight"], c["rms_norm_eps"]) @ head.T
+        return self.hidden @ head.T
+
+    def draft(self):
+        """After forward(): the MTP layer on every pair of a token and the one after it; its logits say what follows the pair."""
+        c, w, layer = self.c, self.w, self.c["num_hidden_layers"]
+        at = f"model.layers.{layer}."
+        e = rms(w.get(at + "embed_tokens.weight", w["model.embed_tokens.weight"])[self.ids[1:]], w[at + "enorm.weight"], c["rms_norm_eps"])
+        g = rms(self.hidden[:-1], w[at + "hnorm.weight"], c["rms_norm_eps"])
+        v = self.decoder_layer(np.concatenate([e, g], -1) @ w[at + "eh_proj.weight"].T, layer)
+        logits = rms(v, w[at + "shared_head.norm.weight"], c["rms_norm_eps"]) @ w.get(at + "shared_head.head.weight", w.get("lm_head.weight", w["model.embed_tokens.weight"])).T
+        self.tap(layer, "draft_logits", logits)
+        return logits
