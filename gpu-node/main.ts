@@ -12,6 +12,7 @@ const openEngine: OpenEngine = (settings, { tokenBytes }) => {
     tokenBytes,
     isa: settings.SPARROW_ISA,
     kv: settings.SPARROW_KV,
+    attention: settings.SPARROW_ATTENTION,
     ...(threads === undefined ? {} : { threads }),
     ...(kvPages === undefined ? {} : { kvPages }),
     ...(contextLength === undefined ? {} : { contextLength }),

@@ -54,6 +54,21 @@ export interface BenchTimes {
   readonly decode: readonly number[]
 }
 
+export interface CrossoverPlan {
+  readonly depth: number
+  /** From 64 to 512, behind `depth` others. */
+  readonly tokens: number
+  readonly rounds: number
+}
+
+/** Seconds of attention alone, by turns; and what the rule predicts, in one unit. */
+export interface CrossoverTimes {
+  readonly absorbed: readonly number[]
+  readonly expanded: readonly number[]
+  readonly absorbedCost: number
+  readonly expandedCost: number
+}
+
 /** Measured: bytes a second from memory, BF16 operations a second (0 without AVX-512 BF16). */
 export interface MachineLimits {
   readonly readBytes: number
@@ -68,6 +83,7 @@ interface Addon {
   stats(handle: Handle): EngineStats
   evaluate(handle: Handle, tokens: Int32Array, chunk: number, taps: boolean): { logits: Float32Array; taps: Tap[] }
   bench(handle: Handle, plan: BenchPlan): BenchTimes
+  crossover(handle: Handle, plan: CrossoverPlan): CrossoverTimes
   limits(threads: number): MachineLimits
   integrity(handle: Handle): string
   close(handle: Handle): void
@@ -79,6 +95,8 @@ export interface NativeEngine extends Engine {
   evaluate(tokens: Int32Array, chunk: number, taps: boolean): { logits: Float32Array; taps: Tap[] }
   /** Times the model without schedule and JavaScript. Errors: context_too_long. */
   bench(plan: BenchPlan): BenchTimes
+  /** Times both forms of attention. Errors: context_too_long; bad_argument unless opened with attention `fastest`. */
+  crossover(plan: CrossoverPlan): CrossoverTimes
   /** Empty, or what is wrong with the page pool. */
   integrity(): string
 }
@@ -181,6 +199,7 @@ export const openNativeEngine = async (options: EngineOptions): Promise<NativeEn
     stats: () => guarded(() => addon.stats(handle)),
     evaluate: (tokens, chunk, taps) => guarded(() => addon.evaluate(handle, tokens, chunk, taps)),
     bench: (plan) => guarded(() => addon.bench(handle, plan)),
+    crossover: (plan) => guarded(() => addon.crossover(handle, plan)),
     integrity: () => addon.integrity(handle),
     close: async () => addon.close(handle),
   }

@@ -197,6 +197,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   options.model_dir = from.Get("modelDir").As<Napi::String>();
   if (from.Get("isa").IsString()) options.isa = from.Get("isa").As<Napi::String>();
   if (from.Get("kv").IsString()) options.kv = from.Get("kv").As<Napi::String>();
+  if (from.Get("attention").IsString()) options.attention = from.Get("attention").As<Napi::String>();
   options.threads = static_cast<int>(number_or(from, "threads", 0));
   options.kv_pages = static_cast<int>(number_or(from, "kvPages", 0));
   options.context = static_cast<int>(number_or(from, "contextLength", 0));
@@ -332,6 +333,28 @@ Napi::Value bench(const Napi::CallbackInfo& info) {
   return out;
 }
 
+/// crossover(handle, {depth, tokens, rounds}) -> {absorbed, expanded} seconds of each round, {absorbedCost,
+/// expandedCost}; blocks.
+Napi::Value crossover(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  Handle* handle = handle_of(info);
+  if (!handle) return fail(env, sparrow::error(sparrow::Code::kEngineFailed, "the engine is closed"));
+  if (info.Length() < 2 || !info[1].IsObject()) return bad(env, "crossover(handle, plan)");
+  const Napi::Object from = info[1].As<Napi::Object>();
+  const auto field = [&](const char* name) { return static_cast<int>(number_or(from, name, 0)); };
+  const sparrow::CrossoverPlan plan = {field("depth"), field("tokens"), field("rounds")};
+  sparrow::CrossoverTimes times;
+  sparrow::Status status;
+  handle->engine->between_steps([&] { status = sparrow::crossover(handle->engine->model(), plan, times); });
+  if (!status.ok()) return fail(env, status);
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("absorbed", numbers(env, times.absorbed));
+  out.Set("expanded", numbers(env, times.expanded));
+  out.Set("absorbedCost", times.absorbed_cost);
+  out.Set("expandedCost", times.expanded_cost);
+  return out;
+}
+
 /// limits(threads) -> {readBytes, bf16Flops} a second; blocks for some seconds.
 Napi::Value limits(const Napi::CallbackInfo& info) {
   const int threads = info.Length() > 0 && info[0].IsNumber() ? info[0].As<Napi::Number>().Int32Value() : 1;
@@ -360,6 +383,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("stats", Napi::Function::New(env, stats));
   exports.Set("evaluate", Napi::Function::New(env, evaluate));
   exports.Set("bench", Napi::Function::New(env, bench));
+  exports.Set("crossover", Napi::Function::New(env, crossover));
   exports.Set("limits", Napi::Function::New(env, limits));
   exports.Set("integrity", Napi::Function::New(env, integrity));
   exports.Set("close", Napi::Function::New(env, close));

@@ -1,4 +1,4 @@
-// npm run bench:engine -- --model DIR [--threads N] [--depths 0,4096] [--prefill 512] [--decode 64] [--batch 1,4,16] [--isa X] [--dense] [--json]
+// npm run bench:engine -- --model DIR [--threads N] [--depths 0,4096] [--prefill 512] [--decode 64] [--batch 1,4,16] [--isa X] [--dense] [--attention fastest] [--json]
 // Prefill and decode at each depth, decode of many sequences at once (256 tokens each), ceilings measured in the same run.
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
@@ -6,7 +6,7 @@ import { machineLimits, type NativeEngine, openNativeEngine } from '../../gpu-no
 import { type Roofline, roofline } from './roofline.ts'
 
 const USAGE =
-  'usage: npm run bench:engine -- --model DIR [--threads N] [--depths 0,4096] [--prefill 512] [--decode 64] [--batch 1,4,16] [--repeats 3] [--isa X] [--dense] [--json]'
+  'usage: npm run bench:engine -- --model DIR [--threads N] [--depths 0,4096] [--prefill 512] [--decode 64] [--batch 1,4,16] [--repeats 3] [--isa X] [--dense] [--attention fastest] [--json]'
 const BATCH_DEPTH = 256
 
 export interface Row {
@@ -42,10 +42,12 @@ export const readOptions = (args: readonly string[]) => {
       repeats: { type: 'string', default: '3' },
       isa: { type: 'string', default: 'auto' },
       dense: { type: 'boolean', default: false },
+      attention: { type: 'string', default: 'invariant' },
       json: { type: 'boolean', default: false },
     },
   })
-  if (!values.model) throw new Error(USAGE)
+  const attention = (['invariant', 'fastest'] as const).find((form) => form === values.attention)
+  if (!values.model || !attention) throw new Error(USAGE)
   const one = (name: 'threads' | 'prefill' | 'decode' | 'repeats') => numbers(name, values[name], 1)[0] as number
   return {
     model: values.model,
@@ -57,6 +59,7 @@ export const readOptions = (args: readonly string[]) => {
     repeats: one('repeats'),
     isa: values.isa,
     dense: values.dense,
+    attention,
     json: values.json,
   }
 }
@@ -109,6 +112,7 @@ export const runBench = async (o: Options) => {
     threads: o.threads,
     isa: o.isa,
     dense: o.dense,
+    attention: o.attention,
   })
   try {
     const rows = measure(engine, o, roofline(o.model), limits)
