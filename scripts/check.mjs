@@ -6,9 +6,12 @@ import { pinnedEnv, ROOT, withSetup } from './setup.mjs'
 
 const write = process.argv.includes('--write')
 const bin = (name) => join(ROOT, 'node_modules', '.bin', name)
-const cxxFolders = [join('gpu-node', 'native'), join('test', 'engine', 'native'), join('test', 'engine', 'fuzz')].map(
-  (folder) => join(ROOT, folder),
-)
+const cxxFolders = [
+  join('gpu-node', 'native'),
+  join('test', 'engine', 'native'),
+  join('test', 'engine', 'fuzz'),
+  join('test', 'bench'),
+].map((folder) => join(ROOT, folder))
 
 const cxxFiles = () =>
   cxxFolders.flatMap((folder) =>

@@ -81,7 +81,13 @@ interface Addon {
   submit(handle: Handle, spec: SequenceSpec & { id: number }): void
   cancel(handle: Handle, id: number): void
   stats(handle: Handle): EngineStats
-  evaluate(handle: Handle, tokens: Int32Array, chunk: number, taps: boolean): { logits: Float32Array; taps: Tap[] }
+  evaluate(
+    handle: Handle,
+    tokens: readonly Int32Array[],
+    chunks: readonly number[],
+    lastOnly: boolean,
+    taps: boolean,
+  ): { logits: Float32Array[]; taps: Tap[] }
   bench(handle: Handle, plan: BenchPlan): BenchTimes
   crossover(handle: Handle, plan: CrossoverPlan): CrossoverTimes
   limits(threads: number): MachineLimits
@@ -89,10 +95,20 @@ interface Addon {
   close(handle: Handle): void
 }
 
-/** The native engine and its probes; the probes are for tests and block the caller. */
+export interface ProbedSequence {
+  readonly tokens: Int32Array
+  /** Tokens it adds to a step: 1 as in decode, or a prefill's chunk. */
+  readonly chunk: number
+}
+
+/** The native engine and its probes; the probes are for tests and tools, and block the caller. */
 export interface NativeEngine extends Engine {
   /** Logits of every position, row-major, and named intermediates. */
   evaluate(tokens: Int32Array, chunk: number, taps: boolean): { logits: Float32Array; taps: Tap[] }
+  /** Logits of every position of each sequence, all of them sharing the steps. */
+  evaluateTogether(sequences: readonly ProbedSequence[]): Float32Array[]
+  /** Logits after the last token alone. */
+  nextLogits(tokens: Int32Array, chunk: number): Float32Array
   /** Times the model without schedule and JavaScript. Errors: context_too_long. */
   bench(plan: BenchPlan): BenchTimes
   /** Times both forms of attention. Errors: context_too_long; bad_argument unless opened with attention `fastest`. */
@@ -197,7 +213,16 @@ export const openNativeEngine = async (options: EngineOptions): Promise<NativeEn
       return { cancel: () => addon.cancel(handle, id) }
     },
     stats: () => guarded(() => addon.stats(handle)),
-    evaluate: (tokens, chunk, taps) => guarded(() => addon.evaluate(handle, tokens, chunk, taps)),
+    evaluate: (tokens, chunk, taps) => {
+      const found = guarded(() => addon.evaluate(handle, [tokens], [chunk], false, taps))
+      return { logits: found.logits[0] as Float32Array, taps: found.taps }
+    },
+    evaluateTogether: (sequences) => {
+      const [tokens, chunks] = [sequences.map((s) => s.tokens), sequences.map((s) => s.chunk)]
+      return guarded(() => addon.evaluate(handle, tokens, chunks, false, false)).logits
+    },
+    nextLogits: (tokens, chunk) =>
+      guarded(() => addon.evaluate(handle, [tokens], [chunk], true, false)).logits[0] as Float32Array,
     bench: (plan) => guarded(() => addon.bench(handle, plan)),
     crossover: (plan) => guarded(() => addon.crossover(handle, plan)),
     integrity: () => addon.integrity(handle),

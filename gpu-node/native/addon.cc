@@ -276,33 +276,44 @@ Napi::Float32Array floats(Napi::Env env, const std::vector<float>& values) {
   return out;
 }
 
-/// evaluate(handle, tokens, chunk, withTaps) -> {logits, taps}: every position's logits, for tests; blocks.
+/// evaluate(handle, [tokens, ...], [chunk, ...], lastOnly, withTaps) -> {logits: [...], taps}: the sequences side by
+/// side in each step; for tests and tools; blocks.
 Napi::Value evaluate(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   Handle* handle = handle_of(info);
   if (!handle) return fail(env, sparrow::error(sparrow::Code::kEngineFailed, "the engine is closed"));
-  if (info.Length() < 4 || !info[1].IsTypedArray() || !info[2].IsNumber())
-    return bad(env, "evaluate(handle, tokens, chunk, taps)");
-  const Napi::Int32Array ids = info[1].As<Napi::Int32Array>();
-  const std::vector<int32_t> tokens(ids.Data(), ids.Data() + ids.ElementLength());
-  sparrow::Probe probe;
+  if (info.Length() < 5 || !info[1].IsArray() || !info[2].IsArray())
+    return bad(env, "evaluate(handle, tokens, chunks, lastOnly, taps)");
+  const Napi::Array tokens = info[1].As<Napi::Array>(), chunks = info[2].As<Napi::Array>();
+  std::vector<sparrow::ProbeSequence> sequences(tokens.Length());
+  for (uint32_t i = 0; i < sequences.size(); i++) {
+    const Napi::Value ids = tokens.Get(i);
+    if (!ids.IsTypedArray() || ids.As<Napi::TypedArray>().TypedArrayType() != napi_int32_array)
+      return bad(env, "tokens: an Int32Array each is needed");
+    const Napi::Int32Array array = ids.As<Napi::Int32Array>();
+    sequences[i].tokens.assign(array.Data(), array.Data() + array.ElementLength());
+    sequences[i].chunk = chunks.Get(i).ToNumber().Int32Value();
+  }
+  std::vector<sparrow::ProbeTap> shown;
   sparrow::Status status;
   handle->engine->between_steps([&] {
-    status = sparrow::evaluate(handle->engine->model(), tokens, info[2].As<Napi::Number>().Int32Value(),
-                               info[3].ToBoolean(), probe);
+    status = sparrow::evaluate(handle->engine->model(), sequences, info[3].ToBoolean(),
+                               info[4].ToBoolean() ? &shown : nullptr);
   });
   if (!status.ok()) return fail(env, status);
   Napi::Object out = Napi::Object::New(env);
   Napi::Array taps = Napi::Array::New(env);
-  for (uint32_t i = 0; i < probe.taps.size(); i++) {
+  for (uint32_t i = 0; i < shown.size(); i++) {
     Napi::Object tap = Napi::Object::New(env);
-    tap.Set("layer", probe.taps[i].layer);
-    tap.Set("name", probe.taps[i].name);
-    tap.Set("columns", static_cast<double>(probe.taps[i].columns));
-    tap.Set("data", floats(env, probe.taps[i].data));
+    tap.Set("layer", shown[i].layer);
+    tap.Set("name", shown[i].name);
+    tap.Set("columns", static_cast<double>(shown[i].columns));
+    tap.Set("data", floats(env, shown[i].data));
     taps.Set(i, tap);
   }
-  out.Set("logits", floats(env, probe.logits));
+  Napi::Array logits = Napi::Array::New(env, sequences.size());
+  for (uint32_t i = 0; i < sequences.size(); i++) logits.Set(i, floats(env, sequences[i].logits));
+  out.Set("logits", logits);
   out.Set("taps", taps);
   return out;
 }

@@ -1,9 +1,11 @@
 // npm run bench:engine -- --model DIR [--threads N] [--depths 0,4096] [--prefill 512] [--decode 64] [--batch 1,4,16] [--isa X] [--dense] [--attention fastest] [--json]
 // Prefill and decode at each depth, decode of many sequences at once (256 tokens each), ceilings measured in the same run.
 import { cpus } from 'node:os'
+import { basename, join, relative, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { machineLimits, type NativeEngine, openNativeEngine } from '../../gpu-node/engine/native.ts'
-import { type Roofline, roofline } from './roofline.ts'
+import { describeMachine } from './machine.ts'
+import { type Ceilings, ceilings, roofline } from './roofline.ts'
 
 const USAGE =
   'usage: npm run bench:engine -- --model DIR [--threads N] [--depths 0,4096] [--prefill 512] [--decode 64] [--batch 1,4,16] [--repeats 3] [--isa X] [--dense] [--attention fastest] [--json]'
@@ -21,7 +23,8 @@ export interface Row {
   readonly ceiling: number
 }
 
-const numbers = (name: string, text: string, least: number): number[] =>
+/** Whole numbers from `least`, separated by commas. */
+export const numbers = (name: string, text: string, least: number): number[] =>
   text.split(',').map((part) => {
     const value = Number(part)
     if (part === '' || !Number.isInteger(value) || value < least)
@@ -81,26 +84,26 @@ const rowOf = (
   }
 }
 
-/** Ceilings: bytes for decode (or operations, whichever is slower), operations for prefill. */
-const measure = (engine: NativeEngine, o: Options, roof: Roofline, limits: ReturnType<typeof machineLimits>): Row[] => {
-  const decodeCeiling = (keys: number, batch: number): number =>
-    batch /
-    Math.max(roof.stepBytes(keys, batch) / limits.readBytes, (batch * roof.decodeFlops(keys)) / limits.bf16Flops)
+const measure = (engine: NativeEngine, o: Options, ceiling: Ceilings): Row[] => {
   const rows: Row[] = []
   for (const depth of o.depths) {
     const times = engine.bench({ depth, prefill: o.prefill, decode: o.decode, repeats: o.repeats, batch: 0 })
-    const prefillCeiling = limits.bf16Flops / roof.prefillFlops(depth + o.prefill / 2)
-    rows.push(rowOf({ what: 'prefill', depth, batch: 1 }, o.prefill, times.prefill, prefillCeiling))
-    rows.push(
-      rowOf({ what: 'decode', depth, batch: 1 }, o.decode, times.decode, decodeCeiling(depth + o.decode / 2, 1)),
-    )
+    const [prefill, decode] = [ceiling.prefill(depth + o.prefill / 2), ceiling.decode(depth + o.decode / 2, 1)]
+    rows.push(rowOf({ what: 'prefill', depth, batch: 1 }, o.prefill, times.prefill, prefill))
+    rows.push(rowOf({ what: 'decode', depth, batch: 1 }, o.decode, times.decode, decode))
   }
   for (const batch of o.batch) {
     const { decode } = engine.bench({ depth: BATCH_DEPTH, prefill: 1, decode: o.decode, repeats: o.repeats, batch })
-    const ceiling = decodeCeiling(BATCH_DEPTH + o.decode / 2, batch)
-    rows.push(rowOf({ what: 'batch', depth: BATCH_DEPTH, batch }, o.decode * batch, decode, ceiling))
+    const most = ceiling.decode(BATCH_DEPTH + o.decode / 2, batch)
+    rows.push(rowOf({ what: 'batch', depth: BATCH_DEPTH, batch }, o.decode * batch, decode, most))
   }
   return rows
+}
+
+/** A result file may be published: it names a folder of this checkout from its root, any other by its last part. */
+const nameOf = (dir: string): string => {
+  const path = relative(join(import.meta.dirname, '..', '..'), resolve(dir))
+  return path.startsWith('..') ? basename(path) : path
 }
 
 export const runBench = async (o: Options) => {
@@ -115,8 +118,17 @@ export const runBench = async (o: Options) => {
     attention: o.attention,
   })
   try {
-    const rows = measure(engine, o, roofline(o.model), limits)
-    return { model: o.model, isa: engine.info.isa, threads: o.threads, dense: o.dense, limits, rows }
+    const rows = measure(engine, o, ceilings(roofline(o.model), limits))
+    return {
+      kind: 'bench:engine' as const,
+      machine: describeMachine(),
+      model: nameOf(o.model),
+      isa: engine.info.isa,
+      threads: o.threads,
+      dense: o.dense,
+      limits,
+      rows,
+    }
   } finally {
     await engine.close()
   }

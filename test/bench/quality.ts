@@ -27,13 +27,14 @@ export const answers = (
   }))
 }
 
-const logSoftmax = (row: Float32Array): Float64Array => {
+export const logSoftmax = (row: Float32Array): Float64Array => {
   const top = row.reduce((a, b) => Math.max(a, b))
   const total = Math.log(row.reduce((sum, x) => sum + Math.exp(x - top), 0))
   return Float64Array.from(row, (x) => x - top - total)
 }
 
-const argmax = (row: Float64Array): number => row.reduce((best, x, i) => (x > (row[best] as number) ? i : best), 0)
+export const argmax = (row: Float64Array): number =>
+  row.reduce((best, x, i) => (x > (row[best] as number) ? i : best), 0)
 
 export interface Quality {
   /** Mean over positions of KL(original || other), in nats. */

@@ -87,3 +87,18 @@ export const roofline = (dir: string): Roofline => {
     },
   }
 }
+
+/** What a machine allows of a model, in tokens a second. */
+export interface Ceilings {
+  /** Of tokens that see `keys` keys, by operations. */
+  readonly prefill: (keys: number) => number
+  /** Of `batch` sequences with `keys` keys each, by bytes or operations, whichever is slower. */
+  readonly decode: (keys: number, batch: number) => number
+}
+
+export const ceilings = (roof: Roofline, limits: { readBytes: number; bf16Flops: number }): Ceilings => ({
+  prefill: (keys) => limits.bf16Flops / roof.prefillFlops(keys),
+  decode: (keys, batch) =>
+    batch /
+    Math.max(roof.stepBytes(keys, batch) / limits.readBytes, (batch * roof.decodeFlops(keys)) / limits.bf16Flops),
+})

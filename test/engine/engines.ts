@@ -2,12 +2,14 @@
 import type { Engine, EngineEvent, SequenceSpec } from '../../gpu-node/engine/engine.ts'
 import { type NativeEngine, openNativeEngine } from '../../gpu-node/engine/native.ts'
 
-const ALL = ['reference', 'scalar', 'avx2', 'avx512'] as const
+/** Those whose activations are fp32. */
+const FP32 = ['reference', 'scalar', 'avx2', 'avx512'] as const
+export const EVERY_ISA = [...FP32, 'avx512bf16'] as const
 
 /** Instruction sets beyond the portable ones are skipped where the processor lacks them. */
-export const runnableIsas = async (modelDir: string): Promise<string[]> => {
+export const runnableIsas = async (modelDir: string, of: readonly string[] = FP32): Promise<string[]> => {
   const found: string[] = []
-  for (const isa of ALL) {
+  for (const isa of of) {
     try {
       await (await openNativeEngine({ modelDir, tokenBytes: [], isa })).close()
       found.push(isa)

@@ -8,7 +8,7 @@ export const MODEL_DIR = fileURLToPath(new URL('../../gpu-node/model', import.me
 
 export const goldenNames = (): string[] =>
   readdirSync(GOLDENS, { withFileTypes: true })
-    .filter((entry) => entry.isDirectory() && entry.name.startsWith('v3'))
+    .filter((entry) => entry.isDirectory() && /^v\d/.test(entry.name))
     .map((entry) => entry.name)
     .sort()
 
@@ -32,6 +32,10 @@ export const readTensors = (path: string): Map<string, Tensor> => {
 }
 
 export const readGolden = (name: string): Map<string, Tensor> => readTensors(join(GOLDENS, name, 'golden.safetensors'))
+
+/** Equal to the last bit. */
+export const sameBits = (a: Float32Array, b: Float32Array): boolean =>
+  Buffer.from(a.buffer, a.byteOffset, a.byteLength).equals(Buffer.from(b.buffer, b.byteOffset, b.byteLength))
 
 /** Largest |a - b| / (1 + |b|): absolute near zero, relative for large values. */
 export const distance = (a: ArrayLike<number>, b: ArrayLike<number>): number => {

@@ -35,7 +35,7 @@ export const scriptedEngine = (script: (spec: SequenceSpec) => Script): Scripted
     submitted: [],
     cancels: 0,
     info: {
-      ...{ vocabSize: 4096, contextLength: CONTEXT, pageTokens: 64, kvPages: 1024, eosTokenIds: [1] },
+      ...{ vocabSize: 4096, contextLength: CONTEXT, pageTokens: 64, pageBytes: 4096, kvPages: 1024, eosTokenIds: [1] },
       ...{ backend: 'scripted', isa: 'none', parameters: 0, weightBytes: 0 },
     },
     submit(spec, onEvents): SequenceHandle {

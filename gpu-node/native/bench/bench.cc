@@ -41,7 +41,7 @@ class Runner {
     }
   }
 
-  /// One greedy step of every sequence at `position`.
+  /// One step of every sequence at `position`, the likeliest token next.
   void step(int position, std::vector<int32_t>& ids) {
     Batch batch;
     for (size_t s = 0; s < ids.size(); s++) {
@@ -54,6 +54,8 @@ class Runner {
       const auto row = logits_.begin() + static_cast<std::ptrdiff_t>(s) * vocab;
       ids[s] = static_cast<int32_t>(std::max_element(row, row + vocab) - row);
     }
+    // Sequences that come to say the same would share their experts; llama-batched-bench feeds random tokens too.
+    if (ids.size() > 1) std::generate(ids.begin(), ids.end(), [this] { return random_token(); });
   }
 
  private:

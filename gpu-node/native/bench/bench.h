@@ -16,7 +16,8 @@ struct BenchTimes {
 };
 
 /// Fills a KV memory of its own with `depth` random tokens, then times chunks of at most 512 tokens (logits of the last
-/// one only) and greedy steps at that depth, going back after each. Error: context_too_long, engine_failed.
+/// one only) and greedy steps at that depth (of many sequences: random tokens), going back after each. Error:
+/// context_too_long, engine_failed.
 Status bench(Model& model, const BenchPlan& plan, BenchTimes& out);
 
 /// `tokens` tokens behind `depth` others, in absorbed and in expanded form by turns.

@@ -38,11 +38,14 @@ class Reader {
   }
 
   double real(const char* field, double low, double high, double fallback) {
+    return get(field) ? real(field, low, high) : fallback;
+  }
+  double real(const char* field, double low, double high) {
     const Json* found = get(field);
-    if (!found) return fallback;
+    if (!found) return fail(field, "is missing"), low;
     if (!found->is(Json::Kind::kNumber) || !(found->number >= low && found->number <= high)) {
       fail(field, "is no number from " + std::to_string(low) + " to " + std::to_string(high));
-      return fallback;
+      return low;
     }
     return found->number;
   }
@@ -82,7 +85,7 @@ void read_rope(const Json& root, ModelConfig& c, Status& status) {
   if (!scaling->is(Json::Kind::kObject)) return top.fail("rope_scaling", "is no object");
   Reader r(*scaling, status);
   c.rope_theta = r.real("rope_theta", 1, 1e9, c.rope_theta);
-  const std::string type = r.text("rope_type", r.text("type", "default").c_str());
+  const std::string type = r.text("rope_type", r.text("type", r.get("factor") ? "" : "default").c_str());
   if (type == "default") return;
   if (type != "yarn")
     return top.refuse("rope_scaling.type", "'" + type + "' is not supported; supported: yarn, default");
@@ -94,9 +97,10 @@ void read_rope(const Json& root, ModelConfig& c, Status& status) {
   c.rope_scaling.mscale = r.real("mscale", 0, 100, 1);
   c.rope_scaling.mscale_all_dim = r.real("mscale_all_dim", 0, 100, 0);
   c.rope_scaling.original_max_position_embeddings = r.integer("original_max_position_embeddings", 1, 1 << 24, 4096);
-  if (c.rope_scaling.mscale_all_dim != 0 && c.rope_scaling.mscale != c.rope_scaling.mscale_all_dim) {
-    top.refuse("rope_scaling.mscale", "differs from mscale_all_dim; cos/sin scaling is not supported");
-  }
+  if (r.get("attention_factor")) top.refuse("rope_scaling.attention_factor", "is not supported");
+  if (!r.boolean("truncate", true)) top.refuse("rope_scaling.truncate", "false is not supported");
+  if (c.has_indexer && c.rope_magnitude() != 1)
+    top.refuse("rope_scaling.mscale", "differs from mscale_all_dim, which is not supported together with an indexer");
 }
 
 void read_attention(Reader& r, ModelConfig& c) {
@@ -108,6 +112,8 @@ void read_attention(Reader& r, ModelConfig& c) {
   c.v_head_dim = r.integer("v_head_dim", 1, 4096);
   if (c.qk_rope_head_dim % 2) r.fail("qk_rope_head_dim", "is odd");
   if (r.boolean("attention_bias", false)) r.refuse("attention_bias", "true is not supported");
+  if (!r.boolean("rope_interleave", true)) r.refuse("rope_interleave", "false is not supported");
+  if (!r.boolean("use_mla", true)) r.refuse("use_mla", "false is not supported");
   if (!c.has_indexer) return;
   if (!c.q_lora_rank) r.refuse("q_lora_rank", "null is not supported together with an indexer");
   c.index_n_heads = r.integer("index_n_heads", 1, 1024);
@@ -122,20 +128,11 @@ void read_attention(Reader& r, ModelConfig& c) {
   }
 }
 
-void read_experts(Reader& r, ModelConfig& c) {
-  c.n_routed_experts = r.integer("n_routed_experts", 0, 4096, 0);
-  c.first_k_dense_replace = r.integer("first_k_dense_replace", 0, 1024, 0);
-  c.intermediate_size = r.integer("intermediate_size", 1, 1 << 20);
-  if (!c.n_routed_experts) return;
-  c.moe_layer_freq = r.integer("moe_layer_freq", 1, 1024, 1);
-  c.moe_intermediate_size = r.integer("moe_intermediate_size", 1, 1 << 20);
-  c.n_shared_experts = r.integer("n_shared_experts", 0, 64, 0);
-  c.num_experts_per_tok = r.integer("num_experts_per_tok", 1, 64);
-  c.n_group = r.integer("n_group", 1, 256, 1);
-  c.topk_group = r.integer("topk_group", 1, 256, 1);
-  c.norm_topk_prob = r.boolean("norm_topk_prob", true);
-  c.routed_scaling_factor = r.real("routed_scaling_factor", 1e-6, 1e6, 1);
-  const std::string scoring = r.text("scoring_func", "softmax"), method = r.text("topk_method", "noaux_tc");
+/// How experts are chosen and weighed; what a file leaves out is as the architecture's own code has it.
+void read_gate(Reader& r, ModelConfig& c) {
+  const bool v2 = c.architecture == "DeepseekV2ForCausalLM";
+  const std::string scoring = r.text("scoring_func", v2 ? "softmax" : "sigmoid");
+  const std::string method = r.text("topk_method", v2 ? "greedy" : "noaux_tc");
   if (scoring == "sigmoid")
     c.scoring_func = ScoringFunc::kSigmoid;
   else if (scoring == "softmax")
@@ -150,6 +147,34 @@ void read_experts(Reader& r, ModelConfig& c) {
     c.topk_method = TopkMethod::kGreedy;
   else
     r.refuse("topk_method", "'" + method + "' is not supported; supported: noaux_tc, group_limited_greedy, greedy");
+  if (c.topk_method != TopkMethod::kGreedy) {
+    c.n_group = r.integer("n_group", 1, 256);
+    c.topk_group = r.integer("topk_group", 1, 256);
+  }
+  c.norm_topk_prob = r.boolean("norm_topk_prob", !v2);
+  c.routed_scaling_factor =
+      v2 ? r.real("routed_scaling_factor", 1e-6, 1e6, 1) : r.real("routed_scaling_factor", 1e-6, 1e6);
+  // V2's own gate either normalises or scales, never both, and has nothing to normalise with one expert.
+  if (!v2 || c.topk_method == TopkMethod::kNoauxTc || !c.norm_topk_prob) return;
+  if (c.num_experts_per_tok > 1)
+    c.routed_scaling_factor = 1;
+  else
+    c.norm_topk_prob = false;
+}
+
+void read_experts(Reader& r, ModelConfig& c) {
+  const bool v2 = c.architecture == "DeepseekV2ForCausalLM";
+  c.n_routed_experts = r.integer("n_routed_experts", 0, 4096, 0);
+  c.intermediate_size = r.integer("intermediate_size", 1, 1 << 20);
+  if (r.boolean("mlp_bias", false)) r.refuse("mlp_bias", "true is not supported");
+  if (!c.n_routed_experts) return;
+  c.first_k_dense_replace =
+      v2 ? r.integer("first_k_dense_replace", 0, 1024, 0) : r.integer("first_k_dense_replace", 0, 1024);
+  c.moe_layer_freq = r.integer("moe_layer_freq", 1, 1024, 1);
+  c.moe_intermediate_size = r.integer("moe_intermediate_size", 1, 1 << 20);
+  c.n_shared_experts = r.integer("n_shared_experts", 0, 64, 0);
+  c.num_experts_per_tok = r.integer("num_experts_per_tok", 1, 64);
+  read_gate(r, c);
   if (c.n_routed_experts % c.n_group) r.fail("n_group", "does not divide n_routed_experts");
   if (c.topk_group > c.n_group) r.fail("topk_group", "exceeds n_group");
   if (c.num_experts_per_tok > c.n_routed_experts / c.n_group * c.topk_group)
@@ -182,13 +207,20 @@ Status read_eos(const Json* field, ModelConfig& c) {
   return ok_status();
 }
 
+/// YaRN's growth of attention with the context: 0.1 size ln(factor) + 1.
+double yarn_growth(const RopeScaling& y, double size) {
+  return y.present && y.factor > 1 ? 0.1 * size * std::log(y.factor) + 1 : 1.0;
+}
+
 }  // namespace
 
 double ModelConfig::softmax_scale() const {
-  const double base = 1.0 / std::sqrt(static_cast<double>(qk_head_dim()));
-  if (!rope_scaling.present || rope_scaling.mscale_all_dim == 0 || rope_scaling.factor <= 1) return base;
-  const double m = 0.1 * rope_scaling.mscale_all_dim * std::log(rope_scaling.factor) + 1;
-  return base * m * m;
+  const double m = yarn_growth(rope_scaling, rope_scaling.mscale_all_dim);
+  return m * m / std::sqrt(static_cast<double>(qk_head_dim()));
+}
+
+double ModelConfig::rope_magnitude() const {
+  return yarn_growth(rope_scaling, rope_scaling.mscale) / yarn_growth(rope_scaling, rope_scaling.mscale_all_dim);
 }
 
 Result<ModelConfig> parse_config(std::string_view config_text, std::string_view generation_text) {

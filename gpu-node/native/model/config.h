@@ -42,6 +42,8 @@ struct ModelConfig {
   }
   /// 1/sqrt(qk dim), times YaRN's mscale_all_dim correction squared where the config asks for it.
   double softmax_scale() const;
+  /// What cosines and sines are multiplied by: 1 unless YaRN's mscale differs from mscale_all_dim.
+  double rope_magnitude() const;
 };
 
 /// `generation_text` (generation_config.json) may be empty; its eos_token_id, a number or a list, wins over

@@ -29,12 +29,13 @@ std::vector<double> rope_frequencies(const ModelConfig& c) {
 std::vector<float> rope_table(const ModelConfig& c, int positions) {
   const std::vector<double> f = rope_frequencies(c);
   const size_t half = f.size();
+  const double size = c.rope_magnitude();
   std::vector<float> out(static_cast<size_t>(positions) * 2 * half);
   for (size_t t = 0; t < static_cast<size_t>(positions); t++) {
     for (size_t i = 0; i < half; i++) {
       const double angle = static_cast<double>(t) * f[i];
-      out[t * 2 * half + i] = static_cast<float>(std::cos(angle));
-      out[t * 2 * half + half + i] = static_cast<float>(std::sin(angle));
+      out[t * 2 * half + i] = static_cast<float>(size * std::cos(angle));
+      out[t * 2 * half + half + i] = static_cast<float>(size * std::sin(angle));
     }
   }
   return out;

@@ -10,7 +10,7 @@ namespace sparrow {
 /// 13-17.
 std::vector<double> rope_frequencies(const ModelConfig& config);
 
-/// (positions, rope): rope/2 cosines, then rope/2 sines, a row a position.
+/// (positions, rope): rope/2 cosines, then rope/2 sines, a row a position, times the config's rope_magnitude.
 std::vector<float> rope_table(const ModelConfig& config, int positions);
 
 }  // namespace sparrow

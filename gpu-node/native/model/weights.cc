@@ -255,6 +255,8 @@ void load_moe(Loader& in, const ModelConfig& c, const std::string& at, LayerWeig
   if (c.n_shared_experts)
     out.mlp = load_mlp(in, at + "shared_experts.", c.hidden_size,
                        static_cast<int64_t>(c.n_shared_experts) * c.moe_intermediate_size);
+  else if (in.has(at + "shared_experts.gate_proj.weight"))
+    in.fail(invalid(at + "shared_experts.gate_proj.weight: is present, but n_shared_experts is 0"));
 }
 
 }  // namespace

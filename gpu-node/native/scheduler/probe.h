@@ -1,4 +1,4 @@
-// A look inside the model for tests: logits of every position and named intermediates, outside any schedule.
+// A look inside the model for tests and tools: logits and named intermediates, outside any schedule.
 #pragma once
 #include <string>
 #include <vector>
@@ -14,12 +14,14 @@ struct ProbeTap {
   std::vector<float> data;  // (tokens so far, columns), chunks appended
 };
 
-struct Probe {
-  std::vector<float> logits;  // (tokens, vocab)
-  std::vector<ProbeTap> taps;
+struct ProbeSequence {
+  std::vector<int32_t> tokens;
+  int32_t chunk;              // tokens it adds to a step
+  std::vector<float> logits;  // out: (tokens, vocab), or of the last token alone
 };
 
-/// Runs `tokens` through the model in chunks of `chunk` on pages of its own.
-Status evaluate(Model& model, const std::vector<int32_t>& tokens, int32_t chunk, bool with_taps, Probe& out);
+/// Runs every sequence from its start on pages of its own, all of them in each step until they end. `taps` may be null;
+/// with more than one sequence its rows are those of the steps, one after another.
+Status evaluate(Model& model, std::vector<ProbeSequence>& sequences, bool last_only, std::vector<ProbeTap>* taps);
 
 }  // namespace sparrow

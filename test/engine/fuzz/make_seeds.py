@@ -13,7 +13,7 @@ import formats
 from make_goldens import BASE, YARN, draw, shapes
 
 CORPUS = HERE / "corpus"
-GROUP = 8
+GROUP = 32
 CONFIG = {
     **BASE, "vocab_size": 4, "hidden_size": 8, "num_attention_heads": 2, "num_key_value_heads": 2, "q_lora_rank": 6, "kv_lora_rank": 4, "qk_nope_head_dim": 3,
     "qk_rope_head_dim": 2, "v_head_dim": 3, "intermediate_size": 5, "moe_intermediate_size": 3, "n_routed_experts": 4, "n_group": 2, "topk_group": 1, "index_n_heads": 2,

@@ -56,8 +56,9 @@ void run_model(const std::string& dir) {
   std::vector<int32_t> tokens;
   for (int32_t i = 0; i < std::min(kTokens, model.value().context()); i++)
     tokens.push_back(i % model.value().config().vocab_size);
-  Probe probe;
-  expect(evaluate(model.value(), tokens, kChunk, true, probe).ok(), "a loaded model does not run");
+  std::vector<ProbeSequence> sequences = {{tokens, kChunk, {}}};
+  std::vector<ProbeTap> taps;
+  expect(evaluate(model.value(), sequences, false, &taps).ok(), "a loaded model does not run");
 }
 
 void expect(bool holds, const char* what) {

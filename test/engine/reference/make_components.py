@@ -41,7 +41,7 @@ def rope():
     rng = np.random.default_rng(12)
     positions = np.array([0, 1, 2, 63, 64, 1000, 4095, 4096])
     c = {"qk_rope_head_dim": 64, "rope_scaling": {**YARN, "original_max_position_embeddings": 4096}}
-    f, correction = yarn(c)
+    f, correction, _ = yarn(c)
     x = stored(rng.standard_normal((8, 3, 64)))
     angle = positions[:, None] * f
     interleaved, half_split = rotate(x, f, False, positions), rotate(x, f, True, positions)

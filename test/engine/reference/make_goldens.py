@@ -20,6 +20,11 @@ BASE = {
     "tie_word_embeddings": False, "max_position_embeddings": 512, "index_n_heads": 4, "index_head_dim": 16, "index_topk": 8, "eos_token_id": 1, "torch_dtype": "bfloat16",
 }
 V3 = {"architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "index_n_heads": None, "index_head_dim": None, "index_topk": None}
+# What the relatives' files carry beside the fields that matter.
+IGNORED = {"aux_loss_alpha": 0.001, "seq_aux": True, "ep_size": 1, "pretraining_tp": 1, "attention_dropout": 0.0, "initializer_range": 0.02, "use_cache": True,
+           "bos_token_id": 0, "auto_map": {"AutoConfig": "configuration_deepseek.DeepseekV2Config"}, "transformers_version": "4.33.1"}
+V2 = {**V3, **IGNORED, "architectures": ["DeepseekV2ForCausalLM"], "model_type": "deepseek_v2", "scoring_func": "softmax", "topk_method": "greedy", "norm_topk_prob": False,
+      "rope_scaling": {**YARN, "mscale": 0.707, "mscale_all_dim": 0.707}}
 CASES = {
     "v3_yarn_no_dense": {**V3, "rope_scaling": YARN, "first_k_dense_replace": 0, "n_group": 4, "topk_group": 2, "tokens": 40},
     "v32_groups_yarn": {"rope_scaling": YARN, "n_group": 4, "topk_group": 2, "num_hidden_layers": 3, "tokens": 96},
@@ -30,6 +35,16 @@ CASES = {
     # two shared experts, weights that are not normalised, nested rope fields.
     "v32_biases_near_12": {"fp8": "ue8m0", "router_bias": 12.0, "index_key_size": 0.003, "n_shared_experts": 2, "norm_topk_prob": False, "n_group": 4, "topk_group": 2,
                            "num_experts_per_tok": 3, "n_routed_experts": 16, "rms_norm_eps": 1e-5, "aliases": True, "rope_scaling": YARN, "tokens": 80},
+    # The shapes of DeepSeek-V2-Lite, DeepSeek-V2 and Moonlight-16B-A3B, then what none of the three has.
+    "v2_lite": {**V2, "q_lora_rank": None, "routed_scaling_factor": 1.0, "n_shared_experts": 2, "num_experts_per_tok": 3, "tokens": 36},
+    "v2_groups": {**V2, "topk_method": "group_limited_greedy", "routed_scaling_factor": 16.0, "n_routed_experts": 12, "n_group": 4, "topk_group": 2, "num_experts_per_tok": 3,
+                  "first_k_dense_replace": 0, "moe_layer_freq": 2, "tokens": 36},
+    "v2_normalised_tied": {**V2, "norm_topk_prob": True, "routed_scaling_factor": 16.0, "n_shared_experts": None, "n_group": None, "topk_group": None, "rope_scaling": None,
+                           "tie_word_embeddings": True, "tokens": 36},
+    "v3_moonlight": {**V3, **IGNORED, "q_lora_rank": None, "n_shared_experts": 2, "num_experts_per_tok": 3, "routed_scaling_factor": 2.446, "rms_norm_eps": 1e-5,
+                     "rope_theta": 50000.0, "num_nextn_predict_layers": 0, "bf16_bias": True, "tokens": 36},
+    "v3_scaled_cosines": {**V3, "rope_theta": 50000.0, "norm_topk_prob": False, "tie_word_embeddings": True, "tokens": 36,
+                          "rope_scaling": {"type": "yarn", "factor": 32, "original_max_position_embeddings": 64, "beta_fast": 1, "beta_slow": 1, "mscale": 1.0}},
     "v32_interleaved_tied": {"indexer_rope_interleave": True, "v_head_dim": 24, "rms_norm_eps": 1e-5, "tie_word_embeddings": True, "tokens": 70},
 }
 
@@ -53,13 +68,14 @@ def shapes(c):
             out |= {a + "indexer.wq_b.weight": ((c["index_n_heads"] * d, ql), "linear"), a + "indexer.wk.weight": ((d, h), "linear"), a + "indexer.weights_proj.weight": ((c["index_n_heads"], h), "table"),
                     a + "indexer.k_norm.weight": ((d,), "gain"), a + "indexer.k_norm.bias": ((d,), "bias")}
         m = at + "mlp."
-        if l < c["first_k_dense_replace"]:
+        if l < c["first_k_dense_replace"] or l % c["moe_layer_freq"]:
             out |= mlp(m, c["intermediate_size"])
             continue
-        out |= {m + "gate.weight": ((c["n_routed_experts"], h), "table"), m + "gate.e_score_correction_bias": ((c["n_routed_experts"],), "router_bias")}
+        out |= {m + "gate.weight": ((c["n_routed_experts"], h), "table")}
+        out |= {m + "gate.e_score_correction_bias": ((c["n_routed_experts"],), "router_bias")} if c["topk_method"] == "noaux_tc" else {}
         for e in range(c["n_routed_experts"]):
             out |= mlp(f"{m}experts.{e}.", c["moe_intermediate_size"])
-        out |= mlp(m + "shared_experts.", c["n_shared_experts"] * c["moe_intermediate_size"])
+        out |= mlp(m + "shared_experts.", c["n_shared_experts"] * c["moe_intermediate_size"]) if c["n_shared_experts"] else {}
     return out
 
 
@@ -75,12 +91,12 @@ def draw(rng, shape, kind, router_bias):
     return noise * shape[-1] ** -0.5 * (2.5 if kind == "sharp" else 1.0) * (1.5 if kind == "table" else 1.0)
 
 
-def store(rng, c, fp8, router_bias, index_key_size):
+def store(rng, c, fp8, router_bias, index_key_size, bf16_bias):
     """The checkpoint's tensors as stored, and the exact values they stand for."""
     stored, value = {}, {}
     for name, (shape, kind) in shapes(c).items():
         w = draw(rng, shape, kind, router_bias) * (index_key_size if name.endswith("indexer.wk.weight") else 1)
-        if kind == "router_bias":
+        if kind == "router_bias" and not bf16_bias:
             stored[name] = ("F32", w.astype(np.float32))
             value[name] = stored[name][1].astype(np.float64)
         elif fp8 and kind in ("linear", "sharp"):
@@ -96,9 +112,10 @@ def make(name, changes):
     changes = dict(changes)
     tokens, fp8, shards = changes.pop("tokens"), changes.pop("fp8", False), changes.pop("shards", 1)
     router_bias, index_key_size, aliases = changes.pop("router_bias", -0.6), changes.pop("index_key_size", 1), changes.pop("aliases", False)
+    bf16_bias = changes.pop("bf16_bias", False)
     c = {**BASE, **changes}
     rng = np.random.default_rng(sum(name.encode()))
-    stored, value = store(rng, c, fp8, router_bias, index_key_size)
+    stored, value = store(rng, c, fp8, router_bias, index_key_size, bf16_bias)
     ids = rng.integers(0, c["vocab_size"], tokens)
     reference = Reference({k: v for k, v in c.items() if v is not None}, value)
     logits = reference.forward(ids)
@@ -106,7 +123,7 @@ def make(name, changes):
     assert np.abs(shorter - logits[: tokens // 2]).max() < 1e-9, "not causal"
     folder = OUT / name
     folder.mkdir(parents=True, exist_ok=True)
-    config = {k: v for k, v in c.items() if v is not None or k in ("q_lora_rank", "rope_scaling")}
+    config = {k: v for k, v in c.items() if v is not None or k in ("q_lora_rank", "rope_scaling", "n_group", "topk_group", "n_shared_experts")}
     if fp8:
         config["quantization_config"] = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
         config["quantization_config"] |= {"scale_fmt": fp8} if isinstance(fp8, str) else {}
@@ -140,9 +157,11 @@ def write_checkpoint(folder, stored, shards):
 
 def check_published_constants():
     """The released model's rotation table and softmax scale, as computed by hand from the report's formulas."""
-    f, m = yarn({"qk_rope_head_dim": 64, "rope_scaling": {**YARN, "original_max_position_embeddings": 4096}})
+    f, m, size = yarn({"qk_rope_head_dim": 64, "rope_scaling": {**YARN, "original_max_position_embeddings": 4096}})
     want = {0: 1, 1: 0.7498942093, 10: 0.05623413252, 11: 0.03900692657, 16: 0.0055, 23: 3.33380358e-5, 31: 3.33380358e-6}
-    assert all(abs(f[i] / g - 1) < 1e-8 for i, g in want.items()) and abs(192**-0.5 * m - 0.13523378) < 1e-8
+    assert all(abs(f[i] / g - 1) < 1e-8 for i, g in want.items()) and abs(192**-0.5 * m - 0.13523378) < 1e-8 and size == 1
+    _, m, size = yarn({"qk_rope_head_dim": 64, "rope_scaling": {**V2["rope_scaling"], "original_max_position_embeddings": 4096}})
+    assert abs(192**-0.5 * m - 0.11472139) < 1e-8 and size == 1
 
 
 if __name__ == "__main__":

@@ -22,16 +22,17 @@ def swiglu(w, at, x):
 
 
 def yarn(c):
-    """Rotation frequencies, and the factor on the softmax scale."""
+    """Rotation frequencies, the factor on the softmax scale, and the one on cosines and sines."""
     d, theta, s = c["qk_rope_head_dim"], c.get("rope_theta", 10000.0), c.get("rope_scaling")
     f = theta ** (-np.arange(0, d, 2) / d)
     if not s:
-        return f, 1.0
+        return f, 1.0, 1.0
     dim = lambda turns: d * np.log(s["original_max_position_embeddings"] / (2 * np.pi * turns)) / (2 * np.log(theta))
     low, high = max(np.floor(dim(s["beta_fast"])), 0), min(np.ceil(dim(s["beta_slow"])), d - 1)
     ramp = np.clip((np.arange(d // 2) - low) / ((high - low) or 0.001), 0, 1)
-    m = 0.1 * s["mscale_all_dim"] * np.log(s["factor"]) + 1 if s.get("mscale_all_dim") and s["factor"] > 1 else 1.0
-    return f * (1 - ramp) + f / s["factor"] * ramp, m * m
+    grown = lambda size: 0.1 * size * np.log(s["factor"]) + 1 if s["factor"] > 1 else 1.0
+    m = grown(s.get("mscale_all_dim", 0))
+    return f * (1 - ramp) + f / s["factor"] * ramp, m * m, grown(s.get("mscale", 1)) / m
 
 
 def rotate(v, f, half_split, positions=None):
@@ -53,10 +54,10 @@ def top_k(scores, k):
 
 def choose_experts(c, logits, bias):
     """One token: expert ids in order of choice and their weights. Groups score by the sum of their two best, by their best under V2's
-    group_limited_greedy; V2 scores by softmax."""
+    group_limited_greedy; greedy has none. V2 scores by softmax, and its own gate either normalises or scales, never both."""
     score = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum() if c.get("scoring_func") == "softmax" else 1 / (1 + np.exp(-logits))
     biased = score + (0 if bias is None else bias)
-    groups = c.get("n_group", 1)
+    groups = 1 if c.get("topk_method") == "greedy" else c.get("n_group", 1)
     if groups > 1:
         parts = biased.reshape(groups, -1)
         value = parts.max(-1) if c.get("topk_method") == "group_limited_greedy" else np.sort(parts, -1)[:, -2:].sum(-1)
@@ -66,15 +67,18 @@ def choose_experts(c, logits, bias):
         biased = masked.reshape(-1)
     ids = np.lexsort((np.arange(len(biased)), -biased))[: c["num_experts_per_tok"]]
     weight = score[ids]
-    if c.get("norm_topk_prob", True):
+    v2_gate = c.get("architectures") == ["DeepseekV2ForCausalLM"]
+    if c.get("norm_topk_prob", not v2_gate) and (len(ids) > 1 or not v2_gate):
         weight = weight / (weight.sum() + 1e-20)
+        if v2_gate:
+            return ids, weight
     return ids, weight * c["routed_scaling_factor"]
 
 
 class Reference:
     def __init__(self, config, weights):
         self.c, self.w = config, weights
-        self.f, self.m = yarn(config)
+        self.f, self.m, self.size = yarn(config)
         self.taps = {}
 
     def tap(self, layer, name, value):
@@ -105,10 +109,10 @@ class Reference:
         else:
             q = x @ w[at + "q_proj.weight"].T
         q = q.reshape(length, heads, nope + rope)
-        q = np.concatenate([q[..., :nope], rotate(q[..., nope:], self.f, False)], -1)
+        q = np.concatenate([q[..., :nope], self.size * rotate(q[..., nope:], self.f, False)], -1)
         kv = x @ w[at + "kv_a_proj_with_mqa.weight"].T
         latent = rms(kv[:, :rank], w[at + "kv_a_layernorm.weight"], c["rms_norm_eps"])
-        k_rope = rotate(kv[:, rank:], self.f, False)
+        k_rope = self.size * rotate(kv[:, rank:], self.f, False)
         self.tap(layer, "q", q)
         self.tap(layer, "latent", latent)
         self.tap(layer, "k_rope", k_rope)
@@ -168,7 +172,7 @@ class Reference:
             self.tap(layer, "attn_out", attended)
             x = x + attended
             normed = rms(x, w[at + "post_attention_layernorm.weight"], c["rms_norm_eps"])
-            dense = layer < c["first_k_dense_replace"] or not c.get("n_routed_experts")
+            dense = layer < c["first_k_dense_replace"] or layer % c.get("moe_layer_freq", 1) or not c.get("n_routed_experts")
             ffn = swiglu(w, at + "mlp.", normed) if dense else self.moe(normed, layer)
             self.tap(layer, "ffn_out", ffn)
             x = x + ffn

@@ -107,6 +107,12 @@ struct Selection {
     return true;
   }
 
+  /// Keys of a page lie far from those of the page before: their first lines would be waited for.
+  void prefetch(int64_t t, int64_t page) const {
+    const uint8_t* keys = pages.base + pages.page_stride * tokens.tables[t][page] + layout.keys_at;
+    for (int64_t at = 0; at < layout.bytes - layout.keys_at; at += 64) __builtin_prefetch(keys + at);
+  }
+
   void score_page(const Heads& heads, int64_t t, int64_t page, Candidates& best) const {
     alignas(64) float row[SP_PAGE_TOKENS];
     const int32_t first = static_cast<int32_t>(page * SP_PAGE_TOKENS);
@@ -154,7 +160,11 @@ struct Selection {
     p.threads.each(shares, [&](int64_t i) {
       Candidates& mine = best[static_cast<size_t>(i)];
       mine.start(query.top_k);
-      for (int64_t page = i * share; page < std::min(all, (i + 1) * share); page++) score_page(heads, t, page, mine);
+      const int64_t end = std::min(all, (i + 1) * share);
+      for (int64_t page = i * share; page < end; page++) {
+        if (page + 1 < end) prefetch(t, page + 1);
+        score_page(heads, t, page, mine);
+      }
       mine.keep_best();
     });
     for (int64_t i = 1; i < shares; i++) best[0].take(best[static_cast<size_t>(i)]);
