@@ -88,8 +88,7 @@ interface Addon {
     lastOnly: boolean,
     taps: boolean,
   ): { logits: Float32Array[]; taps: Tap[] }
-  bench(handle: Handle, plan: BenchPlan): BenchTimes
-  crossover(handle: Handle, plan: CrossoverPlan): CrossoverTimes
+  bench(handle: Handle, plan: Partial<BenchPlan> & { rounds?: number }): BenchTimes & CrossoverTimes
   limits(threads: number): MachineLimits
   integrity(handle: Handle): string
   close(handle: Handle): void
@@ -224,7 +223,7 @@ export const openNativeEngine = async (options: EngineOptions): Promise<NativeEn
     nextLogits: (tokens, chunk) =>
       guarded(() => addon.evaluate(handle, [tokens], [chunk], true, false)).logits[0] as Float32Array,
     bench: (plan) => guarded(() => addon.bench(handle, plan)),
-    crossover: (plan) => guarded(() => addon.crossover(handle, plan)),
+    crossover: ({ tokens, ...plan }) => guarded(() => addon.bench(handle, { ...plan, prefill: tokens })),
     integrity: () => addon.integrity(handle),
     close: async () => addon.close(handle),
   }

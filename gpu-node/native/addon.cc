@@ -324,7 +324,8 @@ Napi::Array numbers(Napi::Env env, const std::vector<double>& values) {
   return out;
 }
 
-/// bench(handle, {depth, prefill, decode, repeats, batch}) -> {prefill, decode}: seconds of each repeat; blocks.
+/// bench(handle, {depth, prefill, decode, repeats, batch}) -> {prefill, decode}: seconds of each repeat; blocks. With
+/// rounds over 0: {absorbed, expanded} seconds of both forms of attention, {absorbedCost, expandedCost} as predicted.
 Napi::Value bench(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   Handle* handle = handle_of(info);
@@ -334,35 +335,22 @@ Napi::Value bench(const Napi::CallbackInfo& info) {
   const auto field = [&](const char* name, int fallback) { return static_cast<int>(number_or(from, name, fallback)); };
   const sparrow::BenchPlan plan = {field("depth", 0), field("prefill", 512), field("decode", 64), field("repeats", 3),
                                    field("batch", 0)};
+  const sparrow::CrossoverPlan turns = {plan.depth, plan.prefill, field("rounds", 0)};
   sparrow::BenchTimes times;
+  sparrow::CrossoverTimes both;
   sparrow::Status status;
-  handle->engine->between_steps([&] { status = sparrow::bench(handle->engine->model(), plan, times); });
+  handle->engine->between_steps([&] {
+    sparrow::Model& model = handle->engine->model();
+    status = turns.rounds > 0 ? sparrow::crossover(model, turns, both) : sparrow::bench(model, plan, times);
+  });
   if (!status.ok()) return fail(env, status);
   Napi::Object out = Napi::Object::New(env);
   out.Set("prefill", numbers(env, times.prefill));
   out.Set("decode", numbers(env, times.decode));
-  return out;
-}
-
-/// crossover(handle, {depth, tokens, rounds}) -> {absorbed, expanded} seconds of each round, {absorbedCost,
-/// expandedCost}; blocks.
-Napi::Value crossover(const Napi::CallbackInfo& info) {
-  Napi::Env env = info.Env();
-  Handle* handle = handle_of(info);
-  if (!handle) return fail(env, sparrow::error(sparrow::Code::kEngineFailed, "the engine is closed"));
-  if (info.Length() < 2 || !info[1].IsObject()) return bad(env, "crossover(handle, plan)");
-  const Napi::Object from = info[1].As<Napi::Object>();
-  const auto field = [&](const char* name) { return static_cast<int>(number_or(from, name, 0)); };
-  const sparrow::CrossoverPlan plan = {field("depth"), field("tokens"), field("rounds")};
-  sparrow::CrossoverTimes times;
-  sparrow::Status status;
-  handle->engine->between_steps([&] { status = sparrow::crossover(handle->engine->model(), plan, times); });
-  if (!status.ok()) return fail(env, status);
-  Napi::Object out = Napi::Object::New(env);
-  out.Set("absorbed", numbers(env, times.absorbed));
-  out.Set("expanded", numbers(env, times.expanded));
-  out.Set("absorbedCost", times.absorbed_cost);
-  out.Set("expandedCost", times.expanded_cost);
+  out.Set("absorbed", numbers(env, both.absorbed));
+  out.Set("expanded", numbers(env, both.expanded));
+  out.Set("absorbedCost", both.absorbed_cost);
+  out.Set("expandedCost", both.expanded_cost);
   return out;
 }
 
@@ -394,7 +382,6 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("stats", Napi::Function::New(env, stats));
   exports.Set("evaluate", Napi::Function::New(env, evaluate));
   exports.Set("bench", Napi::Function::New(env, bench));
-  exports.Set("crossover", Napi::Function::New(env, crossover));
   exports.Set("limits", Napi::Function::New(env, limits));
   exports.Set("integrity", Napi::Function::New(env, integrity));
   exports.Set("close", Napi::Function::New(env, close));
