@@ -29,6 +29,7 @@ const settings = z.object({
     .default('auto')
     .describe('kernels to use'),
   SPARROW_KV: z.enum(['auto', 'fp8']).default('auto').describe('what KV pages hold'),
+  SPARROW_ATTENTION: z.enum(['invariant', 'fastest']).default('invariant').describe('form of attention in prefill'),
   SPARROW_KV_PAGES: count(1, 1e9).optional().describe('KV pages of 64 tokens'),
   SPARROW_CONTEXT_TOKENS: count(2, 1e7).optional().describe("cap on the model's own context"),
   SPARROW_STEP_TOKENS: count(1, 1e6).optional().describe('prefill tokens a step'),

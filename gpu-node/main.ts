@@ -13,6 +13,7 @@ const openEngine: OpenEngine = (settings, { tokenBytes }) => {
     isa: settings.SPARROW_ISA,
     kv: settings.SPARROW_KV,
     speculate: settings.SPARROW_SPECULATE === 'on',
+    attention: settings.SPARROW_ATTENTION,
     ...(threads === undefined ? {} : { threads }),
     ...(kvPages === undefined ? {} : { kvPages }),
     ...(contextLength === undefined ? {} : { contextLength }),

@@ -13,6 +13,11 @@ export interface EngineOptions {
   readonly isa?: string
   /** What KV pages hold: auto | fp8 (latents as E4M3: about half the bytes; needs avx512bf16). */
   readonly kv?: string
+  /**
+   * invariant (default): a token's bits are the same prefilled in any chunks, decoded or found in the cache.
+   * fastest: expanded keys for long pieces of a prompt where that costs less; last bits then depend on the pieces.
+   */
+  readonly attention?: 'invariant' | 'fastest'
   /** Attend to every position, as if the checkpoint had no indexer: to compare with. */
   readonly dense?: boolean
   /** Guess a token ahead with the checkpoint's MTP layer, where it has one; default: true. Answers stay the same. */

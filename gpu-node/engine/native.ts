@@ -62,6 +62,21 @@ export interface BenchTimes {
   readonly limits: readonly MachineLimits[]
 }
 
+export interface CrossoverPlan {
+  readonly depth: number
+  /** From 64 to 512, behind `depth` others. */
+  readonly tokens: number
+  readonly rounds: number
+}
+
+/** Seconds of attention alone, by turns; and what the rule predicts, in one unit. */
+export interface CrossoverTimes {
+  readonly absorbed: readonly number[]
+  readonly expanded: readonly number[]
+  readonly absorbedCost: number
+  readonly expandedCost: number
+}
+
 /** Measured: bytes a second from memory, BF16 operations a second (0 without AVX-512 BF16). */
 export interface MachineLimits {
   readonly readBytes: number
@@ -81,7 +96,7 @@ interface Addon {
     lastOnly: boolean,
     taps: boolean,
   ): { logits: Float32Array[]; taps: Tap[] }
-  bench(handle: Handle, plan: BenchPlan): BenchTimes
+  bench(handle: Handle, plan: Partial<BenchPlan> & { rounds?: number }): BenchTimes & CrossoverTimes
   integrity(handle: Handle): string
   close(handle: Handle): void
 }
@@ -102,6 +117,8 @@ export interface NativeEngine extends Engine {
   nextLogits(tokens: Int32Array, chunk: number): Float32Array
   /** Times the model without schedule and JavaScript. Errors: context_too_long. */
   bench(plan: BenchPlan): BenchTimes
+  /** Times both forms of attention. Errors: context_too_long; bad_argument unless opened with attention `fastest`. */
+  crossover(plan: CrossoverPlan): CrossoverTimes
   /** Empty, or what is wrong with the page pool. */
   integrity(): string
 }
@@ -210,6 +227,7 @@ export const openNativeEngine = async (options: EngineOptions): Promise<NativeEn
     nextLogits: (tokens, chunk) =>
       guarded(() => addon.evaluate(handle, [tokens], [chunk], true, false)).logits[0] as Float32Array,
     bench: (plan) => guarded(() => addon.bench(handle, plan)),
+    crossover: ({ tokens, ...plan }) => guarded(() => addon.bench(handle, { ...plan, prefill: tokens })),
     integrity: () => addon.integrity(handle),
     close: async () => addon.close(handle),
   }

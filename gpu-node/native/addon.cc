@@ -198,6 +198,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   options.model_dir = from.Get("modelDir").As<Napi::String>();
   if (from.Get("isa").IsString()) options.isa = from.Get("isa").As<Napi::String>();
   if (from.Get("kv").IsString()) options.kv = from.Get("kv").As<Napi::String>();
+  if (from.Get("attention").IsString()) options.attention = from.Get("attention").As<Napi::String>();
   options.threads = static_cast<int>(number_or(from, "threads", 0));
   options.kv_pages = static_cast<int>(number_or(from, "kvPages", 0));
   options.context = static_cast<int>(number_or(from, "contextLength", 0));
@@ -335,7 +336,8 @@ Napi::Object to_js(Napi::Env env, const sparrow::Limits& limits) {
 }
 
 /// bench(handle, {depth, prefill, decode, repeats, batch, threads, dense}) -> {prefill, decode, dense, limits}, one a
-/// repeat; blocks.
+/// repeat; blocks. With rounds over 0: {absorbed, expanded} seconds of both forms of attention, {absorbedCost,
+/// expandedCost} as predicted.
 Napi::Value bench(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   Handle* handle = handle_of(info);
@@ -345,9 +347,14 @@ Napi::Value bench(const Napi::CallbackInfo& info) {
   const auto field = [&](const char* name, int fallback) { return static_cast<int>(number_or(from, name, fallback)); };
   const sparrow::BenchPlan plan = {field("depth", 0), field("prefill", 512), field("decode", 64),   field("repeats", 3),
                                    field("batch", 0), field("threads", 0),   field("dense", 0) != 0};
+  const sparrow::CrossoverPlan turns = {plan.depth, plan.prefill, field("rounds", 0)};
   sparrow::BenchTimes times;
+  sparrow::CrossoverTimes both;
   sparrow::Status status;
-  handle->engine->between_steps([&] { status = sparrow::bench(handle->engine->model(), plan, times); });
+  handle->engine->between_steps([&] {
+    sparrow::Model& model = handle->engine->model();
+    status = turns.rounds > 0 ? sparrow::crossover(model, turns, both) : sparrow::bench(model, plan, times);
+  });
   if (!status.ok()) return fail(env, status);
   Napi::Object out = Napi::Object::New(env);
   out.Set("prefill", numbers(env, times.prefill));
@@ -356,6 +363,10 @@ Napi::Value bench(const Napi::CallbackInfo& info) {
   Napi::Array limits = Napi::Array::New(env, times.limits.size());
   for (uint32_t i = 0; i < times.limits.size(); i++) limits.Set(i, to_js(env, times.limits[i]));
   out.Set("limits", limits);
+  out.Set("absorbed", numbers(env, both.absorbed));
+  out.Set("expanded", numbers(env, both.expanded));
+  out.Set("absorbedCost", both.absorbed_cost);
+  out.Set("expandedCost", both.expanded_cost);
   return out;
 }
 

@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define SP_BACKEND_ABI 2
+#define SP_BACKEND_ABI 3
 #define SP_PAGE_TOKENS 64
 #define SP_SCALE_BLOCK 128
 
@@ -78,6 +78,17 @@ typedef struct SpAttention {
   float scale;
 } SpAttention;
 
+/// Attention over keys and values that are made from the latents first (W_UK, W_UV), for many tokens of one sequence.
+typedef struct SpExpanded {
+  const float* q;         // (n, heads, nope + rope), rope part rotated
+  const SpMatrix* uk;     // (heads * nope, latent)
+  const SpMatrix* uv;     // (heads * v, latent)
+  const int32_t* chosen;  // as in SpAttention: these positions alone count
+  const int32_t* counts;
+  int32_t heads, nope, v, top_k;
+  float scale;
+} SpExpanded;
+
 typedef struct SpBackend {
   int32_t abi;
   const char* name;
@@ -124,6 +135,10 @@ typedef struct SpBackend {
   /// z (n, heads, latent) = softmax over the chosen s of scale * (q_latent . latent[s] + q_rope . rope[s]), times
   /// latent[s].
   void (*attend)(void* self, const SpAttention* a, const SpPages* pages, const SpTokens* tokens, float* z);
+  /// heads_out (n, heads, v) = softmax over the chosen s of scale * q . (UK latent[s] | rope[s]), times UV latent[s]:
+  /// UV attend() by other roundings. All tokens are of one sequence. Null in a backend that has no such form.
+  void (*attend_expanded)(void* self, const SpExpanded* a, const SpPages* pages, const SpTokens* tokens,
+                          float* heads_out);
 } SpBackend;
 
 #ifdef __cplusplus

@@ -1,4 +1,4 @@
-// npm run bench:engine -- --model DIR [--threads N] [--depths 0,4096] [--prefill 512] [--decode 64] [--batch 1,4,16] [--isa X] [--dense] [--both] [--context N] [--json]
+// npm run bench:engine -- --model DIR [--threads N] [--depths 0,4096] [--prefill 512] [--decode 64] [--batch 1,4,16] [--isa X] [--dense] [--attention fastest] [--both] [--context N] [--json]
 // Prefill and decode at each depth, decode of many sequences at once (256 tokens each), ceilings measured around each repeat.
 // --both also decodes attending to every position; --context lets a model go beyond the context it was made for.
 import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
@@ -16,7 +16,7 @@ import { median } from './peer/pairs.ts'
 import { ceilings, roofline } from './roofline.ts'
 
 const USAGE =
-  'usage: npm run bench:engine -- --model DIR [--threads N] [--depths 0,4096] [--prefill 512] [--decode 64] [--batch 1,4,16] [--repeats 3] [--isa X] [--dense] [--both] [--context N] [--json]'
+  'usage: npm run bench:engine -- --model DIR [--threads N] [--depths 0,4096] [--prefill 512] [--decode 64] [--batch 1,4,16] [--repeats 3] [--isa X] [--dense] [--attention fastest] [--both] [--context N] [--json]'
 const BATCH_DEPTH = 256
 
 export interface Row {
@@ -58,10 +58,12 @@ export const readOptions = (args: readonly string[]) => {
       dense: { type: 'boolean', default: false },
       both: { type: 'boolean', default: false },
       context: { type: 'string' },
+      attention: { type: 'string', default: 'invariant' },
       json: { type: 'boolean', default: false },
     },
   })
-  if (!values.model) throw new Error(USAGE)
+  const attention = (['invariant', 'fastest'] as const).find((form) => form === values.attention)
+  if (!values.model || !attention) throw new Error(USAGE)
   const one = (name: 'threads' | 'prefill' | 'decode' | 'repeats') => numbers(name, values[name], 1)[0] as number
   return {
     model: values.model,
@@ -75,6 +77,7 @@ export const readOptions = (args: readonly string[]) => {
     dense: values.dense,
     both: values.both,
     context: values.context === undefined ? null : (numbers('context', values.context, 1)[0] as number),
+    attention,
     json: values.json,
   }
 }
@@ -166,6 +169,7 @@ export const runBench = async (o: Options) => {
     threads: o.threads,
     isa: o.isa,
     dense: o.dense,
+    attention: o.attention,
   })
   try {
     const { rows, limits } = measure(engine, o)

@@ -12,10 +12,15 @@ interface Answers {
 }
 
 /** Logits of every position of every prompt. */
-export const answers = (modelDir: string, isa = 'auto', kv = 'auto'): Promise<Answers> => {
+export const answers = (
+  modelDir: string,
+  isa = 'auto',
+  kv = 'auto',
+  attention: 'invariant' | 'fastest' = 'invariant',
+): Promise<Answers> => {
   const cases = JSON.parse(readFileSync(join(GOLDENS, 'embedded', 'logits.json'), 'utf8')) as { tokens: number[] }[]
   const tokens = cases.map((each) => each.tokens)
-  return withEngine({ modelDir, isa, kv }, (engine) => ({
+  return withEngine({ modelDir, isa, kv, attention }, (engine) => ({
     logits: tokens.map((ids) => engine.evaluate(Int32Array.from(ids), 512, false).logits),
     tokens,
     vocab: engine.info.vocabSize,

@@ -25,6 +25,7 @@ export const withEngine = async <T>(
     modelDir: string
     isa?: string
     kv?: string
+    attention?: 'invariant' | 'fastest'
     kvPages?: number
     stepTokens?: number
     threads?: number

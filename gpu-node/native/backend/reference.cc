@@ -232,12 +232,51 @@ void attend(void*, const SpAttention* a, const SpPages* pages, const SpTokens* t
   }
 }
 
+/// Keys (heads, nope) and values (heads, v) of position s.
+void expand_row(const SpExpanded& a, const SpPages& pages, const int32_t* table, int64_t s, double* key,
+                double* value) {
+  const float* c = latent_row(pages, table, s);
+  for (int64_t r = 0; r < a.heads * a.nope; r++) key[r] = dot_row(*a.uk, r, c);
+  for (int64_t r = 0; r < a.heads * a.v; r++) value[r] = dot_row(*a.uv, r, c);
+}
+
+void attend_expanded(void*, const SpExpanded* a, const SpPages* pages, const SpTokens* tokens, float* out) {
+  const int64_t keys = *std::max_element(tokens->positions, tokens->positions + tokens->n) + 1;
+  const int64_t heads = a->heads, nope = a->nope, v = a->v, dim = nope + pages->rope;
+  std::vector<double> key(keys * heads * nope), value(keys * heads * v), p, sum(v);
+  for (int64_t s = 0; s < keys; s++)
+    expand_row(*a, *pages, tokens->tables[0], s, &key[s * heads * nope], &value[s * heads * v]);
+  for (int64_t t = 0; t < tokens->n; t++) {
+    const int64_t count = a->chosen ? a->counts[t] : tokens->positions[t] + 1;
+    const auto position = [&](int64_t j) -> int64_t { return a->chosen ? a->chosen[t * a->top_k + j] : j; };
+    for (int64_t h = 0; h < heads; h++) {
+      const float* q = a->q + (t * heads + h) * dim;
+      double top = -std::numeric_limits<double>::infinity(), total = 0;
+      p.assign(count, 0);
+      for (int64_t j = 0; j < count; j++) {
+        const float* k = rope_row(*pages, tokens->tables[0], position(j));
+        for (int64_t i = 0; i < nope; i++) p[j] += q[i] * key[(position(j) * heads + h) * nope + i];
+        for (int64_t i = 0; i < pages->rope; i++) p[j] += static_cast<double>(q[nope + i]) * k[i];
+        p[j] *= a->scale;
+        top = std::max(top, p[j]);
+      }
+      std::fill(sum.begin(), sum.end(), 0);
+      for (int64_t j = 0; j < count; j++) {
+        const double e = std::exp(p[j] - top);
+        total += e;
+        for (int64_t i = 0; i < v; i++) sum[i] += e * value[(position(j) * heads + h) * v + i];
+      }
+      for (int64_t i = 0; i < v; i++) out[(t * heads + h) * v + i] = static_cast<float>(sum[i] / total);
+    }
+  }
+}
+
 }  // namespace
 
 SpBackend reference_backend() {
-  return {SP_BACKEND_ABI, "reference", "reference", nullptr,      page_bytes, pack, embed,
-          rms_norm,       layer_norm,  matmul,      matmul_heads, rope,       add,  swiglu,
-          gate,           experts,     cache_write, index_select, attend};
+  return {SP_BACKEND_ABI, "reference",  "reference",  nullptr,        page_bytes, pack,   embed, rms_norm,
+          layer_norm,     matmul,       matmul_heads, rope,           add,        swiglu, gate,  experts,
+          cache_write,    index_select, attend,       attend_expanded};
 }
 
 }  // namespace sparrow

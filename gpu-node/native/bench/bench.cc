@@ -6,6 +6,8 @@
 #include <numeric>
 #include <optional>
 
+#include "../model/crossover.h"
+
 namespace sparrow {
 namespace {
 
@@ -114,6 +116,40 @@ Status bench(Model& model, const BenchPlan& plan, BenchTimes& out) {
     if (plan.dense) out.dense.push_back(steps(true));
     model.attend_to_all(dense_before);
   }
+  return ok_status();
+}
+
+Status crossover(Model& model, const CrossoverPlan& plan, CrossoverTimes& out) {
+  const int length = plan.depth + plan.tokens;
+  if (plan.tokens < kExpandedTokensMin || plan.tokens > kChunk)
+    return error(Code::kBadArgument,
+                 "tokens: from " + std::to_string(kExpandedTokensMin) + " to " + std::to_string(kChunk));
+  if (length > model.context())
+    return error(Code::kContextTooLong, "depth: " + std::to_string(length) + " positions are needed, the context has " +
+                                            std::to_string(model.context()));
+  Runner run(model, 1, length);
+  if (!run.ready()) return error(Code::kEngineFailed, "no memory for the KV pages of this depth");
+  if (plan.depth > 0) run.prefill(0, 0, plan.depth);
+  const int64_t before = model.expanded_tokens();
+  const auto measure = [&](Attention form) {
+    model.attend_as(form);
+    const double at = model.attend_seconds();
+    run.prefill(0, plan.depth, plan.tokens);
+    (form == Attention::kExpanded ? out.expanded : out.absorbed).push_back(model.attend_seconds() - at);
+  };
+  for (int r = 0; r < plan.rounds; r++) {
+    measure(r % 2 ? Attention::kExpanded : Attention::kInvariant);
+    measure(r % 2 ? Attention::kInvariant : Attention::kExpanded);
+  }
+  model.attend_as(Attention::kFastest);
+  if (model.expanded_tokens() - before != int64_t{plan.rounds} * plan.tokens * model.config().num_hidden_layers)
+    return error(Code::kBadArgument, "attention: open with fastest, on a backend that has the expanded form");
+  const ModelConfig& c = model.config();
+  const AttentionShape shape = {c.kv_lora_rank, c.qk_rope_head_dim, c.qk_nope_head_dim, c.v_head_dim};
+  const bool sparse = c.has_indexer && length > c.index_topk;
+  const AttentionPiece piece = {plan.tokens, plan.depth, sparse ? c.index_topk : 0};
+  out.absorbed_cost = absorbed_cost(shape, piece);
+  out.expanded_cost = expanded_cost(shape, piece);
   return ok_status();
 }
 

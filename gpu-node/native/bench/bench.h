@@ -43,4 +43,17 @@ struct BenchTimes {
 /// context_too_long, engine_failed.
 Status bench(Model& model, const BenchPlan& plan, BenchTimes& out);
 
+/// `tokens` tokens behind `depth` others, in absorbed and in expanded form by turns.
+struct CrossoverPlan {
+  int depth = 0, tokens = 256, rounds = 5;
+};
+
+struct CrossoverTimes {
+  std::vector<double> absorbed, expanded;       // seconds in attention alone, one a round
+  double absorbed_cost = 0, expanded_cost = 0;  // what crossover.h predicts
+};
+
+/// Errors: context_too_long, engine_failed; bad_argument when the model was not opened with attention `fastest`.
+Status crossover(Model& model, const CrossoverPlan& plan, CrossoverTimes& out);
+
 }  // namespace sparrow

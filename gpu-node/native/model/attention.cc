@@ -1,9 +1,13 @@
-// Multi-head latent attention, absorbed: queries meet the cached latents directly, so decode and prefill are one path.
+// Multi-head latent attention. Absorbed: queries meet the cached latents directly, so decode and prefill are one path.
 //   cq = rms(q_a x);  q = q_b cq = nope|rope per head;  (c, kr) = kv_a x, c normed, kr rotated -> cache
 //   z[h] = softmax(scale * (UK[h]^T qn[h] . c + qr[h] . kr)) c over the chosen positions;  out = o_proj concat_h UV[h]
 //   z[h]
+// Expanded, where asked for and cheaper: keys UK[h] c | kr and values UV[h] c are made first, for a piece of one
+// sequence.
 #include <algorithm>
+#include <chrono>
 
+#include "crossover.h"
 #include "model.h"
 
 namespace sparrow {
@@ -86,6 +90,54 @@ void Model::attend_tile(const LayerWeights& w, const Step& step, int32_t from, i
                  s_.heads.data() + int64_t{from} * heads * v);
 }
 
+bool Model::takes_expanded(const LayerWeights& w, const Step& step, int32_t from, int32_t n) const {
+  if (attention_ == Attention::kInvariant || !w.uk_rows.rows) return false;
+  const AttentionShape shape = {config_.kv_lora_rank, config_.qk_rope_head_dim, config_.qk_nope_head_dim,
+                                config_.v_head_dim};
+  const AttentionPiece piece = {n, step.tokens->positions[from], step.sparse ? config_.index_topk : 0};
+  return n >= kExpandedTokensMin && (attention_ == Attention::kExpanded || expanded_pays(shape, piece));
+}
+
+/// Tokens [from, from + n), all of one sequence.
+void Model::attend_expanded(const LayerWeights& w, const Step& step, int32_t from, int32_t n) {
+  const SpBackend& b = backend_.table;
+  const int64_t heads = config_.num_attention_heads;
+  const SpTokens tokens = {n, step.tokens->positions + from, step.tokens->tables + from};
+  const SpExpanded a = {s_.q.data() + from * heads * config_.qk_head_dim(),
+                        &w.uk_rows,
+                        &w.uv,
+                        step.sparse ? s_.chosen.data() + int64_t{from} * config_.index_topk : nullptr,
+                        step.sparse ? s_.counts.data() + from : nullptr,
+                        config_.num_attention_heads,
+                        config_.qk_nope_head_dim,
+                        config_.v_head_dim,
+                        config_.index_topk,
+                        static_cast<float>(config_.softmax_scale())};
+  b.attend_expanded(b.self, &a, &step.pages, &tokens, s_.heads.data() + from * heads * config_.v_head_dim);
+  expanded_tokens_ += n;
+}
+
+void Model::attend_absorbed(const LayerWeights& w, const Step& step, int32_t from, int32_t end) {
+  for (; from < end; from += kTileTokens) attend_tile(w, step, from, std::min(kTileTokens, end - from));
+}
+
+/// Piece by piece of the sequences, each in the form it takes.
+void Model::attend(const LayerWeights& w, const Step& step) {
+  const auto start = std::chrono::steady_clock::now();
+  const int32_t n = step.tokens->n;
+  const int32_t* const* tables = step.tokens->tables;
+  int32_t from = 0;  // of the tokens not attended yet
+  for (int32_t begin = 0, end = 0; begin < n; begin = end) {
+    while (end < n && tables[end] == tables[begin]) end++;
+    if (!takes_expanded(w, step, begin, end - begin)) continue;
+    attend_absorbed(w, step, from, begin);
+    attend_expanded(w, step, begin, end - begin);
+    from = end;
+  }
+  attend_absorbed(w, step, from, n);
+  attend_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
 void Model::attention(const LayerWeights& w, const Step& step) {
   const SpBackend& b = backend_.table;
   const int32_t n = step.tokens->n, heads = config_.num_attention_heads, rank = config_.kv_lora_rank,
@@ -96,7 +148,7 @@ void Model::attention(const LayerWeights& w, const Step& step) {
   write_cache(step);
   if (step.sparse) select(step);
   s_.heads.resize(static_cast<size_t>(n) * heads * config_.v_head_dim);
-  for (int32_t from = 0; from < n; from += kTileTokens) attend_tile(w, step, from, std::min(kTileTokens, n - from));
+  attend(w, step);
   const SpProduct out = {&w.o_proj, s_.out.data()};
   b.matmul(b.self, &out, 1, s_.heads.data(), n);
   if (!step.tap) return;

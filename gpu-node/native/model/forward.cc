@@ -12,7 +12,9 @@ constexpr int64_t kRopeTableBytesMax = int64_t{1} << 28;
 }  // namespace
 
 Result<Model> Model::open(const std::string& dir, const std::string& isa, int threads, int context_max,
-                          const std::string& kv, bool mtp) {
+                          const std::string& kv, bool mtp, const std::string& attention) {
+  if (attention != "invariant" && attention != "fastest")
+    return error(Code::kBadArgument, "attention: '" + attention + "' is neither invariant nor fastest");
   Result<std::string> config_text = read_text_file(dir + "/config.json", 16u << 20);
   if (!config_text.ok()) return config_text.status();
   Result<std::string> generation = read_text_file(dir + "/generation_config.json", 16u << 20);
@@ -21,14 +23,17 @@ Result<Model> Model::open(const std::string& dir, const std::string& isa, int th
   if (!mtp) config.value().num_nextn_predict_layers = 0;
   Result<Checkpoint> files = Checkpoint::open(dir);
   if (!files.ok()) return files.status();
-  Result<Weights> weights = load_weights(config.value(), std::make_shared<const Checkpoint>(std::move(files.value())));
-  if (!weights.ok()) return weights.status();
   Result<Backend> backend = open_backend(isa, threads, kv);
   if (!backend.ok()) return backend.status();
+  const bool fastest = attention == "fastest" && backend.value().table.attend_expanded;
+  Result<Weights> weights =
+      load_weights(config.value(), std::make_shared<const Checkpoint>(std::move(files.value())), fastest);
+  if (!weights.ok()) return weights.status();
   Model model;
   model.config_ = std::move(config.value());
   model.weights_ = std::move(weights.value());
   model.backend_ = std::move(backend.value());
+  if (fastest) model.attention_ = Attention::kFastest;
   model.context_ = context_max > 0 ? std::min(context_max, model.config_.max_position_embeddings)
                                    : model.config_.max_position_embeddings;
   const int64_t rope_bytes = int64_t{model.context_} * model.config_.qk_rope_head_dim * 4;

@@ -42,12 +42,17 @@ struct Pairs {
 /// Receives named intermediates of a step: (layer or -1, name, data, rows, cols). For tests.
 using Tap = std::function<void(int layer, const char* name, const float* data, int64_t rows, int64_t cols)>;
 
+/// Which form attention takes. kFastest: expanded keys for a piece of a sequence where that costs less (crossover.h);
+/// kExpanded: for every piece that is long enough, to compare with. Both only where the backend has the form.
+enum class Attention { kInvariant, kFastest, kExpanded };
+
 class Model {
  public:
   /// `context_max` positions are prepared for (rope table). kv: what pages hold (registry.h). Without `mtp` the
-  /// checkpoint's MTP layer is left out.
+  /// checkpoint's MTP layer is left out. attention: invariant | fastest.
   static Result<Model> open(const std::string& dir, const std::string& isa, int threads, int context_max,
-                            const std::string& kv = "auto", bool mtp = true);
+                            const std::string& kv = "auto", bool mtp = true,
+                            const std::string& attention = "invariant");
 
   const ModelConfig& config() const { return config_; }
   const Weights& weights() const { return weights_; }
@@ -73,6 +78,12 @@ class Model {
   /// Dense attention from now on, or no longer: the indexer's keys are kept, its choice is not asked for.
   void attend_to_all(bool dense) { dense_ = dense; }
   bool attends_to_all() const { return dense_; }
+
+  /// For a model that was opened with attention `fastest`; any other stays invariant.
+  void attend_as(Attention how) { attention_ = how; }
+  /// Seconds spent on attention itself so far, and tokens that met expanded keys, all layers.
+  double attend_seconds() const { return attend_seconds_; }
+  int64_t expanded_tokens() const { return expanded_tokens_; }
 
   int64_t sparse_queries() const { return sparse_queries_; }
 
@@ -100,8 +111,12 @@ class Model {
   void project_input(const LayerWeights& w, const Step& step);
   void project_query(const LayerWeights& w, const Step& step);
   void write_cache(const Step& step);
+  void attend(const LayerWeights& w, const Step& step);
+  void attend_absorbed(const LayerWeights& w, const Step& step, int32_t from, int32_t end);
   void attend_tile(const LayerWeights& w, const Step& step, int32_t from, int32_t n);
   int64_t beyond_top_k(const SpTokens& tokens) const;
+  bool takes_expanded(const LayerWeights& w, const Step& step, int32_t from, int32_t n) const;
+  void attend_expanded(const LayerWeights& w, const Step& step, int32_t from, int32_t n);
   void index_key(const LayerWeights& w, const Step& step);
   void select(const Step& step);
   void feed_forward(const LayerWeights& w, const Step& step);
@@ -115,6 +130,9 @@ class Model {
   std::vector<float> rope_table_;
   int context_ = 0;
   bool dense_ = false;
+  Attention attention_ = Attention::kInvariant;
+  double attend_seconds_ = 0;
+  int64_t expanded_tokens_ = 0;
   Scratch s_;
   int64_t sparse_queries_ = 0;
 };

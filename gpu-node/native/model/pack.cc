@@ -10,7 +10,7 @@ void each_mlp(MlpWeights& w, const std::function<void(SpMatrix&)>& visit) {
 
 void each_of_layer(LayerWeights& l, const std::function<void(SpMatrix&)>& visit) {
   for (SpMatrix* m : {&l.q_a_proj, &l.kv_a_proj, &l.indexer.wk, &l.indexer.weights_proj, &l.q_proj, &l.indexer.wq_b,
-                      &l.uk, &l.uv, &l.o_proj, &l.router})
+                      &l.uk, &l.uk_rows, &l.uv, &l.o_proj, &l.router})
     visit(*m);
   each_mlp(l.mlp, visit);
   for (size_t e = 0; e < l.expert_gate.size(); e++) {

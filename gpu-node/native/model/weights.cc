@@ -184,12 +184,13 @@ class Loader {
 
 /// Cuts kv_b_proj (heads * (nope + v), kv_lora) into UK, transposed per head, and UV. BF16 stays BF16; the rest becomes
 /// fp32, since a transposed FP8 block would need other scales.
-void split_kv_b(Loader& in, const ModelConfig& c, const SpMatrix& kv_b, LayerWeights& out) {
+void split_kv_b(Loader& in, const ModelConfig& c, const SpMatrix& kv_b, bool expanded, LayerWeights& out) {
   const int64_t heads = c.num_attention_heads, nope = c.qk_nope_head_dim, v = c.v_head_dim, rank = c.kv_lora_rank;
   const int32_t dtype = kv_b.dtype == SP_BF16 ? SP_BF16 : SP_F32;
   const int64_t width = dtype == SP_BF16 ? 2 : 4;
   uint8_t* uk = in.own(static_cast<size_t>(heads * rank * nope * width));
   uint8_t* uv = in.own(static_cast<size_t>(heads * v * rank * width));
+  uint8_t* uk_rows = expanded ? in.own(static_cast<size_t>(heads * nope * rank * width)) : nullptr;
   const auto put = [&](uint8_t* to, int64_t at, int64_t row, int64_t col) {
     const float value = static_cast<float>(weight_at(kv_b, row, col));
     if (dtype == SP_F32)
@@ -201,6 +202,7 @@ void split_kv_b(Loader& in, const ModelConfig& c, const SpMatrix& kv_b, LayerWei
     const int64_t first = h * (nope + v);
     for (int64_t r = 0; r < rank; r++) {
       for (int64_t i = 0; i < nope; i++) put(uk, (h * rank + r) * nope + i, first + i, r);
+      for (int64_t i = 0; expanded && i < nope; i++) put(uk_rows, (h * nope + i) * rank + r, first + i, r);
       for (int64_t i = 0; i < v; i++) put(uv, (h * v + i) * rank + r, first + nope + i, r);
     }
   }
@@ -216,10 +218,11 @@ void split_kv_b(Loader& in, const ModelConfig& c, const SpMatrix& kv_b, LayerWei
                     .packed = nullptr};
   };
   out.uk = matrix(uk, rank, nope);
+  if (expanded) out.uk_rows = matrix(uk_rows, nope, rank);
   out.uv = matrix(uv, v, rank);
 }
 
-void load_attention(Loader& in, const ModelConfig& c, const std::string& at, LayerWeights& out) {
+void load_attention(Loader& in, const ModelConfig& c, const std::string& at, bool expanded, LayerWeights& out) {
   const int64_t heads = c.num_attention_heads, hidden = c.hidden_size, q_rows = heads * c.qk_head_dim();
   if (c.q_lora_rank) {
     out.q_a_proj = in.matrix(at + "q_a_proj.weight", c.q_lora_rank, hidden);
@@ -231,7 +234,7 @@ void load_attention(Loader& in, const ModelConfig& c, const std::string& at, Lay
   out.kv_a_proj = in.matrix(at + "kv_a_proj_with_mqa.weight", c.kv_lora_rank + c.qk_rope_head_dim, hidden);
   out.kv_a_layernorm = in.vector(at + "kv_a_layernorm.weight", c.kv_lora_rank);
   const SpMatrix kv_b = in.matrix(at + "kv_b_proj.weight", heads * (c.qk_nope_head_dim + c.v_head_dim), c.kv_lora_rank);
-  if (in.status().ok()) split_kv_b(in, c, kv_b, out);
+  if (in.status().ok()) split_kv_b(in, c, kv_b, expanded, out);
   out.o_proj = in.matrix(at + "o_proj.weight", hidden, heads * c.v_head_dim);
   if (!c.has_indexer) return;
   IndexerWeights& x = out.indexer;
@@ -269,12 +272,12 @@ void load_moe(Loader& in, const ModelConfig& c, const std::string& at, LayerWeig
     in.fail(invalid(at + "shared_experts.gate_proj.weight: is present, but n_shared_experts is 0"));
 }
 
-LayerWeights load_layer(Loader& in, const ModelConfig& c, int index) {
+LayerWeights load_layer(Loader& in, const ModelConfig& c, int index, bool expanded) {
   LayerWeights out;
   const std::string at = "model.layers." + std::to_string(index) + ".";
   out.input_layernorm = in.vector(at + "input_layernorm.weight", c.hidden_size);
   out.post_attention_layernorm = in.vector(at + "post_attention_layernorm.weight", c.hidden_size);
-  load_attention(in, c, at + "self_attn.", out);
+  load_attention(in, c, at + "self_attn.", expanded, out);
   if (c.is_moe_layer(index))
     load_moe(in, c, at + "mlp.", out);
   else
@@ -283,7 +286,7 @@ LayerWeights load_layer(Loader& in, const ModelConfig& c, int index) {
 }
 
 /// The first of the MTP layers; published checkpoints have one, and repeat the main embedding and head in it.
-void load_mtp(Loader& in, const ModelConfig& c, Weights& out) {
+void load_mtp(Loader& in, const ModelConfig& c, bool expanded, Weights& out) {
   const std::string at = "model.layers." + std::to_string(c.num_hidden_layers) + ".";
   if (!c.num_nextn_predict_layers || !in.any_under(at)) return;
   const std::string main_embed = "model.embed_tokens.weight", embed = at + "embed_tokens.weight",
@@ -296,12 +299,12 @@ void load_mtp(Loader& in, const ModelConfig& c, Weights& out) {
   mtp.eh_proj = in.matrix(at + "eh_proj.weight", c.hidden_size, int64_t{2} * c.hidden_size);
   if (!in.repeats(embed, main_embed)) mtp.embed = in.matrix(embed, c.vocab_size, c.hidden_size);
   if (!in.repeats(head, main_head)) mtp.head = in.exact_matrix(head, c.vocab_size, c.hidden_size);
-  mtp.layer = load_layer(in, c, c.num_hidden_layers);
+  mtp.layer = load_layer(in, c, c.num_hidden_layers, expanded);
 }
 
 }  // namespace
 
-Result<Weights> load_weights(const ModelConfig& c, std::shared_ptr<const Checkpoint> files) {
+Result<Weights> load_weights(const ModelConfig& c, std::shared_ptr<const Checkpoint> files, bool expanded) {
   Weights out;
   Loader in(*files, c.quantization_group, out);
   out.files = files;
@@ -311,8 +314,9 @@ Result<Weights> load_weights(const ModelConfig& c, std::shared_ptr<const Checkpo
   else
     out.lm_head = in.exact_matrix("lm_head.weight", c.vocab_size, c.hidden_size);
   out.norm = in.vector("model.norm.weight", c.hidden_size);
-  for (int l = 0; l < c.num_hidden_layers && in.status().ok(); l++) out.layers.push_back(load_layer(in, c, l));
-  if (in.status().ok()) load_mtp(in, c, out);
+  for (int l = 0; l < c.num_hidden_layers && in.status().ok(); l++)
+    out.layers.push_back(load_layer(in, c, l, expanded));
+  if (in.status().ok()) load_mtp(in, c, expanded, out);
   if (!in.status().ok()) return in.status();
   return out;
 }

@@ -27,9 +27,10 @@ struct LayerWeights {
   SpMatrix q_a_proj{};                                           // (q_lora_rank, hidden); unused when q_lora_rank is 0
   SpMatrix q_proj{};     // q_b_proj (heads * qk dim, q_lora_rank), or q_proj (heads * qk dim, hidden)
   SpMatrix kv_a_proj{};  // (kv_lora_rank + rope, hidden)
-  SpMatrix uk{};      // (heads * kv_lora_rank, nope): kv_b_proj's key half, transposed per head for the absorbed query
-  SpMatrix uv{};      // (heads * v, kv_lora_rank): kv_b_proj's value half
-  SpMatrix o_proj{};  // (hidden, heads * v)
+  SpMatrix uk{};       // (heads * kv_lora_rank, nope): kv_b_proj's key half, transposed per head for the absorbed query
+  SpMatrix uk_rows{};  // (heads * nope, kv_lora_rank): the key half as it is, kept for expanded attention alone
+  SpMatrix uv{};       // (heads * v, kv_lora_rank): kv_b_proj's value half
+  SpMatrix o_proj{};   // (hidden, heads * v)
   IndexerWeights indexer;
   MlpWeights mlp;                                             // dense layer, or the shared experts
   SpMatrix router{};                                          // (n_routed_experts, hidden); rows 0 on a dense layer
@@ -55,8 +56,9 @@ struct Weights {
   std::vector<std::shared_ptr<uint8_t[]>> owned;  // rearranged or realigned copies
 };
 
-/// Errors: checkpoint_invalid or unsupported, naming the tensor, expected against actual. A checkpoint that promises an
-/// MTP layer but holds none of it, as some exports do, loads without; one that holds a part of it is an error.
-Result<Weights> load_weights(const ModelConfig& config, std::shared_ptr<const Checkpoint> files);
+/// expanded: keep uk_rows too. Errors: checkpoint_invalid or unsupported, naming the tensor, expected against actual. A
+/// checkpoint that promises an MTP layer but holds none of it, as some exports do, loads without; one that holds a part
+/// of it is an error.
+Result<Weights> load_weights(const ModelConfig& config, std::shared_ptr<const Checkpoint> files, bool expanded = false);
 
 }  // namespace sparrow

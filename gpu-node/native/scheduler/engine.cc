@@ -30,8 +30,8 @@ Result<std::unique_ptr<Engine>> Engine::open(EngineOptions options, Sink sink) {
   if (options.threads <= 0) options.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   if (options.threads > 256) return error(Code::kBadArgument, "threads: at most 256");
   options.step_tokens = std::clamp(options.step_tokens, 1, 8192);
-  Result<Model> model =
-      Model::open(options.model_dir, options.isa, options.threads, options.context, options.kv, options.speculate);
+  Result<Model> model = Model::open(options.model_dir, options.isa, options.threads, options.context, options.kv,
+                                    options.speculate, options.attention);
   if (!model.ok()) return model.status();
   model.value().attend_to_all(options.dense);
   const int pages = options.kv_pages > 0 ? options.kv_pages : default_pages(model.value());

@@ -18,7 +18,7 @@
 namespace sparrow {
 
 struct EngineOptions {
-  std::string model_dir, isa = "auto", kv = "auto";
+  std::string model_dir, isa = "auto", kv = "auto", attention = "invariant";
   int threads = 0;                       // 0: all cores
   int kv_pages = 0;                      // 0: sixteen whole contexts, at most kKvBytesDefault
   int context = 0;                       // cap on the model's own; 0: none

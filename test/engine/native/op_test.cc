@@ -32,7 +32,9 @@ const Operation kOperations[] = {
     {"cache_write", 0, 0, test_cache_write},
     {"index_select", 1e-5, 3e-2, test_index_select},
     {"attend", 1e-4, 6e-2, test_attend},
+    {"attend_expanded", 1e-4, 3e-2, test_attend_expanded},
     {"rope_table", 1e-6, 1e-6, test_rope_table, true},
+    {"crossover", 0, 0, test_crossover, true},
 };
 
 /// Instruction sets that round activations of inexact matrices (to BF16), by name. Any other is held to `strict`.

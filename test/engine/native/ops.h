@@ -19,6 +19,8 @@ void test_experts(Check& check);
 void test_cache_write(Check& check);
 void test_index_select(Check& check);
 void test_attend(Check& check);
+void test_attend_expanded(Check& check);
 void test_rope_table(Check& check);
+void test_crossover(Check& check);
 
 }  // namespace sparrow::test

@@ -198,6 +198,7 @@ Result<Backend> open_cpu_backend(const std::string& isa, int threads) {
   table.experts = experts;
   table.index_select = index_select;
   table.attend = attend;
+  table.attend_expanded = nullptr;
   return Backend{table, owner};
 }
 

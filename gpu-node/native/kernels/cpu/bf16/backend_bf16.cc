@@ -91,9 +91,16 @@ bool has_avx512bf16() {
 
 Backend open_bf16_backend(int threads, bool fp8_kv) {
   auto owner = std::make_shared<bf16::Pool>(threads, fp8_kv);
-  return {{SP_BACKEND_ABI, "cpu", "avx512bf16", owner.get(), bf16::page_bytes, bf16::pack, bf16::embed, bf16::rms_norm,
-           bf16::layer_norm, bf16::matmul, bf16::matmul_heads, bf16::rope, bf16::add, bf16::swiglu, bf16::gate,
-           bf16::experts, bf16::cache_write, bf16::index_select, bf16::attend},
+  return {{SP_BACKEND_ABI,     "cpu",
+           "avx512bf16",       owner.get(),
+           bf16::page_bytes,   bf16::pack,
+           bf16::embed,        bf16::rms_norm,
+           bf16::layer_norm,   bf16::matmul,
+           bf16::matmul_heads, bf16::rope,
+           bf16::add,          bf16::swiglu,
+           bf16::gate,         bf16::experts,
+           bf16::cache_write,  bf16::index_select,
+           bf16::attend,       bf16::attend_expanded},
           owner};
 }
 

@@ -106,6 +106,16 @@ void sp_attend_merge(const SpSoftmax* next, int32_t heads, int32_t latent, SpSof
 /// z / total.
 void sp_attend_finish(const SpSoftmax* state, int32_t heads, int32_t latent, float* z);
 
+/// Values of `keys` keys (keys, ld), `dims` columns each, as a packed weight of rows = dims and columns = keys: key 2p
+/// and 2p + 1 of block b stand at to + b * block_halves + p * 32. An odd last key gets a zero partner.
+void sp_pack_values(const float* values, int64_t ld, int32_t keys, int32_t dims, int64_t block_halves, uint16_t* to);
+/// One row of masked softmax over 16 * blocks scores, a mask for every 16: weights as BF16, not divided by their sum,
+/// which is returned. Blocks past `own` are zeros, and change nothing.
+float sp_masked_softmax(const float* scores, const uint16_t* masks, int32_t own, int32_t blocks, float scale,
+                        uint16_t* weights);
+/// y (dims) = y / total; never -0, so that further keys of weight zero cannot change a bit.
+void sp_divide_row(float* y, int32_t dims, float total);
+
 /// An index query: int8 heads, w times the head's scale, and -128 * sum(q) that undoes the keys' offset.
 typedef struct SpIndexHeads {
   int8_t* q;       // (heads, quads * 4)

@@ -78,6 +78,7 @@ void cache_write(void* self, const SpPages* pages, const SpTokens* tokens, const
 void index_select(void* self, const SpIndexQuery* query, const SpPages* pages, const SpTokens* tokens, int32_t* chosen,
                   int32_t* counts, float* scores, int64_t ld_scores);
 void attend(void* self, const SpAttention* a, const SpPages* pages, const SpTokens* tokens, float* z);
+void attend_expanded(void* self, const SpExpanded* a, const SpPages* pages, const SpTokens* tokens, float* heads_out);
 
 SpLayout layout_of(const Pool& p, int32_t latent, int32_t rope, int32_t index);
 
