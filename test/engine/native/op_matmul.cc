@@ -67,7 +67,18 @@ void fixtures(Check& check) {
 
 void test_matmul(Check& check) {
   fixtures(check);
-  Random random(4);
+  Random random(4), others(5);
+  // A NaN among the activations must not get lost in rounding, whatever the weights are.
+  for (const int32_t dtype : kDTypes) {
+    const TestMatrix w = TestMatrix::random(others, dtype, 16, 96, false);
+    auto x = others.normals(96);
+    x[40] = std::nanf("");
+    Guarded<float> y(16);
+    multiply(check.backend(), w.on(check.backend()), x.data(), 1, y.data());
+    const std::vector<float> out = y.take();
+    check.that(std::string(dtype_name(dtype)) + ": NaN stays",
+               std::ranges::all_of(out, [](float v) { return std::isnan(v); }));
+  }
   const std::pair<int32_t, int32_t> sides[] = {{1, 1},    {3, 7},    {16, 16},   {17, 31},  {37, 96},   {2, 127},
                                                {5, 128},  {64, 129}, {129, 64},  {31, 256}, {130, 257}, {137, 200},
                                                {257, 48}, {4, 1000}, {144, 384}, {1, 515}};

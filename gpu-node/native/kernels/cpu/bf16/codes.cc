@@ -149,7 +149,8 @@ void sp_quantize_row(const float* x, int64_t cols, int8_t* codes, float* scales,
                   high = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
     _mm_storeu_si128((__m128i*)(codes + s * SP_STRETCH), _mm512_cvtsepi32_epi8(low));
     _mm_storeu_si128((__m128i*)(codes + s * SP_STRETCH + 16), _mm512_cvtsepi32_epi8(high));
-    scales[s] = most / 127.0f;
+    // A maximum may lose a NaN: it makes the whole stretch NaN, as the sampler expects of a broken model.
+    scales[s] = _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q) ? NAN : most / 127.0f;
     sums[s] = _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
   }
 }
