@@ -12,7 +12,6 @@ import {
   type EngineOptions,
   type EngineStats,
   type SequenceHandle,
-  type SequenceSpec,
 } from './engine.ts'
 
 const ADDON = fileURLToPath(new URL('../build/sparrow.node', import.meta.url))
@@ -49,7 +48,7 @@ export interface BenchPlan {
   /** Over 0: the machine's limits with so many threads are taken around each repeat. */
   readonly threads: number
   /** 1: each repeat also decodes attending to every position, from the same cache. */
-  readonly dense: 0 | 1
+  readonly dense: boolean
 }
 
 /** Seconds of each repeat. */
@@ -83,12 +82,16 @@ export interface MachineLimits {
   readonly bf16Flops: number
 }
 
-/** The addon's face, as gpu-node/native/addon.cc exports it. */
+/** The addon's face, as gpu-node/native/addon.cc exports it. Strings are JSON: EngineOptions, SequenceSpec, EngineStats ... */
 interface Addon {
-  open(options: EngineOptions, onEvents: (events: NativeEvent[]) => void): Promise<{ handle: Handle; info: EngineInfo }>
-  submit(handle: Handle, spec: SequenceSpec & { id: number }): void
+  open(
+    options: string,
+    tokenBytes: readonly Uint8Array[],
+    onEvents: (events: NativeEvent[]) => void,
+  ): Promise<{ handle: Handle; info: EngineInfo }>
+  submit(handle: Handle, spec: string, tokens: Int32Array, stop: readonly Uint8Array[]): void
   cancel(handle: Handle, id: number): void
-  stats(handle: Handle): EngineStats
+  stats(handle: Handle): string
   evaluate(
     handle: Handle,
     tokens: readonly Int32Array[],
@@ -96,7 +99,7 @@ interface Addon {
     lastOnly: boolean,
     taps: boolean,
   ): { logits: Float32Array[]; taps: Tap[] }
-  bench(handle: Handle, plan: Partial<BenchPlan> & { rounds?: number }): BenchTimes & CrossoverTimes
+  bench(handle: Handle, plan: string): string
   integrity(handle: Handle): string
   close(handle: Handle): void
 }
@@ -199,7 +202,9 @@ export const openNativeEngine = async (options: EngineOptions): Promise<NativeEn
       alive = undefined
     }
   }
-  const { handle, info } = await addon.open(options, deliver).catch(rethrow)
+  const { tokenBytes, ...settings } = options
+  const opening = guarded(() => addon.open(JSON.stringify(settings), tokenBytes, deliver))
+  const { handle, info } = await opening.catch(rethrow)
   let nextId = 1
   return {
     info,
@@ -207,7 +212,8 @@ export const openNativeEngine = async (options: EngineOptions): Promise<NativeEn
       const id = nextId++
       listeners.set(id, onEvents)
       try {
-        addon.submit(handle, { ...spec, id })
+        const { tokens, stop, seed, ...settings } = spec
+        addon.submit(handle, JSON.stringify({ ...settings, id, seed: String(seed) }), tokens, stop)
       } catch (error) {
         listeners.delete(id)
         rethrow(error)
@@ -215,7 +221,7 @@ export const openNativeEngine = async (options: EngineOptions): Promise<NativeEn
       alive ??= setInterval(() => {}, 0x7fffffff)
       return { cancel: () => addon.cancel(handle, id) }
     },
-    stats: () => guarded(() => addon.stats(handle)),
+    stats: () => JSON.parse(guarded(() => addon.stats(handle))) as EngineStats,
     evaluate: (tokens, chunk, taps) => {
       const found = guarded(() => addon.evaluate(handle, [tokens], [chunk], false, taps))
       return { logits: found.logits[0] as Float32Array, taps: found.taps }
@@ -226,8 +232,11 @@ export const openNativeEngine = async (options: EngineOptions): Promise<NativeEn
     },
     nextLogits: (tokens, chunk) =>
       guarded(() => addon.evaluate(handle, [tokens], [chunk], true, false)).logits[0] as Float32Array,
-    bench: (plan) => guarded(() => addon.bench(handle, plan)),
-    crossover: ({ tokens, ...plan }) => guarded(() => addon.bench(handle, { ...plan, prefill: tokens })),
+    bench: (plan) => JSON.parse(guarded(() => addon.bench(handle, JSON.stringify(plan)))) as BenchTimes,
+    crossover: ({ tokens, ...plan }) => {
+      const asked = JSON.stringify({ ...plan, prefill: tokens })
+      return JSON.parse(guarded(() => addon.bench(handle, asked))) as CrossoverTimes
+    },
     integrity: () => addon.integrity(handle),
     close: async () => addon.close(handle),
   }

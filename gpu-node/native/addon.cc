@@ -1,5 +1,6 @@
 // The only file that knows about Node: arguments in, promises and events out. No logic, no exception across the border.
-// open(options, onEvents) -> Promise<handle>; submit, cancel, stats, evaluate, close take the handle.
+// open(json, tokenBytes, onEvents) -> Promise<handle>; the others take the handle. Settings and figures cross as JSON,
+// parsed elsewhere; token ids, bytes and floats as typed arrays.
 #define NAPI_DISABLE_CPP_EXCEPTIONS
 #include <napi.h>
 
@@ -9,9 +10,9 @@
 #include <string>
 #include <vector>
 
-#include "bench/bench.h"
-#include "scheduler/engine.h"
+#include "bench/command.h"
 #include "scheduler/probe.h"
+#include "scheduler/request.h"
 
 namespace {
 
@@ -105,11 +106,6 @@ Handle* handle_of(const Napi::CallbackInfo& info) {
   return handle->engine ? handle : nullptr;
 }
 
-double number_or(const Napi::Object& from, const char* field, double fallback) {
-  const Napi::Value value = from.Get(field);
-  return value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : fallback;
-}
-
 std::string bytes_of(const Napi::Value& value) {
   const Napi::Uint8Array array = value.As<Napi::Uint8Array>();
   return {reinterpret_cast<const char*>(array.Data()), array.ByteLength()};
@@ -191,58 +187,38 @@ class OpenWorker : public Napi::AsyncWorker {
 
 Napi::Value open(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
-  if (info.Length() < 2 || !info[0].IsObject() || !info[1].IsFunction()) return bad(env, "open(options, onEvents)");
-  const Napi::Object from = info[0].As<Napi::Object>();
-  sparrow::EngineOptions options;
-  if (!from.Get("modelDir").IsString()) return bad(env, "modelDir: a string is needed");
-  options.model_dir = from.Get("modelDir").As<Napi::String>();
-  if (from.Get("isa").IsString()) options.isa = from.Get("isa").As<Napi::String>();
-  if (from.Get("kv").IsString()) options.kv = from.Get("kv").As<Napi::String>();
-  if (from.Get("attention").IsString()) options.attention = from.Get("attention").As<Napi::String>();
-  options.threads = static_cast<int>(number_or(from, "threads", 0));
-  options.kv_pages = static_cast<int>(number_or(from, "kvPages", 0));
-  options.context = static_cast<int>(number_or(from, "contextLength", 0));
-  options.step_tokens = static_cast<int>(number_or(from, "stepTokens", options.step_tokens));
-  options.dense = from.Get("dense").ToBoolean();
-  if (from.Get("speculate").IsBoolean()) options.speculate = from.Get("speculate").ToBoolean();
-  if (!byte_strings(from.Get("tokenBytes"), options.token_bytes))
+  if (info.Length() < 3 || !info[0].IsString() || !info[2].IsFunction())
+    return bad(env, "open(options, tokenBytes, onEvents)");
+  auto options = sparrow::parse_options(info[0].As<Napi::String>().Utf8Value());
+  if (!options.ok()) return fail(env, options.status());
+  if (!byte_strings(info[1], options.value().token_bytes))
     return bad(env, "tokenBytes: an array of Uint8Array is needed");
   auto handle = std::make_shared<Handle>();
   Napi::ThreadSafeFunction wake =
-      Napi::ThreadSafeFunction::New(env, info[1].As<Napi::Function>(), "sparrow events", 0, 1);
+      Napi::ThreadSafeFunction::New(env, info[2].As<Napi::Function>(), "sparrow events", 0, 1);
   wake.Unref(env);  // an idle engine does not keep the process alive
   handle->channel.start(std::move(wake));
-  auto* worker = new OpenWorker(env, std::move(options), std::move(handle));
+  auto* worker = new OpenWorker(env, std::move(options.value()), std::move(handle));
   const Napi::Promise promise = worker->deferred.Promise();
   worker->Queue();
   return promise;
 }
 
-/// submit(handle, {id, tokens, cacheSalt, maxTokens, temperature, topP, seed, stop})
+/// submit(handle, spec, tokens, stop): the spec in JSON, Int32Array, array of Uint8Array.
 Napi::Value submit(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   Handle* handle = handle_of(info);
   if (!handle) return fail(env, sparrow::error(sparrow::Code::kEngineFailed, "the engine is closed"));
-  if (info.Length() < 2 || !info[1].IsObject()) return bad(env, "submit(handle, spec)");
-  const Napi::Object from = info[1].As<Napi::Object>();
-  const Napi::Value tokens = from.Get("tokens");
-  if (!tokens.IsTypedArray() || tokens.As<Napi::TypedArray>().TypedArrayType() != napi_int32_array)
+  if (info.Length() < 4 || !info[1].IsString()) return bad(env, "submit(handle, spec, tokens, stop)");
+  if (!info[2].IsTypedArray() || info[2].As<Napi::TypedArray>().TypedArrayType() != napi_int32_array)
     return bad(env, "tokens: an Int32Array is needed");
-  if (!from.Get("seed").IsBigInt() || !from.Get("cacheSalt").IsString())
-    return bad(env, "seed: a bigint, and cacheSalt: a string, are needed");
-  sparrow::Request request;
-  bool lossless = false;
-  const Napi::Int32Array ids = tokens.As<Napi::Int32Array>();
-  request.id = static_cast<uint64_t>(number_or(from, "id", 0));
-  request.tokens.assign(ids.Data(), ids.Data() + ids.ElementLength());
-  request.salt = from.Get("cacheSalt").As<Napi::String>();
-  const double max_tokens = number_or(from, "maxTokens", -1);
-  request.max_tokens = max_tokens >= 1 && max_tokens <= 2147483647.0 ? static_cast<int32_t>(max_tokens) : 0;
-  request.sampling = {number_or(from, "temperature", -1), number_or(from, "topP", -1),
-                      from.Get("seed").As<Napi::BigInt>().Uint64Value(&lossless)};
-  if (!byte_strings(from.Get("stop"), request.stop)) return bad(env, "stop: an array of Uint8Array is needed");
-  if (const sparrow::Status status = handle->engine->submit(std::move(request)); !status.ok()) return fail(env, status);
-  return env.Undefined();
+  auto request = sparrow::parse_request(info[1].As<Napi::String>().Utf8Value());
+  if (!request.ok()) return fail(env, request.status());
+  const Napi::Int32Array ids = info[2].As<Napi::Int32Array>();
+  request.value().tokens.assign(ids.Data(), ids.Data() + ids.ElementLength());
+  if (!byte_strings(info[3], request.value().stop)) return bad(env, "stop: an array of Uint8Array is needed");
+  const sparrow::Status status = handle->engine->submit(std::move(request.value()));
+  return status.ok() ? env.Undefined() : fail(env, status);
 }
 
 Napi::Value cancel(const Napi::CallbackInfo& info) {
@@ -256,22 +232,7 @@ Napi::Value stats(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   Handle* handle = handle_of(info);
   if (!handle) return fail(env, sparrow::error(sparrow::Code::kEngineFailed, "the engine is closed"));
-  const sparrow::EngineStats s = handle->engine->stats();
-  Napi::Object out = Napi::Object::New(env);
-  const std::pair<const char*, int64_t> fields[] = {{"running", s.running},
-                                                    {"waiting", s.waiting},
-                                                    {"kvPagesUsed", s.pages_used},
-                                                    {"kvPagesCached", s.pages_cached},
-                                                    {"kvPages", s.pages},
-                                                    {"steps", s.steps},
-                                                    {"prefillTokens", s.prefill_tokens},
-                                                    {"decodeTokens", s.decode_tokens},
-                                                    {"cachedTokens", s.cached_tokens},
-                                                    {"sparseQueries", s.sparse_queries},
-                                                    {"draftTokens", s.draft_tokens},
-                                                    {"acceptedTokens", s.accepted_tokens}};
-  for (const auto& [name, value] : fields) out.Set(name, static_cast<double>(value));
-  return out;
+  return Napi::String::New(env, sparrow::to_json(handle->engine->stats()));
 }
 
 Napi::Float32Array floats(Napi::Env env, const std::vector<float>& values) {
@@ -322,52 +283,14 @@ Napi::Value evaluate(const Napi::CallbackInfo& info) {
   return out;
 }
 
-Napi::Array numbers(Napi::Env env, const std::vector<double>& values) {
-  Napi::Array out = Napi::Array::New(env, values.size());
-  for (uint32_t i = 0; i < values.size(); i++) out.Set(i, values[i]);
-  return out;
-}
-
-Napi::Object to_js(Napi::Env env, const sparrow::Limits& limits) {
-  Napi::Object out = Napi::Object::New(env);
-  out.Set("readBytes", limits.read_bytes);
-  out.Set("bf16Flops", limits.bf16_flops);
-  return out;
-}
-
-/// bench(handle, {depth, prefill, decode, repeats, batch, threads, dense}) -> {prefill, decode, dense, limits}, one a
-/// repeat; blocks. With rounds over 0: {absorbed, expanded} seconds of both forms of attention, {absorbedCost,
-/// expandedCost} as predicted.
+/// bench(handle, plan) -> times, both in JSON; blocks.
 Napi::Value bench(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   Handle* handle = handle_of(info);
   if (!handle) return fail(env, sparrow::error(sparrow::Code::kEngineFailed, "the engine is closed"));
-  if (info.Length() < 2 || !info[1].IsObject()) return bad(env, "bench(handle, plan)");
-  const Napi::Object from = info[1].As<Napi::Object>();
-  const auto field = [&](const char* name, int fallback) { return static_cast<int>(number_or(from, name, fallback)); };
-  const sparrow::BenchPlan plan = {field("depth", 0), field("prefill", 512), field("decode", 64),   field("repeats", 3),
-                                   field("batch", 0), field("threads", 0),   field("dense", 0) != 0};
-  const sparrow::CrossoverPlan turns = {plan.depth, plan.prefill, field("rounds", 0)};
-  sparrow::BenchTimes times;
-  sparrow::CrossoverTimes both;
-  sparrow::Status status;
-  handle->engine->between_steps([&] {
-    sparrow::Model& model = handle->engine->model();
-    status = turns.rounds > 0 ? sparrow::crossover(model, turns, both) : sparrow::bench(model, plan, times);
-  });
-  if (!status.ok()) return fail(env, status);
-  Napi::Object out = Napi::Object::New(env);
-  out.Set("prefill", numbers(env, times.prefill));
-  out.Set("decode", numbers(env, times.decode));
-  out.Set("dense", numbers(env, times.dense));
-  Napi::Array limits = Napi::Array::New(env, times.limits.size());
-  for (uint32_t i = 0; i < times.limits.size(); i++) limits.Set(i, to_js(env, times.limits[i]));
-  out.Set("limits", limits);
-  out.Set("absorbed", numbers(env, both.absorbed));
-  out.Set("expanded", numbers(env, both.expanded));
-  out.Set("absorbedCost", both.absorbed_cost);
-  out.Set("expandedCost", both.expanded_cost);
-  return out;
+  if (info.Length() < 2 || !info[1].IsString()) return bad(env, "bench(handle, plan)");
+  const auto times = sparrow::bench_command(*handle->engine, info[1].As<Napi::String>().Utf8Value());
+  return times.ok() ? Napi::String::New(env, times.value()) : fail(env, times.status());
 }
 
 /// integrity(handle) -> "" or what is wrong with the page pool.

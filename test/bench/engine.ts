@@ -107,7 +107,7 @@ const measure = (engine: NativeEngine, o: Options): { rows: Row[]; limits: Machi
   const roof = roofline(o.model)
   const repeat = (depth: number, batch: number, prefill: number): BenchTimes => {
     const plan = { depth, prefill, decode: o.decode, repeats: o.repeats, batch, threads: o.threads }
-    const times = engine.bench({ ...plan, dense: o.both && batch === 0 ? 1 : 0 })
+    const times = engine.bench({ ...plan, dense: o.both && batch === 0 })
     limits.push(...times.limits)
     return times
   }

@@ -78,7 +78,7 @@ export const runPeerBench = async (o: Options): Promise<PeerResult> => {
   try {
     const answers = []
     for (const count of o.answers) answers.push(await compareAnswers(engine, peer, count))
-    engine.bench({ depth: 0, prefill: 64, decode: 4, repeats: 1, batch: 0, threads: 0, dense: 0 }) // the peer has been warmed up as well
+    engine.bench({ depth: 0, prefill: 64, decode: 4, repeats: 1, batch: 0, threads: 0, dense: false }) // the peer has been warmed up as well
     const depths = await measureDepths(engine, peer, o)
     const batches = []
     for (const sequences of o.batch) batches.push({ sequences, ...(await measureBatch(engine, peer, sequences, o)) })

@@ -134,6 +134,8 @@ test('what cannot be served is refused before any work', () => {
   expect(submit({ tokens: Int32Array.of(-1) })).toThrow(code('bad_argument'))
   expect(submit({ temperature: Number.NaN })).toThrow(code('bad_argument'))
   expect(submit({ topP: 2 })).toThrow(code('bad_argument'))
+  expect(submit({ maxTokens: 1.5 })).toThrow(/maxTokens: a whole number/)
+  expect(submit({ topq: 1 } as object)).toThrow(/topq: there is no such field/)
   expect(submit({ maxTokens: 0 })).toThrow(code('bad_argument'))
   expect(submit({ tokens: [1, 2] })).toThrow(code('bad_argument'))
   expect(submit({ stop: ['text'] })).toThrow(code('bad_argument'))

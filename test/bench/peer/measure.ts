@@ -80,7 +80,7 @@ export const measureDepths = async (engine: NativeEngine, peer: Peer, plan: Plan
     const limits: MachineLimits[] = []
     for (let i = 0; i < plan.pairs; i++) {
       note(`depth ${depth}: pair ${i + 1} of ${plan.pairs} ...`)
-      const times = engine.bench({ ...plan, depth, repeats: 1, batch: 0, dense: 0 })
+      const times = engine.bench({ ...plan, depth, repeats: 1, batch: 0, dense: false })
       limits.push(...times.limits)
       prefill.ours.push(...times.prefill)
       decode.ours.push(...times.decode)
@@ -106,7 +106,7 @@ export const measureBatch = async (engine: NativeEngine, peer: Peer, sequences: 
   const limits: MachineLimits[] = []
   for (let i = 0; i < plan.pairs; i++) {
     note(`${sequences} sequences: pair ${i + 1} of ${plan.pairs} ...`)
-    const ours = engine.bench({ ...plan, depth: BATCH_PROMPT, prefill: 1, repeats: 1, batch: sequences, dense: 0 })
+    const ours = engine.bench({ ...plan, depth: BATCH_PROMPT, prefill: 1, repeats: 1, batch: sequences, dense: false })
     limits.push(...ours.limits)
     turns.ours.push(...ours.decode)
     turns.peer.push((await peer.batch(sequences, BATCH_PROMPT, plan.decode)).decode)
