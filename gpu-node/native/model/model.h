@@ -120,6 +120,7 @@ class Model {
   void index_key(const LayerWeights& w, const Step& step);
   void select(const Step& step);
   void feed_forward(const LayerWeights& w, const Step& step);
+  void project_ffn(const LayerWeights& w, int32_t n);
   void mlp(const MlpWeights& w, int32_t n);
   Status pack();
 

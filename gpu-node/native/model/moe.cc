@@ -5,12 +5,25 @@
 
 namespace sparrow {
 
+/// What reads the layer's input: gate and up of the dense or shared expert, and the router's logits.
+void Model::project_ffn(const LayerWeights& w, int32_t n) {
+  const SpBackend& b = backend_.table;
+  SpProduct products[3];
+  int32_t count = 0;
+  const auto add = [&](const SpMatrix& matrix, std::vector<float>& y) {
+    if (!matrix.rows) return;
+    y.resize(static_cast<size_t>(n) * matrix.rows);
+    products[count++] = {&matrix, y.data()};
+  };
+  add(w.mlp.gate, s_.gate);
+  add(w.mlp.up, s_.up);
+  add(w.router, s_.router);
+  b.matmul(b.self, products, count, s_.normed.data(), n);
+}
+
 void Model::mlp(const MlpWeights& w, int32_t n) {
   const SpBackend& b = backend_.table;
-  s_.gate.resize(static_cast<size_t>(n) * w.gate.rows);
-  s_.up.resize(s_.gate.size());
-  const SpProduct inner[] = {{&w.gate, s_.gate.data()}, {&w.up, s_.up.data()}}, down = {&w.down, s_.out.data()};
-  b.matmul(b.self, inner, 2, s_.normed.data(), n);
+  const SpProduct down = {&w.down, s_.out.data()};
   b.swiglu(b.self, s_.gate.data(), s_.up.data(), static_cast<int64_t>(s_.gate.size()));
   b.matmul(b.self, &down, 1, s_.gate.data(), n);
 }
@@ -18,6 +31,7 @@ void Model::mlp(const MlpWeights& w, int32_t n) {
 void Model::feed_forward(const LayerWeights& w, const Step& step) {
   const SpBackend& b = backend_.table;
   const int32_t n = step.tokens->n;
+  project_ffn(w, n);
   if (w.mlp.gate.rows)
     mlp(w.mlp, n);
   else
@@ -35,11 +49,8 @@ void Model::feed_forward(const LayerWeights& w, const Step& step) {
                          noaux,
                          config_.norm_topk_prob,
                          static_cast<float>(config_.routed_scaling_factor)};
-    s_.router.resize(static_cast<size_t>(n) * gate.experts);
     s_.expert_ids.resize(static_cast<size_t>(n) * gate.top_k);
     s_.expert_weights.resize(s_.expert_ids.size());
-    const SpProduct router = {&w.router, s_.router.data()};
-    b.matmul(b.self, &router, 1, s_.normed.data(), n);
     b.gate(b.self, &gate, s_.router.data(), n, s_.expert_ids.data(), s_.expert_weights.data());
     const SpExperts experts = {w.expert_gate.data(), w.expert_up.data(), w.expert_down.data(), gate.experts,
                                gate.top_k};

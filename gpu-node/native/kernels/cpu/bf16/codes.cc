@@ -37,10 +37,16 @@ SP_INLINE __m512 load_scale(const uint8_t* from) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)from)), 16));
 }
 
+/// Blocks of a panel: bytes and rows from one to the next, rows left from the first on.
+struct Part {
+  const uint8_t* from;
+  int64_t stride;
+  int32_t step, rows;
+};
+
 /// R blocks by T tokens over all stretches.
 template <class C, int R, int T>
-SP_INLINE void tile(const SpPacked* w, const uint8_t* from, int32_t rows, const SpCodes* x, int64_t token, float* y,
-                    int64_t ldy) {
+SP_INLINE void tile(const SpPacked* w, const Part& part, const SpCodes* x, int64_t token, float* y, int64_t ldy) {
   constexpr int kLines = kQuads / C::kQuadsPerLine;
   const int64_t stretches = x->ld / SP_STRETCH, per_scale = w->group / SP_STRETCH;
   const int8_t* codes = x->codes + token * x->ld;
@@ -58,7 +64,7 @@ SP_INLINE void tile(const SpPacked* w, const uint8_t* from, int32_t rows, const 
     }
     for (int line = 0; line < kLines; line++) {
       __m512i quads[R][C::kQuadsPerLine];
-      for (int r = 0; r < R; r++) C::unpack(from + r * w->block_bytes + (s * kLines + line) * 64, quads[r]);
+      for (int r = 0; r < R; r++) C::unpack(part.from + r * part.stride + (s * kLines + line) * 64, quads[r]);
       for (int i = 0; i < C::kQuadsPerLine; i++) {
         const int64_t at = s * SP_STRETCH + (line * C::kQuadsPerLine + i) * 4;
         for (int t = 0; t < T; t++) {
@@ -69,7 +75,7 @@ SP_INLINE void tile(const SpPacked* w, const uint8_t* from, int32_t rows, const 
     }
     for (int r = 0; r < R; r++) {
       const __m512 scale =
-          load_scale(from + r * w->block_bytes + w->scales_at + s / per_scale * SP_LANES * sizeof(uint16_t));
+          load_scale(part.from + r * part.stride + w->scales_at + s / per_scale * SP_LANES * sizeof(uint16_t));
       for (int t = 0; t < T; t++) {
         const __m512 sum = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[r][t]), scale);
         total[r][t] = _mm512_fmadd_ps(sum, _mm512_set1_ps(scales[t * stretches + s]), total[r][t]);
@@ -78,61 +84,53 @@ SP_INLINE void tile(const SpPacked* w, const uint8_t* from, int32_t rows, const 
   }
   for (int r = 0; r < R; r++) {
     for (int t = 0; t < T; t++)
-      _mm512_mask_storeu_ps(y + (token + t) * ldy + r * SP_LANES, lanes(rows - r * SP_LANES), total[r][t]);
+      _mm512_mask_storeu_ps(y + (token + t) * ldy + r * part.step, lanes(part.rows - r * part.step), total[r][t]);
   }
 }
 
 template <class C, int R>
-static void panel(const SpPacked* w, const uint8_t* from, int32_t rows, const SpCodes* x, float* y, int64_t ldy) {
+static void panel(const SpPacked* w, const Part& part, const SpCodes* x, float* y, int64_t ldy) {
   int64_t token = 0;
   for (int32_t tiles = (x->n + SP_TILE_TOKENS - 1) / SP_TILE_TOKENS; tiles > 0; tiles--) {
     const int64_t count = (x->n - token + tiles - 1) / tiles;
     if (count == 6)
-      tile<C, R, 6>(w, from, rows, x, token, y, ldy);
+      tile<C, R, 6>(w, part, x, token, y, ldy);
     else if (count == 5)
-      tile<C, R, 5>(w, from, rows, x, token, y, ldy);
+      tile<C, R, 5>(w, part, x, token, y, ldy);
     else if (count == 4)
-      tile<C, R, 4>(w, from, rows, x, token, y, ldy);
+      tile<C, R, 4>(w, part, x, token, y, ldy);
     else if (count == 3)
-      tile<C, R, 3>(w, from, rows, x, token, y, ldy);
+      tile<C, R, 3>(w, part, x, token, y, ldy);
     else if (count == 2)
-      tile<C, R, 2>(w, from, rows, x, token, y, ldy);
+      tile<C, R, 2>(w, part, x, token, y, ldy);
     else
-      tile<C, R, 1>(w, from, rows, x, token, y, ldy);
+      tile<C, R, 1>(w, part, x, token, y, ldy);
     token += count;
   }
 }
 
 /// Four blocks at a time while a token or two leave the registers for it, else two.
 template <class C>
-static void panels(const SpPacked* w, int32_t begin, int32_t count, int32_t rows, const SpCodes* x, float* y,
-                   int64_t ldy) {
-  const uint8_t* from = w->data + begin * w->block_bytes;
-  const int32_t step = x->n <= 2 ? 4 : 2;
-  for (; count > 0; count -= step, from += step * w->block_bytes, rows -= step * SP_LANES, y += step * SP_LANES) {
-    if (step == 4 && count >= 4) {
-      if (x->n == 2)
-        tile<C, 4, 2>(w, from, rows, x, 0, y, ldy);
-      else
-        tile<C, 4, 1>(w, from, rows, x, 0, y, ldy);
-      continue;
-    }
-    for (int32_t done = 0; done < step && done < count; done += 2) {
-      const uint8_t* at = from + done * w->block_bytes;
-      if (count - done >= 2)
-        panel<C, 2>(w, at, rows - done * SP_LANES, x, y + done * SP_LANES, ldy);
-      else
-        panel<C, 1>(w, at, rows - done * SP_LANES, x, y + done * SP_LANES, ldy);
-    }
+static void panels(const SpPacked* w, const SpPanel& p, const SpCodes* x, float* y, int64_t ldy) {
+  Part part = {w->data + p.begin * w->block_bytes, p.step * w->block_bytes, p.step * SP_LANES, p.rows};
+  if (p.count == 4 && x->n == 2) return tile<C, 4, 2>(w, part, x, 0, y, ldy);
+  if (p.count == 4 && x->n == 1) return tile<C, 4, 1>(w, part, x, 0, y, ldy);
+  for (int32_t done = 0; done < p.count; done += 2) {
+    if (p.count - done >= 2)
+      panel<C, 2>(w, part, x, y, ldy);
+    else
+      panel<C, 1>(w, part, x, y, ldy);
+    part.from += 2 * part.stride;
+    part.rows -= 2 * part.step;
+    y += 2 * part.step;
   }
 }
 
 }  // namespace
 
-void sp_gemm_codes(const SpPacked* w, int32_t begin, int32_t count, int32_t rows, const SpCodes* x, float* y,
-                   int64_t ldy) {
-  if (w->dtype == SP_I4) return panels<Nibbles>(w, begin, count, rows, x, y, ldy);
-  panels<Bytes>(w, begin, count, rows, x, y, ldy);
+void sp_gemm_codes(const SpPacked* w, const SpPanel* p, const SpCodes* x, float* y, int64_t ldy) {
+  if (w->dtype == SP_I4) return panels<Nibbles>(w, *p, x, y, ldy);
+  panels<Bytes>(w, *p, x, y, ldy);
 }
 
 void sp_quantize_row(const float* x, int64_t cols, int8_t* codes, float* scales, int32_t* sums) {

@@ -77,13 +77,11 @@ struct Call {
   /// Rows of head h of `w` times the latents of one page: y (keys of the page, w's rows of a head).
   void expand(const SpMatrix& w, int64_t h, int64_t page, float* y) const {
     const int64_t first = page * SP_PAGE_TOKENS, count = std::min<int64_t>(SP_PAGE_TOKENS, keys - first);
-    const int64_t per_head = head_blocks(w), out = w.rows / w.heads;
+    const int64_t out = w.rows / w.heads;
     const uint16_t* x =
         kv.layout.fp8 ? rows + first * kv.layout.row_halves : reinterpret_cast<const uint16_t*>(row(first));
     const Inputs inputs = {{x, nullptr, kv.layout.row_halves, 0, static_cast<int32_t>(count)}, {}};
-    for (int64_t b = 0; b < per_head; b += SP_PANEL_BLOCKS)
-      multiply(w, h * per_head + b, std::min<int64_t>(SP_PANEL_BLOCKS, per_head - b), out - b * SP_LANES, inputs,
-               y + b * SP_LANES, out);
+    for (int64_t p = 0; p < head_panels(w); p++) multiply(w, h, panel_of(w, p), inputs, y, out);
   }
 
   int64_t key_block() const { return key_layout.row_halves * SP_LANES; }
@@ -124,7 +122,8 @@ struct Call {
     const SpInput queries = {q + (first * a.heads + h) * ld_q, nullptr, a.heads * ld_q, 0, n};
     for (int64_t b = 0; b < width; b += SP_PANEL_BLOCKS) {
       const auto some = static_cast<int32_t>(std::min<int64_t>(SP_PANEL_BLOCKS, width - b));
-      sp_gemm_bf16(&k, static_cast<int32_t>(b), some, some * SP_LANES, &queries, scores + b * SP_LANES, ld);
+      const SpPanel panel = {static_cast<int32_t>(b), 1, some, some * SP_LANES};
+      sp_gemm_bf16(&k, &panel, &queries, scores + b * SP_LANES, ld);
     }
     float totals[kTokens];
     for (int64_t t = 0; t < count; t++)
@@ -144,8 +143,8 @@ struct Call {
     for (int64_t b = 0; b * SP_LANES < a.v; b += SP_PANEL_BLOCKS) {
       const int64_t some = std::min<int64_t>(SP_PANEL_BLOCKS, ceil_div(a.v, SP_LANES) - b);
       const auto left = static_cast<int32_t>(std::min<int64_t>(some * SP_LANES, a.v - b * SP_LANES));
-      sp_gemm_bf16(&v, static_cast<int32_t>(b), static_cast<int32_t>(some), left, &p, y + b * SP_LANES,
-                   int64_t{a.heads} * a.v);
+      const SpPanel panel = {static_cast<int32_t>(b), 1, static_cast<int32_t>(some), left};
+      sp_gemm_bf16(&v, &panel, &p, y + b * SP_LANES, int64_t{a.heads} * a.v);
     }
     for (int64_t t = 0; t < count; t++) sp_divide_row(y + t * a.heads * a.v, a.v, totals[t]);
   }

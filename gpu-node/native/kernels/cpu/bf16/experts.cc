@@ -33,14 +33,6 @@ Plan group_by_expert(const int32_t* ids, int64_t slots, int32_t experts) {
   return plan;
 }
 
-constexpr int64_t kPanelRows = int64_t{SP_PANEL_BLOCKS} * SP_LANES;
-
-void panel_of(const SpMatrix& w, int64_t panel, const Inputs& x, float* y, int64_t ldy) {
-  const int64_t begin = panel * SP_PANEL_BLOCKS;
-  multiply(w, begin, std::min<int64_t>(SP_PANEL_BLOCKS, head_blocks(w) - begin), w.rows - panel * kPanelRows, x, y,
-           ldy);
-}
-
 struct Call {
   const SpExperts& e;
   Pool& p;
@@ -59,30 +51,42 @@ struct Call {
     return x;
   }
 
+  /// Panels of the two inner products. Quantised ones have 64 rows in a row: their results are quantised in stretches.
+  SpPanel inner_panel(int64_t index) const {
+    if (!codes) return panel_of(e.gate[0], index);
+    const int64_t begin = index * SP_PANEL_BLOCKS, left = head_blocks(e.gate[0]) - begin;
+    return {static_cast<int32_t>(begin), 1, static_cast<int32_t>(std::min<int64_t>(SP_PANEL_BLOCKS, left)),
+            static_cast<int32_t>(inter - begin * SP_LANES)};
+  }
+
   /// Rows of one panel of silu(gate x) * (up x) of one group, rounded.
-  void inner(const Group& g, int64_t panel) const {
+  void inner(const Group& g, int64_t index) const {
     thread_local std::vector<float> gate, up;
-    const size_t size = static_cast<size_t>(g.count * kPanelRows);
+    const size_t size = static_cast<size_t>(g.count * inter);
     if (gate.size() < size) gate.resize(size), up.resize(size);
     const Inputs x = inputs(g, false);
-    const int64_t rows = std::min(kPanelRows, inter - panel * kPanelRows);
-    panel_of(e.gate[g.expert], panel, x, gate.data(), kPanelRows);
-    panel_of(e.up[g.expert], panel, x, up.data(), kPanelRows);
-    const bool last = panel * kPanelRows + rows == inter;
+    const SpPanel panel = inner_panel(index);
+    multiply(e.gate[g.expert], 0, panel, x, gate.data(), inter);
+    multiply(e.up[g.expert], 0, panel, x, up.data(), inter);
+    // Blocks that lie together go together.
+    const int32_t pieces = panel.step == 1 ? 1 : panel.count, wide = panel.count / pieces * SP_LANES;
     for (int64_t i = 0; i < g.count; i++) {
-      float* row = gate.data() + i * kPanelRows;
-      sp_swiglu_row(row, up.data() + i * kPanelRows, rows);
-      if (codes)
-        p.inner_codes.set(g.begin + i, row, rows, panel * kPanelRows);
-      else
-        sp_to_bf16(row, rows, last ? rows + inter % 2 : rows,
-                   p.expert_inner.data() + (g.begin + i) * ld_inter + panel * kPanelRows);
+      for (int32_t piece = 0; piece < pieces; piece++) {
+        const int64_t at = (panel.begin + piece * panel.step) * SP_LANES, rows = std::min<int64_t>(wide, inter - at);
+        float* row = gate.data() + i * inter + at;
+        sp_swiglu_row(row, up.data() + i * inter + at, rows);
+        if (codes)
+          p.inner_codes.set(g.begin + i, row, rows, at);
+        else
+          sp_to_bf16(row, rows, at + rows == inter ? rows + inter % 2 : rows,
+                     p.expert_inner.data() + (g.begin + i) * ld_inter + at);
+      }
     }
   }
 
-  void outer(const Group& g, int64_t panel) const {
-    panel_of(e.down[g.expert], panel, inputs(g, true), p.expert_out.data() + g.begin * hidden + panel * kPanelRows,
-             hidden);
+  void outer(const Group& g, int64_t index) const {
+    const SpMatrix& down = e.down[g.expert];
+    multiply(down, 0, panel_of(down, index), inputs(g, true), p.expert_out.data() + g.begin * hidden, hidden);
   }
 
   /// Token t's activations to each of its slots.
@@ -135,7 +139,7 @@ void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids,
     }
   };
   const int64_t groups = static_cast<int64_t>(plan.groups.size());
-  const int64_t inner_panels = ceil_div(inter, kPanelRows), outer_panels = ceil_div(hidden, kPanelRows);
+  const int64_t inner_panels = head_panels(e->gate[0]), outer_panels = head_panels(e->down[0]);
   p.threads.each(n, gather);
   p.threads.each(groups * inner_panels,
                  [&](int64_t i) { call.inner(plan.groups[static_cast<size_t>(i / inner_panels)], i % inner_panels); });

@@ -18,14 +18,15 @@ SP_INLINE __mmask16 lanes(int32_t rows) {
 struct Out {
   float* y;
   int64_t ldy;
-  int32_t rows;  // of the whole panel
+  int32_t step;  // rows from a block of the panel to the next
+  int32_t rows;  // left from the first block on
 };
 
 template <int R, int T>
 SP_INLINE void put(const Out& out, const __m512 (&sum)[R][T]) {
   for (int r = 0; r < R; r++) {
     for (int t = 0; t < T; t++)
-      _mm512_mask_storeu_ps(out.y + t * out.ldy + r * SP_LANES, lanes(out.rows - r * SP_LANES), sum[r][t]);
+      _mm512_mask_storeu_ps(out.y + t * out.ldy + r * out.step, lanes(out.rows - r * out.step), sum[r][t]);
   }
 }
 
@@ -48,6 +49,8 @@ SP_INLINE void tile_half(const uint16_t* w, int64_t stride, int32_t pairs, const
   put<R, T>(out, sum);
 }
 
+constexpr int64_t kAhead = 512;  // halves; only where a single token leaves the loop waiting for memory
+
 /// The same with fp32 activations: even columns are the low halves of a lane, odd ones the high halves.
 template <int R, int T>
 SP_INLINE void tile_exact(const uint16_t* w, int64_t stride, int32_t cols, const float* x, int64_t ldx,
@@ -61,6 +64,7 @@ SP_INLINE void tile_exact(const uint16_t* w, int64_t stride, int32_t cols, const
     __m512 even[R], odd[R];
     for (int r = 0; r < R; r++) {
       const __m512i pair = _mm512_load_si512(w + r * stride + k * 16);
+      if (T == 1) __builtin_prefetch(w + r * stride + k * 16 + kAhead);
       even[r] = _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16));
       odd[r] = _mm512_castsi512_ps(_mm512_and_si512(pair, high));
     }
@@ -154,13 +158,13 @@ static void panels(int32_t count, const typename K::W* w, int64_t stride, int32_
 
 }  // namespace
 
-void sp_gemm_bf16(const SpPacked* w, int32_t begin, int32_t count, int32_t rows, const SpInput* x, float* y,
-                  int64_t ldy) {
-  const uint8_t* from = w->data + begin * w->block_bytes;
-  const Out out = {y, ldy, rows};
+void sp_gemm_bf16(const SpPacked* w, const SpPanel* p, const SpInput* x, float* y, int64_t ldy) {
+  const uint8_t* from = w->data + p->begin * w->block_bytes;
+  const int64_t stride = p->step * w->block_bytes;
+  const Out out = {y, ldy, p->step * SP_LANES, p->rows};
   if (w->exact && w->dtype == SP_F32)
-    return panels<Float>(count, (const float*)from, w->block_bytes / 4, w->cols, x->full, x->ld_full, x->n, out);
+    return panels<Float>(p->count, (const float*)from, stride / 4, w->cols, x->full, x->ld_full, x->n, out);
   if (w->exact)
-    return panels<Exact>(count, (const uint16_t*)from, w->block_bytes / 2, w->cols, x->full, x->ld_full, x->n, out);
-  panels<Half>(count, (const uint16_t*)from, w->block_bytes / 2, w->pairs, x->half, x->ld_half, x->n, out);
+    return panels<Exact>(p->count, (const uint16_t*)from, stride / 2, w->cols, x->full, x->ld_full, x->n, out);
+  panels<Half>(p->count, (const uint16_t*)from, stride / 2, w->pairs, x->half, x->ld_half, x->n, out);
 }

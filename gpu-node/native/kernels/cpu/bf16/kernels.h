@@ -7,7 +7,7 @@
 #include "../../../backend.h"
 
 #define SP_LANES 16        // rows of a packed block, heads of a packed query
-#define SP_PANEL_BLOCKS 4  // row blocks that share one pass over the activations
+#define SP_PANEL_BLOCKS 4  // row blocks of a panel
 #define SP_TILE_TOKENS 6   // tokens of one pass over a panel's weights
 #define SP_STRETCH 32      // columns of int8 activations that share a multiplier
 #define SP_CHUNK_KEYS 128  // keys of one softmax chunk: the unit in which threads share a query
@@ -41,13 +41,17 @@ typedef struct SpInput {
   int32_t n;
 } SpInput;
 
-/// y[t * ldy + i] for row blocks [begin, begin + count), count <= SP_PANEL_BLOCKS; `rows` counts rows to write.
-void sp_gemm_bf16(const SpPacked* w, int32_t begin, int32_t count, int32_t rows, const SpInput* x, float* y,
-                  int64_t ldy);
+/// Row blocks begin, begin + step, ..., `count` of them, that share one pass over the activations. `rows` are left from
+/// the first of them on: no more are written.
+typedef struct SpPanel {
+  int32_t begin, step, count, rows;
+} SpPanel;
+
+/// y[t * ldy + i], where y is the first block's first row.
+void sp_gemm_bf16(const SpPacked* w, const SpPanel* panel, const SpInput* x, float* y, int64_t ldy);
 
 /// The same for quantised weights.
-void sp_gemm_codes(const SpPacked* w, int32_t begin, int32_t count, int32_t rows, const SpCodes* x, float* y,
-                   int64_t ldy);
+void sp_gemm_codes(const SpPacked* w, const SpPanel* panel, const SpCodes* x, float* y, int64_t ldy);
 /// One row of SpCodes.
 void sp_quantize_row(const float* x, int64_t cols, int8_t* codes, float* scales, int32_t* sums);
 

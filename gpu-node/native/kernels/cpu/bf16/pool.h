@@ -61,10 +61,13 @@ inline int64_t padded(int64_t cols) {
 void round_rows(Pool& p, const float* x, int64_t ldx, int64_t rows, int64_t cols, uint16_t* half);
 
 SpPacked view(const SpMatrix& w);
-/// Row blocks [begin, begin + count) of w times the inputs of its kind; at most rows_left rows are written.
-void multiply(const SpMatrix& w, int64_t begin, int64_t count, int64_t rows_left, const Inputs& x, float* y,
-              int64_t ldy);
 int64_t head_blocks(const SpMatrix& w);  // row blocks of one head
+int64_t head_panels(const SpMatrix& w);
+/// Panel `index` of a head takes every head_panels-th row block, so that the panels a thread takes one after another
+/// continue four streams of memory.
+SpPanel panel_of(const SpMatrix& w, int64_t index);
+/// A panel of head h times the inputs of its kind: y is the head's first row.
+void multiply(const SpMatrix& w, int64_t h, const SpPanel& panel, const Inputs& x, float* y, int64_t ldy);
 
 // Operations of the table.
 int64_t pack(void* self, const SpMatrix* w, void* to);

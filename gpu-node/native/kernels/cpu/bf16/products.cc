@@ -6,31 +6,39 @@
 namespace sparrow::bf16 {
 namespace {
 
-/// Panels of a matrix: up to four row blocks, never of two heads.
+/// Panels of a matrix, never of two heads.
 int64_t panel_count(const SpMatrix& w) {
-  return w.heads * ceil_div(head_blocks(w), SP_PANEL_BLOCKS);
+  return w.heads * head_panels(w);
 }
 
 /// Panel `index` of w for inputs x, where head h reads its own columns `h * head_step` further on.
 void run_panel(const SpMatrix& w, int64_t index, Inputs x, int64_t half_step, int64_t full_step, float* y) {
-  const int64_t blocks = head_blocks(w), per_head = ceil_div(blocks, SP_PANEL_BLOCKS), h = index / per_head;
-  const int64_t begin = index % per_head * SP_PANEL_BLOCKS, row = begin * SP_LANES, head_rows = w.rows / w.heads;
+  const int64_t per_head = head_panels(w), h = index / per_head;
   if (x.plain.half) x.plain.half += h * half_step;
   x.plain.full += h * full_step;
-  multiply(w, h * blocks + begin, std::min<int64_t>(SP_PANEL_BLOCKS, blocks - begin), head_rows - row, x,
-           y + h * head_rows + row, w.rows);
+  multiply(w, h, panel_of(w, index % per_head), x, y + h * (w.rows / w.heads), w.rows);
 }
 
 }  // namespace
 
-void multiply(const SpMatrix& w, int64_t begin, int64_t count, int64_t rows_left, const Inputs& x, float* y,
-              int64_t ldy) {
-  const SpPacked packed = view(w);
-  const auto rows = static_cast<int32_t>(std::min(count * SP_LANES, rows_left));
+int64_t head_panels(const SpMatrix& w) {
+  return ceil_div(head_blocks(w), SP_PANEL_BLOCKS);
+}
+
+SpPanel panel_of(const SpMatrix& w, int64_t index) {
+  const int64_t panels = head_panels(w), rows = w.rows / w.heads - index * SP_LANES;
+  return {static_cast<int32_t>(index), static_cast<int32_t>(panels),
+          static_cast<int32_t>(ceil_div(head_blocks(w) - index, panels)), static_cast<int32_t>(rows)};
+}
+
+void multiply(const SpMatrix& w, int64_t h, const SpPanel& panel, const Inputs& x, float* y, int64_t ldy) {
+  SpPacked packed = view(w);
+  packed.data += h * head_blocks(w) * packed.block_bytes;
+  y += panel.begin * SP_LANES;
   if (input_kind(w) == InputKind::kCodes)
-    sp_gemm_codes(&packed, static_cast<int32_t>(begin), static_cast<int32_t>(count), rows, &x.codes, y, ldy);
+    sp_gemm_codes(&packed, &panel, &x.codes, y, ldy);
   else
-    sp_gemm_bf16(&packed, static_cast<int32_t>(begin), static_cast<int32_t>(count), rows, &x.plain, y, ldy);
+    sp_gemm_bf16(&packed, &panel, &x.plain, y, ldy);
 }
 
 void round_rows(Pool& p, const float* x, int64_t ldx, int64_t rows, int64_t cols, uint16_t* half) {
