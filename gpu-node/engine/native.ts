@@ -57,6 +57,9 @@ export interface BenchTimes {
   readonly decode: readonly number[]
   /** Decode that attends to every position, when the plan asks for it. */
   readonly dense: readonly number[]
+  /** Seconds of `decode` in attention, and in the indexer's scores and choice. */
+  readonly attend: readonly number[]
+  readonly select: readonly number[]
   /** What the machine could do around each repeat. */
   readonly limits: readonly MachineLimits[]
 }

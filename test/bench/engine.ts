@@ -32,6 +32,10 @@ export interface Row {
   readonly ceiling: number
   /** Median of the repeats' own fractions. A host's speed changes: only a limit taken at the same time says something. */
   readonly fraction: number
+  /** Of a decoded token: bytes read at least, microseconds in attention and in the indexer (scores and choice). */
+  readonly bytes?: number
+  readonly attentionMicros?: number
+  readonly indexerMicros?: number
 }
 
 /** Whole numbers from `least`, separated by commas. */
@@ -115,24 +119,22 @@ const measure = (engine: NativeEngine, o: Options): { rows: Row[]; limits: Machi
     const times = repeat(depth, 0, o.prefill)
     const each = times.limits.map((l) => ceilings(roof, l))
     const keys = depth + o.decode / 2
-    rows.push(
-      rowOf(
-        { what: 'prefill', depth, batch: 1 },
-        o.prefill,
-        times.prefill,
-        each.map((c) => c.prefill(depth + o.prefill / 2)),
-      ),
-      rowOf(
-        { what: 'decode', depth, batch: 1 },
-        o.decode,
-        times.decode,
-        each.map((c) => c.decode(keys, 1)),
-      ),
-    )
+    const prefillAllowed = each.map((c) => c.prefill(depth + o.prefill / 2))
+    const decodeAllowed = each.map((c) => c.decode(keys, 1))
+    const micros = (seconds: readonly number[]): number => (1e6 * median(seconds)) / o.decode
+    rows.push(rowOf({ what: 'prefill', depth, batch: 1 }, o.prefill, times.prefill, prefillAllowed), {
+      ...rowOf({ what: 'decode', depth, batch: 1 }, o.decode, times.decode, decodeAllowed),
+      bytes: roof.stepBytes(keys, 1),
+      attentionMicros: micros(times.attend),
+      indexerMicros: micros(times.select),
+    })
     if (!o.both) continue
     const dense = roofline(o.model, true)
     const allowed = times.limits.map((l) => ceilings(dense, l).decode(keys, 1))
-    rows.push(rowOf({ what: 'dense', depth, batch: 1 }, o.decode, times.dense, allowed))
+    rows.push({
+      ...rowOf({ what: 'dense', depth, batch: 1 }, o.decode, times.dense, allowed),
+      bytes: dense.stepBytes(keys, 1),
+    })
   }
   for (const batch of o.batch) {
     const { decode, limits: around } = repeat(BATCH_DEPTH, batch, 1)
@@ -201,8 +203,13 @@ const print = (result: Awaited<ReturnType<typeof runBench>>): void => {
       Number.isFinite(row.fraction) && row.ceiling > 0
         ? `${(100 * row.fraction).toFixed(0)}% of ${row.ceiling.toFixed(0)}`
         : ''
+    const parts = [
+      ...(row.bytes === undefined ? [] : [`${(row.bytes / 1e6).toFixed(1)} MB a token`]),
+      ...(row.attentionMicros === undefined ? [] : [`attention ${row.attentionMicros.toFixed(0)} us`]),
+      ...(row.indexerMicros ? [`indexer ${row.indexerMicros.toFixed(0)} us`] : []),
+    ]
     console.log(
-      `${row.what.padEnd(8)} depth ${String(row.depth).padEnd(6)} batch ${String(row.batch).padEnd(3)} ${speed}  ${fraction}`,
+      `${row.what.padEnd(8)} depth ${String(row.depth).padEnd(6)} batch ${String(row.batch).padEnd(3)} ${speed}  ${[fraction, ...parts].filter(Boolean).join(', ')}`,
     )
   }
 }

@@ -30,6 +30,7 @@ export const withEngine = async <T>(
     stepTokens?: number
     threads?: number
     speculate?: boolean
+    dense?: boolean
     tokenBytes?: Uint8Array[]
   },
   work: (engine: NativeEngine) => Promise<T> | T,

@@ -108,7 +108,10 @@ Status bench(Model& model, const BenchPlan& plan, BenchTimes& out) {
       run.prefill(0, plan.depth, plan.prefill);
       out.prefill.push_back(seconds() - at);
     }
+    const double attended = model.attend_seconds(), selected = model.select_seconds();
     out.decode.push_back(steps(dense_before));
+    out.attend.push_back(model.attend_seconds() - attended);
+    out.select.push_back(model.select_seconds() - selected);
     if (meter) {
       const Limits after = meter->sample();
       out.limits.push_back({(before.read_bytes + after.read_bytes) / 2, (before.bf16_flops + after.bf16_flops) / 2});

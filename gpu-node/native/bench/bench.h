@@ -35,6 +35,7 @@ class LimitMeter {
 
 struct BenchTimes {
   std::vector<double> prefill, decode, dense;  // seconds, one a repeat
+  std::vector<double> attend, select;          // of `decode`: in attention, and in the indexer's scores and choice
   std::vector<Limits> limits;                  // of each repeat: the mean of before and after
 };
 

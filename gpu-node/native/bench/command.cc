@@ -36,7 +36,8 @@ Result<std::string> time_steps(Engine& engine, const BenchPlan& plan) {
   engine.between_steps([&] { status = bench(engine.model(), plan, times); });
   if (!status.ok()) return status;
   return "{\"prefill\":" + list(times.prefill) + ",\"decode\":" + list(times.decode) +
-         ",\"dense\":" + list(times.dense) + ",\"limits\":" + list(times.limits) + "}";
+         ",\"dense\":" + list(times.dense) + ",\"attend\":" + list(times.attend) + ",\"select\":" + list(times.select) +
+         ",\"limits\":" + list(times.limits) + "}";
 }
 
 Result<std::string> time_crossover(Engine& engine, const CrossoverPlan& plan) {

@@ -4,6 +4,7 @@
 //   t
 // The Hadamard rotation of the published code is left out on both sides: without quantised keys it cancels exactly.
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "model.h"
@@ -28,6 +29,7 @@ void Model::index_key(const LayerWeights& w, const Step& step) {
 }
 
 void Model::select(const Step& step) {
+  const auto start = std::chrono::steady_clock::now();
   const SpBackend& b = backend_.table;
   const int32_t n = step.tokens->n, heads = config_.index_n_heads, dim = config_.index_head_dim;
   const int32_t* positions = step.tokens->positions;
@@ -47,6 +49,7 @@ void Model::select(const Step& step) {
   }
   b.index_select(b.self, &query, &step.pages, step.tokens, s_.chosen.data(), s_.counts.data(),
                  step.tap ? scores.data() : nullptr, length);
+  select_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (step.tap) {
     const std::vector<float> chosen(s_.chosen.begin(), s_.chosen.end());
     (*step.tap)(step.layer, "index_q", s_.index_q.data(), n, static_cast<int64_t>(heads) * dim);

@@ -83,6 +83,7 @@ class Model {
   void attend_as(Attention how) { attention_ = how; }
   /// Seconds spent on attention itself so far, and tokens that met expanded keys, all layers.
   double attend_seconds() const { return attend_seconds_; }
+  double select_seconds() const { return select_seconds_; }
   int64_t expanded_tokens() const { return expanded_tokens_; }
 
   int64_t sparse_queries() const { return sparse_queries_; }
@@ -132,7 +133,7 @@ class Model {
   int context_ = 0;
   bool dense_ = false;
   Attention attention_ = Attention::kInvariant;
-  double attend_seconds_ = 0;
+  double attend_seconds_ = 0, select_seconds_ = 0;
   int64_t expanded_tokens_ = 0;
   Scratch s_;
   int64_t sparse_queries_ = 0;

@@ -11,6 +11,7 @@ namespace {
 #define SP_INLINE static inline __attribute__((always_inline))
 
 constexpr int kKeys = 8, kHeads = 8;
+constexpr int kAhead = 32;  // keys: chosen rows lie apart, and memory takes longer than eight keys' work
 typedef int32_t Pair __attribute__((may_alias, aligned(2)));
 
 /// scores (N, 16) of N keys. Even and odd pairs add up apart: one sum a key would wait for itself.
@@ -40,10 +41,10 @@ static void score_rows(const uint16_t* query, int64_t halves, const uint16_t* co
                        float* scores) {
   const int64_t pairs = halves / 2;
   int32_t i = 0;
-  prefetch_rows(rows, count < kKeys ? count : kKeys, halves);
+  prefetch_rows(rows, count < kAhead ? count : kAhead, halves);
   for (; i + kKeys <= count; i += kKeys) {
-    const int32_t left = count - i - kKeys;
-    prefetch_rows(rows + i + kKeys, left < kKeys ? left : kKeys, halves);
+    const int32_t left = count - i - kAhead;
+    prefetch_rows(rows + i + kAhead, left < kKeys ? left : kKeys, halves);
     score_keys<kKeys>(query, pairs, rows + i, scores + i * SP_LANES);
   }
   if (count - i >= 4) score_keys<4>(query, pairs, rows + i, scores + i * SP_LANES), i += 4;
