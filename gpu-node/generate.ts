@@ -11,6 +11,7 @@ import type { FinishReason, RunRequest } from '../schema/wire.ts'
 import type { Admission, Place } from './admission.ts'
 import type { Answer } from './answer.ts'
 import { type EndReason, type Engine, EngineError, type EngineEvent, type SequenceHandle } from './engine/engine.ts'
+import type { GrammarSession, Grammars } from './grammar.ts'
 import type { Meter } from './journal.ts'
 import { NO_COUNTS, type RunCounts } from './journal_records.ts'
 import { log, reasonOf } from './log.ts'
@@ -23,6 +24,7 @@ export interface Workshop {
   readonly model: string
   readonly engine: Engine
   readonly tokenizer: Tokenizer
+  readonly grammars: Grammars
   readonly journal: Meter
   readonly admission: Admission
   readonly metrics: Metrics
@@ -65,6 +67,7 @@ export class Generation {
   readonly #dialect: Dialect
   readonly #format: StreamFormatter
   readonly #parser: AnswerParser
+  readonly #grammar: GrammarSession | undefined
   readonly #utf8 = new TextDecoder('utf-8', { ignoreBOM: true })
   readonly #openedAt = Date.now()
   readonly #done = Promise.withResolvers<void>()
@@ -78,6 +81,7 @@ export class Generation {
   #isStarted = false
   #finish: FinishReason | undefined
   #shutDown = false
+  #failed = false
 
   constructor(shop: Workshop, request: RunRequest, prompt: EncodedPrompt, answer: Answer, place: Place, how: How) {
     this.#shop = shop
@@ -88,6 +92,7 @@ export class Generation {
     this.#dialect = how.dialect
     this.#format = how.dialect.stream(request.run)
     this.#parser = how.parser
+    this.#grammar = how.grammar
   }
 
   /** Submits and resolves when the last byte is handed over or the receipt of a broken run is durable. Error: refused. */
@@ -104,12 +109,14 @@ export class Generation {
           topP: run.topP,
           seed: BigInt.asUintN(64, BigInt(run.seed)),
           stop: run.stop.map((text) => new TextEncoder().encode(text)),
+          masked: this.#grammar !== undefined,
         },
         (events) => this.#take(events),
       )
     } catch (error) {
       return { ok: false, error: refusalOf(error, this.#prompt.ids.length, engine.info.contextLength) }
     }
+    this.#obeyGrammar(this.#handle)
     this.#answer.onGone(() => this.#handle?.cancel())
     this.#answer.onDrain(() => this.#flush())
     if (this.#answer.gone) this.#handle.cancel()
@@ -123,6 +130,17 @@ export class Generation {
     )
     await this.#done.promise
     return ok(undefined)
+  }
+
+  #obeyGrammar(handle: SequenceHandle): void {
+    this.#grammar?.start(
+      (position, words) => handle.mask(position, words),
+      (message) => {
+        log('error', 'grammar_failed_run', { request: this.#request.run.requestId, error: message })
+        this.#failed = true
+        handle.cancel()
+      },
+    )
   }
 
   /** The node stops: ends the run, uncharged. */
@@ -149,6 +167,7 @@ export class Generation {
   }
 
   #tokens(ids: readonly number[]): void {
+    this.#grammar?.accept(ids)
     const now = performance.now()
     const { metrics, prefillSpeed, journal, tokenizer } = this.#shop
     if (this.#counts.firstTokenAt === null) {
@@ -179,7 +198,7 @@ export class Generation {
     this.#push(this.#utf8.decode())
     const { deltas, toolCalls } = this.#parser.end()
     for (const delta of deltas) joinDelta(this.#deltas, delta)
-    const ours = this.#shutDown && event.reason === 'cancelled'
+    const ours = (this.#shutDown || this.#failed) && event.reason === 'cancelled'
     let finish: FinishReason = ours ? 'error' : FINISH[event.reason]
     if (finish === 'stop' && toolCalls > 0) finish = 'tool_calls'
     const free = finish === 'error' || !this.#isStarted
@@ -277,6 +296,7 @@ export class Generation {
 interface How {
   readonly dialect: Dialect
   readonly parser: AnswerParser
+  readonly grammar?: GrammarSession
 }
 
 const tooLong = (context: number, prompt: string): ApiError =>
@@ -313,18 +333,26 @@ export const generate = async (
   answer: Answer,
   live: Set<Generation>,
 ): Promise<Result<void>> => {
-  const how = prepare(request, shop)
-  if (!how.ok) return how
+  const prepared = prepare(request, shop)
+  if (!prepared.ok) return prepared
   const place = shop.admission.enter()
   if (!place.ok) return place
+  let session: GrammarSession | undefined
   try {
-    const prompt = await shop.tokenizer.encode(request.run.prompt)
+    const { prompt: text, grammar } = request.run
+    const [prompt, opened] = await Promise.all([
+      shop.tokenizer.encode(text),
+      grammar ? shop.grammars.open(grammar) : undefined,
+    ])
+    if (opened?.ok === false) return opened
+    session = opened?.value
     const { contextLength } = shop.engine.info
     if (prompt.ids.length + 1 > contextLength) {
       return { ok: false, error: tooLong(contextLength, String(prompt.ids.length)) }
     }
     if (answer.gone) return ok(undefined)
-    const generation = new Generation(shop, request, prompt, answer, place.value, how.value)
+    const how = { ...prepared.value, ...(session ? { grammar: session } : {}) }
+    const generation = new Generation(shop, request, prompt, answer, place.value, how)
     live.add(generation)
     try {
       return await generation.run()
@@ -332,6 +360,7 @@ export const generate = async (
       live.delete(generation)
     }
   } finally {
+    session?.close()
     place.value.leave()
   }
 }

@@ -6,6 +6,7 @@ import { Admission } from './admission.ts'
 import { type Settings, StartError } from './config.ts'
 import { type Engine, EngineError } from './engine/engine.ts'
 import type { Workshop } from './generate.ts'
+import { Grammars } from './grammar.ts'
 import { EdgeLink } from './heartbeat.ts'
 import { loadIdentity, lockState } from './identity.ts'
 import { Journal } from './journal.ts'
@@ -115,6 +116,7 @@ const assemble = async (
   const admission = new Admission(settings.SPARROW_QUEUE_MAX)
   const shop: Workshop = {
     ...{ nodeId, model: settings.SPARROW_MODEL_NAME, engine, tokenizer, journal, admission, metrics },
+    grammars: new Grammars({ tokenizer, ...engine.info }),
     prefillSpeed: new PrefillSpeed(),
     onClosed: () => shipper.notify(),
   }
@@ -190,6 +192,7 @@ const takeApart = async ({ shop, journal, shipper, link, server, drainMs }: Part
   await Promise.all([shipper.stop(), link.stop()])
   server.http.closeAllConnections()
   await engine.close()
+  await shop.grammars.close()
   await journal.stop()
   log('info', 'stopped', { receiptsDelivered: delivered, pending: journal.pending.size })
 }

@@ -59,18 +59,16 @@ const CACHE_CHARS = 8 * 1024 * 1024
 const CACHE_MIN_CHARS = 32
 
 /** The printable character that byte-level BPE writes for each byte, as GPT-2 laid it down. */
-const byteOfChar = (): Map<string, number> => {
-  const map = new Map<string, number>()
+export const charOfByte = (): string[] => {
   let next = 256
-  for (let byte = 0; byte < 256; byte++) {
+  return Array.from({ length: 256 }, (_, byte) => {
     const printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174
-    map.set(String.fromCodePoint(printable ? byte : next++), byte)
-  }
-  return map
+    return String.fromCodePoint(printable ? byte : next++)
+  })
 }
 
 const bytesOfVocab = (file: z.infer<typeof fileSchema>): { text: Uint8Array[]; plain: Uint8Array[] } => {
-  const byChar = byteOfChar()
+  const byChar = new Map(charOfByte().map((char, byte) => [char, byte]))
   let size = 0
   for (const id of Object.values(file.model.vocab)) size = Math.max(size, id + 1)
   for (const { id } of file.added_tokens) size = Math.max(size, id + 1)

@@ -13,3 +13,6 @@ export const NODE_STALE_MS = 15_000
 export const HEARTBEAT_SECONDS = 5
 /** No receipt for this long after the hold: it is released and nothing is charged. */
 export const RECEIPT_WINDOW_MS = 15 * 60_000
+
+/** A grammar's text; what a client's schema expands to is bounded with it. */
+export const GRAMMAR_CHARS_MAX = 512 * 1024

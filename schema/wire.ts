@@ -1,6 +1,7 @@
 // The wire contract between edge and node: every message that crosses that border, validated once on arrival.
 // Both directions are signed the same way (signature.ts): a short-lived JWT that carries a hash of the body.
 import { z } from 'zod'
+import { GRAMMAR_CHARS_MAX } from './limits.ts'
 
 const count = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER)
 const id = z.string().min(1).max(64)
@@ -37,6 +38,13 @@ export const runSchema = z.object({
   /** Unsigned 64-bit integer in decimal. */
   seed: z.string().regex(/^\d{1,20}$/),
   stop: z.array(z.string().min(1).max(256)).max(16),
+  /** What the answer's token text is held to: written by schema/chat, see AnswerGrammar there. */
+  grammar: z
+    .object({
+      text: z.string().min(1).max(GRAMMAR_CHARS_MAX),
+      marks: z.array(z.string().min(1).max(64)).max(8),
+    })
+    .optional(),
 })
 export type Run = z.infer<typeof runSchema>
 

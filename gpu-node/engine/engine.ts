@@ -52,6 +52,8 @@ export interface SequenceSpec {
   readonly seed: bigint
   /** Byte strings; the sequence ends at the token that completes one. */
   readonly stop: readonly Uint8Array[]
+  /** Each token waits for `SequenceHandle.mask`; the other sequences do not. */
+  readonly masked?: boolean
 }
 
 export type EndReason = 'stop_token' | 'stop_string' | 'length' | 'cancelled' | 'error'
@@ -74,6 +76,11 @@ export type EngineEvent =
 export interface SequenceHandle {
   /** Ends the sequence within one step; its end event still comes. */
   cancel(): void
+  /**
+   * Tokens allowed as the `position`th sampled one, counted from 0: bit i % 32 of word i / 32; no words: all. Needed once
+   * for each position of a masked sequence, at any time before or after its logits are there.
+   */
+  mask(position: number, words: Uint32Array): void
 }
 
 export interface EngineStats {

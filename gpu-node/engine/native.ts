@@ -94,6 +94,7 @@ interface Addon {
   ): Promise<{ handle: Handle; info: EngineInfo }>
   submit(handle: Handle, spec: string, tokens: Int32Array, stop: readonly Uint8Array[]): void
   cancel(handle: Handle, id: number): void
+  mask(handle: Handle, id: number, position: number, words: Uint32Array): void
   stats(handle: Handle): string
   evaluate(
     handle: Handle,
@@ -222,7 +223,10 @@ export const openNativeEngine = async (options: EngineOptions): Promise<NativeEn
         rethrow(error)
       }
       alive ??= setInterval(() => {}, 0x7fffffff)
-      return { cancel: () => addon.cancel(handle, id) }
+      return {
+        cancel: () => addon.cancel(handle, id),
+        mask: (position, words) => guarded(() => addon.mask(handle, id, position, words)),
+      }
     },
     stats: () => JSON.parse(guarded(() => addon.stats(handle))) as EngineStats,
     evaluate: (tokens, chunk, taps) => {

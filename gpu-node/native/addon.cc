@@ -228,6 +228,21 @@ Napi::Value cancel(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+/// mask(handle, id, position, words): a Uint32Array, see Mask in sequence.h.
+Napi::Value mask(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  Handle* handle = handle_of(info);
+  if (!handle) return env.Undefined();  // closed: its sequences have ended
+  const bool fits = info.Length() > 3 && info[1].IsNumber() && info[2].IsNumber() && info[3].IsTypedArray() &&
+                    info[3].As<Napi::TypedArray>().TypedArrayType() == napi_uint32_array;
+  if (!fits) return bad(env, "mask(handle, id, position, words)");
+  const Napi::Uint32Array words = info[3].As<Napi::Uint32Array>();
+  handle->engine->mask({static_cast<uint64_t>(info[1].As<Napi::Number>().DoubleValue()),
+                        info[2].As<Napi::Number>().Int32Value(),
+                        {words.Data(), words.Data() + words.ElementLength()}});
+  return env.Undefined();
+}
+
 Napi::Value stats(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   Handle* handle = handle_of(info);
@@ -308,6 +323,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("open", Napi::Function::New(env, open));
   exports.Set("submit", Napi::Function::New(env, submit));
   exports.Set("cancel", Napi::Function::New(env, cancel));
+  exports.Set("mask", Napi::Function::New(env, mask));
   exports.Set("stats", Napi::Function::New(env, stats));
   exports.Set("evaluate", Napi::Function::New(env, evaluate));
   exports.Set("bench", Napi::Function::New(env, bench));

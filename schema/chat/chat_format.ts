@@ -30,6 +30,8 @@ export interface Conversation {
   readonly messages: readonly Message[]
   readonly tools: readonly Tool[]
   readonly thinking: boolean
+  /** JSON text of the schema that the answer will be held to. */
+  readonly responseSchema?: string
 }
 
 /** Incremental parser of one answer. Holds back text that may be the start of a tag or a stop string. */
@@ -50,6 +52,34 @@ export interface ParserOptions {
   readonly requestId: string
 }
 
+/** What the client demands of an answer's shape; `at` is where the client wrote a schema, for errors. */
+export interface AnswerShape {
+  readonly thinking: boolean
+  /** The answer itself is JSON; `schema: undefined` means any object. */
+  readonly response: { readonly schema: unknown; readonly at: string } | undefined
+  readonly tools: readonly ToolShape[]
+  /** May call tools, must call one or more, or must call the one of that name, once. */
+  readonly choice: 'auto' | 'required' | { readonly name: string }
+  /** More than one call in an answer. */
+  readonly parallel: boolean
+}
+
+export interface ToolShape {
+  readonly name: string
+  readonly schema: unknown
+  /** False: where the schema has no grammar, whatever arguments too. */
+  readonly strict: boolean
+  readonly at: string
+}
+
+/** A grammar of an answer's token text. */
+export interface AnswerGrammar {
+  /** EBNF; character n + 1 stands for `marks[n]`. */
+  readonly text: string
+  /** Special strings that count only as tokens of their own. */
+  readonly marks: readonly string[]
+}
+
 export interface ChatFormat {
   readonly name: string
   /** Strings that a client's text must not smuggle in as special tokens; the node encodes them as plain text. */
@@ -57,4 +87,6 @@ export interface ChatFormat {
   /** Errors: invalid_request with `param` where the conversation cannot be rendered. */
   render(conversation: Conversation): Result<string>
   parser(options: ParserOptions): AnswerParser
+  /** Every text of the grammar is one that `parser` takes apart as asked. Errors: invalid_request naming the keyword. */
+  grammar(shape: AnswerShape): Result<AnswerGrammar>
 }

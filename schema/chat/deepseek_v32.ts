@@ -2,6 +2,7 @@
 // deepseek_v32_parser.ts. The tool preamble is Sparrow's own and the one its embedded model was trained with.
 import { fail, ok, type Result } from '../errors.ts'
 import type { ChatFormat, Conversation, Message, Tool, ToolCall } from './chat_format.ts'
+import { deepseekV32Grammar } from './deepseek_v32_grammar.ts'
 import { BOS, DSML, EOS, THINK, THINK_END } from './deepseek_v32_marks.ts'
 import { deepseekV32Parser } from './deepseek_v32_parser.ts'
 import { jsonChildren, pythonJson } from './python_json.ts'
@@ -50,6 +51,10 @@ const toolSection = (tools: readonly Tool[]): string => {
   const lines = tools.map((tool) => plainText(pythonJson(tool.json) ?? tool.json))
   return TOOL_PREAMBLE.replace('{functions}', () => lines.join('\n'))
 }
+
+/** As DeepSeek's own encoder words it. */
+const responseSection = (schema: string): string =>
+  `## Response Format:\n\nYou MUST strictly adhere to the following schema to reply:\n${plainText(pythonJson(schema) ?? schema)}`
 
 /** One `<｜DSML｜invoke>`; `undefined` when the arguments are no JSON object. */
 const renderCall = (call: ToolCall): string | undefined => {
@@ -169,11 +174,13 @@ const renderTurns = (writer: Writer, messages: readonly Message[], first: number
  * later one is a turn of its own, like a user's, so that the prompt before it stays cached; an assistant turn is opened
  * where nothing opened it; reasoning missing inside a tool loop is empty.
  */
-const render = ({ messages, tools, thinking }: Conversation): Result<string> => {
+const render = ({ messages, tools, thinking, responseSchema }: Conversation): Result<string> => {
   const firstTurn = messages.findIndex((message) => message.role !== 'system')
   const first = firstTurn < 0 ? messages.length : firstTurn
   const system = messages.slice(0, first).map((message) => plainText(message.content))
   if (tools.length > 0) system.splice(0, system.length, `${system.join('\n\n')}\n\n${toolSection(tools)}`)
+  if (responseSchema !== undefined)
+    system.splice(0, system.length, [...system, responseSection(responseSchema)].join('\n\n'))
   const last = messages.findLastIndex((message) => message.role === 'user' || message.role === 'system')
   const writer = new Writer(thinking, last)
   const fault = renderTurns(writer, messages, first)
@@ -192,4 +199,5 @@ export const deepseekV32: ChatFormat = {
   specialStrings: SPECIAL_STRINGS,
   render,
   parser: deepseekV32Parser,
+  grammar: deepseekV32Grammar,
 }

@@ -17,6 +17,7 @@ import {
   unsupported,
 } from './openai_chat_body.ts'
 import { openAiErrorBody, openAiStream, openAiWhole } from './openai_chat_format.ts'
+import { answerShape } from './openai_chat_shape.ts'
 
 export { openAiUsage } from './openai_chat_format.ts'
 
@@ -67,10 +68,22 @@ const toolsOf = (body: ChatBody, bodyText: () => string): Tool[] => {
   }))
 }
 
+/** The schema as the client spelled it. */
+const responseSchemaOf = (bodyText: string): string | undefined =>
+  child(child(child(bodyText, 'response_format'), 'json_schema'), 'schema')
+
 const runOf = (body: ChatBody, bodyText: () => string, context: ParseContext): Result<Run> => {
   const thinking = body.thinking?.type === 'enabled'
   const messages = body.messages.map(messageOf)
-  const prompt = DEFAULT_CHAT_FORMAT.render({ messages, tools: toolsOf(body, bodyText), thinking })
+  const shape = answerShape(body)
+  if (!shape.ok) return shape
+  const grammar = shape.value && DEFAULT_CHAT_FORMAT.grammar(shape.value)
+  if (grammar?.ok === false) return grammar
+  const responseSchema = body.response_format?.type === 'json_schema' ? responseSchemaOf(bodyText()) : undefined
+  const prompt = DEFAULT_CHAT_FORMAT.render({
+    ...{ messages, tools: toolsOf(body, bodyText), thinking },
+    ...(responseSchema === undefined ? {} : { responseSchema }),
+  })
   if (!prompt.ok) return prompt
   const stream = body.stream ?? false
   return ok({
@@ -88,6 +101,7 @@ const runOf = (body: ChatBody, bodyText: () => string, context: ParseContext): R
     topP: body.top_p ?? 1,
     seed:
       body.seed === undefined || body.seed === null ? context.seed : BigInt.asUintN(64, BigInt(body.seed)).toString(),
+    ...(grammar ? { grammar: { text: grammar.value.text, marks: [...grammar.value.marks] } } : {}),
     stop: typeof body.stop === 'string' ? [body.stop] : (body.stop ?? []),
   })
 }

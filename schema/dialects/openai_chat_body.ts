@@ -45,9 +45,23 @@ const tool = z.object({
     name: z.string().regex(NAME),
     description: z.string().nullish(),
     parameters: z.record(z.string(), z.unknown()).nullish(),
-    strict: z.literal(false, 'strict schemas are not supported').nullish(),
+    strict: z.boolean().nullish(),
   }),
 })
+
+const responseFormat = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('text') }),
+  z.object({ type: z.literal('json_object') }),
+  z.object({
+    type: z.literal('json_schema'),
+    json_schema: z.object({
+      name: z.string().regex(NAME).nullish(),
+      description: z.string().nullish(),
+      schema: z.record(z.string(), z.unknown()),
+      strict: z.boolean().nullish(),
+    }),
+  }),
+])
 
 const tokenLimit = z.int().min(1).max(MAX_TOKENS_MAX).nullish()
 const stopString = z.string().min(1).max(256)
@@ -66,7 +80,17 @@ export const chatBodySchema = z.object({
   stream: z.boolean().nullish(),
   stream_options: z.object({ include_usage: z.boolean().nullish() }).nullish(),
   tools: z.array(tool).max(128).nullish(),
-  tool_choice: z.enum(['none', 'auto'], 'only "none" and "auto" are supported').nullish(),
+  tool_choice: z
+    .union(
+      [
+        z.enum(['none', 'auto', 'required']),
+        z.object({ type: z.literal('function'), function: z.object({ name: z.string().regex(NAME) }) }),
+      ],
+      'must be "none", "auto", "required" or name a function',
+    )
+    .nullish(),
+  parallel_tool_calls: z.boolean().nullish(),
+  response_format: responseFormat.nullish(),
 })
 export type ChatBody = z.infer<typeof chatBodySchema>
 export type ChatMessage = ChatBody['messages'][number]
@@ -83,7 +107,6 @@ const NEUTRAL_ONLY: Readonly<Record<string, (value: unknown) => boolean>> = {
   frequency_penalty: (value) => value === 0,
   presence_penalty: (value) => value === 0,
   logit_bias: isEmpty,
-  response_format: (value) => isObject(value) && value.type === 'text',
   modalities: (value) => Array.isArray(value) && value.every((item) => item === 'text'),
   functions: isEmpty,
   function_call: (value) => value === 'none' || value === 'auto',

@@ -130,6 +130,53 @@ test('errors are OpenAI errors with the right status', async () => {
   expect(malformed.headers.get('x-request-id')).toMatch(/^[0-9a-f-]{36}$/)
 })
 
+test('json_schema: the answer is valid, whatever the model would say', async () => {
+  const schema = {
+    type: 'object',
+    properties: {
+      city: { type: 'string', maxLength: 20 },
+      country: { enum: ['France', 'Spain'] },
+      size: { type: 'integer' },
+    },
+    required: ['city', 'country', 'size'],
+    additionalProperties: false,
+  }
+  const response_format = { type: 'json_schema', json_schema: { name: 'city', schema, strict: true } }
+  const answer = await ask('What is the capital of France?', { response_format, temperature: 1 })
+  const value = JSON.parse(answer.choices[0]?.message.content ?? '') as Record<string, unknown>
+  expect(Object.keys(value)).toEqual(['city', 'country', 'size'])
+  expect(['France', 'Spain']).toContain(value.country)
+  expect(Number.isInteger(value.size)).toBe(true)
+  const refused = { type: 'json_schema', json_schema: { name: 'x', schema: { type: 'object', not: {} } } }
+  await expect(ask('x', { response_format: refused })).rejects.toMatchObject({
+    ...{ status: 400, param: 'response_format.json_schema.schema.not' },
+  })
+})
+
+test('tool_choice: the tool is called, and its arguments are valid', async () => {
+  const parameters = {
+    type: 'object',
+    properties: { city: { type: 'string', maxLength: 20 }, days: { type: 'integer', minimum: 1, maximum: 7 } },
+    required: ['city', 'days'],
+    additionalProperties: false,
+  }
+  const tools = [{ type: 'function', function: { name: 'get_forecast', parameters, strict: true } }]
+  const named = { type: 'function', function: { name: 'get_forecast' } }
+  for (const tool_choice of ['required', named]) {
+    const answer = await ask('Will it rain in Rome?', {
+      tools,
+      tool_choice,
+      parallel_tool_calls: false,
+      temperature: 1,
+    })
+    const [call] = answer.choices[0]?.message.tool_calls ?? []
+    const { name, arguments: json } = (call as OpenAI.ChatCompletionMessageFunctionToolCall).function
+    expect(name).toBe('get_forecast')
+    expect(JSON.parse(json)).toMatchObject({ city: expect.any(String), days: expect.any(Number) })
+    expect(answer.choices[0]?.finish_reason).toBe('tool_calls')
+  }
+})
+
 test('without balance a request is refused with 402, and a top-up mends it', async () => {
   await stack.admin('POST', '/accounts', { name: 'poor' })
   const { key } = await stack.admin<{ key: string }>('POST', '/keys', { account: 'poor', name: 'k' })

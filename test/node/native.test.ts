@@ -84,3 +84,22 @@ test('a stop string is cut from the text and its tokens are counted', async () =
   expect(contentOf(await (await post(node, request)).text())).toBe(text.slice(0, text.indexOf(stop)))
   expect(await receiptOf(request.run.requestId)).toMatchObject({ finish: 'stop' })
 })
+
+test('a grammar holds the answer; one that cannot be used is refused before any work', async () => {
+  const grammar = { text: 'root ::= "yes" | "no"', marks: ['｜DSML｜', '</think>'] }
+  const request = runRequest({ prompt: ask('Tell me a story.'), temperature: 1, grammar })
+  expect(['yes', 'no']).toContain(contentOf(await (await post(node, request)).text()))
+  expect((await receiptOf(request.run.requestId)).finish).toBe('stop')
+  const bad = await post(node, runRequest({ grammar: { ...grammar, text: 'root ::= nothing' } }))
+  expect(bad.status).toBe(400)
+})
+
+test('a reader that leaves a masked run stops it', async () => {
+  const grammar = { text: 'root ::= [a-z ]*', marks: [] }
+  const request = runRequest({ prompt: ask('Tell me a story.'), temperature: 2, maxTokens: 3500, grammar })
+  const abort = new AbortController()
+  const response = await post(node, request, { signal: abort.signal })
+  await response.body?.getReader().read()
+  abort.abort()
+  expect((await receiptOf(request.run.requestId)).finish).toBe('cancelled')
+})

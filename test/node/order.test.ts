@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { Admission } from '../../gpu-node/admission.ts'
 import type { Workshop } from '../../gpu-node/generate.ts'
+import { Grammars } from '../../gpu-node/grammar.ts'
 import { Journal, type Meter } from '../../gpu-node/journal.ts'
 import { Metrics, PrefillSpeed } from '../../gpu-node/metrics.ts'
 import type { RunningNode } from '../../gpu-node/node.ts'
@@ -39,13 +40,16 @@ beforeEach(async () => {
     hasSeen: (key) => journal.hasSeen(key),
     ...{ pending: journal.pending, openRuns: 0 },
   }
+  const tokenizer = await loadTokenizer(testSettings('http://127.0.0.1', dir.path).SPARROW_MODEL_DIR)
+  const engine = scriptedEngine(() => ({ ids: [70, 71, 72, 1] }))
   const shop: Workshop = {
     nodeId: 'node-test',
     model: 'sparrow-mini',
-    engine: scriptedEngine(() => ({ ids: [70, 71, 72, 1] })),
-    tokenizer: await loadTokenizer(testSettings('http://127.0.0.1', dir.path).SPARROW_MODEL_DIR),
+    engine,
+    tokenizer,
     journal: meter,
     admission: new Admission(8),
+    grammars: new Grammars({ tokenizer, ...engine.info }),
     metrics: new Metrics(),
     prefillSpeed: new PrefillSpeed(),
     onClosed: () => {},

@@ -92,6 +92,7 @@ export const scriptedEngine = (script: (spec: SequenceSpec) => Script): Scripted
         const event = end('cancelled')
         setImmediate(() => onEvents([event]))
       },
+      mask: () => {},
     }
   }
   return engine

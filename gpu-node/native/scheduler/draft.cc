@@ -28,7 +28,7 @@ void Engine::draft() {
   for (auto& s : running_) {
     if (!s->in_step) continue;
     add_pairs(*s, pairs);
-    if (s->ending || s->prefilling() || s->left() < 2) continue;
+    if (s->ending || s->prefilling() || s->left() < 2 || s->request.masked) continue;
     drafting.push_back(s.get());
     pairs.batch.logit_rows.push_back(pairs.batch.size() - 1);
   }

@@ -132,6 +132,7 @@ std::string Engine::check_integrity() {
 
 void Engine::run() {
   while (take_commands()) {
+    sample_held();
     admit();
     step();
     flush();
@@ -147,8 +148,7 @@ bool Engine::take_commands() {
   {
     std::unique_lock lock(mutex_);
     wake_.wait(lock, [&] {
-      return stop_ || !submitted_.empty() || !cancelled_.empty() || !work_.empty() || !running_.empty() ||
-             !waiting_.empty();
+      return stop_ || !submitted_.empty() || !cancelled_.empty() || !work_.empty() || !masks_.empty() || !idle();
     });
     for (Request& r : submitted_) waiting_.push_back(std::make_unique<Sequence>(std::move(r)));
     for (const uint64_t id : cancelled_) {
@@ -157,6 +157,7 @@ bool Engine::take_commands() {
       for (auto& s : waiting_)
         if (s->request.id == id) end(*s, EndReason::kCancelled);
     }
+    take_masks();
     submitted_.clear();
     cancelled_.clear();
     work.swap(work_);

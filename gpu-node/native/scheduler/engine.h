@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -46,6 +47,8 @@ class Engine {
   /// Errors: context_too_long, bad_argument; nothing was done then.
   Status submit(Request request);
   void cancel(uint64_t id);
+  /// What a masked sequence may sample next; one of another position than the next is not used.
+  void mask(Mask mask);
   EngineStats stats() const;
   Model& model() { return model_; }
   int context() const { return model_.context(); }
@@ -68,6 +71,12 @@ class Engine {
   void add_tokens(Sequence& s, Batch& batch, int32_t count);
   void after_forward(Sequence& s);
   int32_t sample_row(Sequence& s, int32_t row);
+  int32_t sample_from(Sequence& s, std::span<const float> logits);
+  void hold(Sequence& s, int32_t row);
+  void take_masks();
+  void sample_held();
+  bool idle() const;
+  void reap();
   void sampled(Sequence& s, int32_t token);
   void publish_pages(Sequence& s);
   void add_pairs(const Sequence& s, Pairs& pairs) const;
@@ -92,6 +101,7 @@ class Engine {
   std::condition_variable wake_;
   std::vector<Request> submitted_;
   std::vector<uint64_t> cancelled_;
+  std::vector<Mask> masks_;
   std::vector<std::function<void()>> work_;
   EngineStats stats_, counters_;
   bool stop_ = false;

@@ -36,6 +36,7 @@ Result<Request> parse_request(std::string_view json) {
   from.number("temperature", request.sampling.temperature, 0, 100);
   from.number("topP", request.sampling.top_p, 0, 1);
   from.u64("seed", request.sampling.seed);
+  from.flag("masked", request.masked);
   if (const Status status = from.finish(); !status.ok()) return status;
   return request;
 }

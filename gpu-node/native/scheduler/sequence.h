@@ -16,6 +16,7 @@ struct Request {
   int32_t max_tokens = 1;
   Sampling sampling;
   std::vector<std::string> stop;  // byte strings
+  bool masked = false;            // each token waits for its mask, see mask.cc
 };
 
 enum class EndReason { kStopToken, kStopString, kLength, kCancelled, kError };
@@ -35,6 +36,13 @@ constexpr const char* name_of(EndReason reason) {
   }
   return "error";
 }
+
+/// The tokens allowed as a sequence's `position`th sampled one: bit i % 32 of word i / 32. No words: all of them.
+struct Mask {
+  uint64_t id = 0;
+  int32_t position = -1;
+  std::vector<uint32_t> words;
+};
 
 struct Event {
   enum class Kind { kStart, kTokens, kEnd } kind = Kind::kStart;
@@ -67,8 +75,15 @@ struct Sequence {
   std::optional<EndReason> ending;  // decided in this step, told at its end
   std::string message;
 
+  /// The last one that came, and the logits that wait for theirs.
+  Mask mask;
+  std::vector<float> held;
+
   int32_t sampled() const { return static_cast<int32_t>(tokens.size()) - prompt; }
   bool prefilling() const { return computed < prompt; }
+  /// Its logits lie aside: it takes no part in steps until it is sampled.
+  bool is_held() const { return !held.empty(); }
+  bool has_mask() const { return mask.position == sampled(); }
   /// How many tokens may still be sampled.
   int32_t left() const { return request.max_tokens - sampled(); }
 };

@@ -7,11 +7,11 @@
 namespace sparrow {
 
 bool Engine::step() {
-  if (running_.empty()) return false;
   Batch batch;
   for (auto& s : running_) s->in_step = 0, s->logit_row = -1;
   add_decodes(batch);
   add_prefills(batch);
+  if (batch.size() == 0) return false;
   const auto stopping = [this] {
     std::lock_guard lock(mutex_);
     return stop_;
@@ -21,15 +21,20 @@ bool Engine::step() {
   for (auto& s : running_)
     if (s->in_step) after_forward(*s);
   if (model_.drafts()) draft();
+  reap();
+  return true;
+}
+
+/// Tells of the sequences whose end this step decided.
+void Engine::reap() {
   for (auto& s : running_)
     if (s->ending) end(*s, *s->ending, std::move(s->message));
   std::erase_if(running_, [](const auto& s) { return s->ended; });
-  return true;
 }
 
 void Engine::add_decodes(Batch& batch) {
   for (auto& s : running_) {
-    if (s->prefilling()) continue;
+    if (s->prefilling() || s->is_held()) continue;
     add_tokens(*s, batch, s->draft < 0 ? 1 : 2);
     counters_.decode_tokens++;
   }
@@ -76,7 +81,9 @@ void Engine::add_tokens(Sequence& s, Batch& batch, int32_t count) {
 void Engine::after_forward(Sequence& s) {
   const int32_t draft = std::exchange(s.draft, -1);
   s.computed += draft < 0 ? s.in_step : s.in_step - 1;  // a rejected draft's rows are overwritten by the next step
-  if (s.logit_row >= 0) {
+  if (s.logit_row >= 0 && s.request.masked) {
+    hold(s, s.logit_row);
+  } else if (s.logit_row >= 0) {
     const int32_t token = sample_row(s, s.logit_row);
     if (draft >= 0) counters_.draft_tokens++;
     if (draft >= 0 && token == draft) {
@@ -98,7 +105,10 @@ int32_t Engine::allowed() const {
 /// The token that s goes on with, -1 when the logits have none.
 int32_t Engine::sample_row(Sequence& s, int32_t row) {
   const size_t vocab = static_cast<size_t>(model_.config().vocab_size);
-  const auto logits = std::span<const float>(logits_).subspan(static_cast<size_t>(row) * vocab, vocab);
+  return sample_from(s, std::span<const float>(logits_).subspan(static_cast<size_t>(row) * vocab, vocab));
+}
+
+int32_t Engine::sample_from(Sequence& s, std::span<const float> logits) {
   const int32_t token = sample(logits, allowed(), s.request.sampling, static_cast<uint64_t>(s.sampled()));
   if (token >= 0) {
     sampled(s, token);

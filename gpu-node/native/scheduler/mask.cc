@@ -1,0 +1,60 @@
+// Sequences whose every token waits for a mask: the forward pass goes on meanwhile, the logits are put aside, and the
+// others of the batch never wait. No draft is made for them, since it would need masks of positions not yet known.
+#include <algorithm>
+#include <limits>
+
+#include "engine.h"
+
+namespace sparrow {
+
+void Engine::mask(Mask mask) {
+  {
+    std::lock_guard lock(mutex_);
+    masks_.push_back(std::move(mask));
+  }
+  wake_.notify_one();
+}
+
+/// Nothing can be done until a command comes. Holds the lock.
+bool Engine::idle() const {
+  if (running_.empty()) return waiting_.empty();
+  return std::all_of(running_.begin(), running_.end(), [](const auto& s) { return s->is_held() && !s->has_mask(); });
+}
+
+/// Gives each mask that came to its sequence, one still in the queue included. Holds the lock.
+void Engine::take_masks() {
+  for (Mask& mask : masks_) {
+    const auto give = [&](auto& sequences) {
+      for (auto& s : sequences)
+        if (s->request.id == mask.id) s->mask = std::move(mask);
+    };
+    give(running_);
+    give(waiting_);
+  }
+  masks_.clear();
+}
+
+/// Puts aside the logits of the next token; the next round samples it if its mask is there.
+void Engine::hold(Sequence& s, int32_t row) {
+  const size_t vocab = static_cast<size_t>(model_.config().vocab_size);
+  const float* logits = logits_.data() + static_cast<size_t>(row) * vocab;
+  s.held.assign(logits, logits + vocab);
+}
+
+/// Samples wherever logits and mask have met.
+void Engine::sample_held() {
+  for (auto& s : running_) {
+    if (!s->is_held() || !s->has_mask()) continue;
+    std::vector<float> logits = std::exchange(s->held, {});
+    const std::vector<uint32_t> words = std::move(s->mask.words);
+    s->mask.position = -1;
+    for (size_t i = 0; i < logits.size() && !words.empty(); i++) {
+      const bool allowed = i / 32 < words.size() && (words[i / 32] >> (i % 32) & 1);
+      if (!allowed) logits[i] = -std::numeric_limits<float>::infinity();
+    }
+    sample_from(*s, logits);
+  }
+  reap();
+}
+
+}  // namespace sparrow
