@@ -178,12 +178,11 @@ void Engine::admit() {
 }
 
 bool Engine::try_admit(Sequence& s) {
-  s.pages = pool_.share(s.request.salt, s.tokens);
+  s.pages = pool_.share(s.keys, s.tokens);
   const int64_t need =
       pages_for(static_cast<int64_t>(s.prompt) + s.request.max_tokens) - static_cast<int64_t>(s.pages.size());
   if (pool_.available() - reserved_ < need) {
-    for (auto page = s.pages.rbegin(); page != s.pages.rend(); page++) pool_.release(*page);
-    s.pages.clear();
+    pool_.release_all(s.pages);
     return false;
   }
   reserved_ += s.reserved = need;
@@ -203,9 +202,7 @@ void Engine::end(Sequence& s, EndReason reason, std::string message) {
   if (s.ended) return;
   s.ended = true;
   reserved_ -= s.reserved;
-  // Last page first, so that the roots of shared prefixes are evicted last.
-  for (auto page = s.pages.rbegin(); page != s.pages.rend(); page++) pool_.release(*page);
-  s.pages.clear();
+  pool_.release_all(s.pages);
   Event e;
   e.kind = Event::Kind::kEnd;
   e.id = s.request.id;
