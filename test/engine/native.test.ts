@@ -35,17 +35,17 @@ test.each(['v32_groups_yarn', 'v32_mtp_copies'])('the whole engine under callers
   const lines = done.stdout.split('\n').filter((line) => line !== '')
   expect(lines.filter((line) => !line.startsWith('ok ')).join('\n') + done.stderr).toBe('')
   expect(done.status).toBe(0)
-  expect(lines.length).toBe(24)
+  expect(lines.length).toBe(30)
 })
 
-test('page pool, without a model', () => {
+test('page pool and disk tier, without a model', () => {
   const scratch = mkdtempSync(join(tmpdir(), 'sparrow-cache-'))
   try {
     const done = spawnSync(join(programs, 'cache_test'), [scratch], { encoding: 'utf8' })
     const lines = done.stdout.split('\n').filter((line) => line !== '')
     expect(lines.filter((line) => !line.startsWith('ok ')).join('\n') + done.stderr).toBe('')
     expect(done.status).toBe(0)
-    expect(lines.length).toBe(6)
+    expect(lines.length).toBe(21)
   } finally {
     rmSync(scratch, { recursive: true })
   }

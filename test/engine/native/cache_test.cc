@@ -10,7 +10,7 @@ namespace {
 int main_of(int count, char** arguments) {
   if (count < 2) return std::fprintf(stderr, "usage: cache_test FOLDER\n"), 2;
   int failed = 0;
-  for (const auto& cases : {pool_cases()}) {
+  for (const auto& cases : {pool_cases(), disk_cases()}) {
     for (const CacheCase& test : cases) {
       const std::string wrong = test.run(std::string(arguments[1]) + "/" + test.name);
       std::printf("%-6s %s %s\n", wrong.empty() ? "ok" : "FAILED", test.name, wrong.c_str());

@@ -11,5 +11,6 @@ struct CacheCase {
 };
 
 std::vector<CacheCase> pool_cases();
+std::vector<CacheCase> disk_cases();
 
 }  // namespace sparrow::test
