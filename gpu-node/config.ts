@@ -31,6 +31,13 @@ const settings = z.object({
   SPARROW_KV: z.enum(['auto', 'fp8']).default('auto').describe('what KV pages hold'),
   SPARROW_ATTENTION: z.enum(['invariant', 'fastest']).default('invariant').describe('form of attention in prefill'),
   SPARROW_KV_PAGES: count(1, 1e9).optional().describe('KV pages of 64 tokens'),
+  SPARROW_KV_BYTES: count(1, 2 ** 50)
+    .optional()
+    .describe('memory of KV pages, where their number is not set'),
+  SPARROW_CACHE_DIR: z.string().min(1).optional().describe('KV pages on disk; default: cache in the state directory'),
+  SPARROW_CACHE_BYTES: count(0, 2 ** 50)
+    .default(4 * 2 ** 30)
+    .describe('size of that folder at most; 0: none'),
   SPARROW_CONTEXT_TOKENS: count(2, 1e7).optional().describe("cap on the model's own context"),
   SPARROW_STEP_TOKENS: count(1, 1e6).optional().describe('prefill tokens a step'),
   SPARROW_SPECULATE: z

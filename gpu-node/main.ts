@@ -1,4 +1,5 @@
 // `node gpu-node/main.ts`: settings from the environment, the native engine, signals.
+import { join } from 'node:path'
 import { readSettings, StartError } from './config.ts'
 import { openNativeEngine } from './engine/native.ts'
 import { type OpenEngine, startNode } from './node.ts'
@@ -6,6 +7,7 @@ import { obeySignals } from './signals.ts'
 
 const openEngine: OpenEngine = (settings, { tokenBytes }) => {
   const { SPARROW_THREADS: threads, SPARROW_KV_PAGES: kvPages } = settings
+  const { SPARROW_KV_BYTES: kvBytes, SPARROW_CACHE_BYTES: cacheBytes } = settings
   const { SPARROW_CONTEXT_TOKENS: contextLength, SPARROW_STEP_TOKENS: stepTokens } = settings
   return openNativeEngine({
     modelDir: settings.SPARROW_MODEL_DIR,
@@ -14,8 +16,11 @@ const openEngine: OpenEngine = (settings, { tokenBytes }) => {
     kv: settings.SPARROW_KV,
     speculate: settings.SPARROW_SPECULATE === 'on',
     attention: settings.SPARROW_ATTENTION,
+    cacheDir: settings.SPARROW_CACHE_DIR ?? join(settings.SPARROW_STATE_DIR, 'cache'),
+    cacheBytes,
     ...(threads === undefined ? {} : { threads }),
     ...(kvPages === undefined ? {} : { kvPages }),
+    ...(kvBytes === undefined ? {} : { kvBytes }),
     ...(contextLength === undefined ? {} : { contextLength }),
     ...(stepTokens === undefined ? {} : { stepTokens }),
   })

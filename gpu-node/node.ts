@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import type { Load } from '../schema/wire.ts'
 import { Admission } from './admission.ts'
+import { cacheCounters, cacheGauges } from './cache_metrics.ts'
 import { type Settings, StartError } from './config.ts'
 import { type Engine, EngineError } from './engine/engine.ts'
 import type { Workshop } from './generate.ts'
@@ -67,6 +68,8 @@ const addGauges = (shop: Workshop, server: NodeServer): void => {
     sparrow_stream_backlog_bytes: { help: 'Bytes that readers have not taken', read: () => server.backlogBytes() },
     sparrow_prefill_tokens_per_second: { help: 'Measured prefill', read: () => prefillSpeed.tokensPerSecond },
   })
+  metrics.addGauges(cacheGauges(engine))
+  metrics.addCounters(cacheCounters(engine))
   metrics.addCounters({
     sparrow_spec_decode_num_draft_tokens_total: {
       help: 'Tokens guessed by the MTP layer and checked',

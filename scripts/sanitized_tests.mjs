@@ -1,6 +1,8 @@
-// `npm run test:asan`, test:ubsan, test:tsan: op_test and engine_test under a sanitizer, in a build of their own. Any finding
+// `npm run test:asan`, test:ubsan, test:tsan: op_test, engine_test and cache_test under a sanitizer, in a build of their own. Any finding
 // ends the program and the run. Arguments after `--` go to op_test: an instruction set, an operation.
 import { spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { BUILD, buildTargets, CHECKPOINT, COMPONENTS, SANITIZERS, sanitized } from './native_build.mjs'
 import { say, withSetup } from './setup.mjs'
@@ -15,15 +17,18 @@ const OPTIONS = {
 withSetup(() => {
   const [name, ...rest] = process.argv.slice(2)
   const folder = join(BUILD, name)
-  buildTargets(folder, ['op_test', 'engine_test'], sanitized(SANITIZERS[name]))
+  buildTargets(folder, ['op_test', 'engine_test', 'cache_test'], sanitized(SANITIZERS[name]))
+  const scratch = mkdtempSync(join(tmpdir(), 'sparrow-cache-'))
   const failed = [
     ['op_test', COMPONENTS, ...rest],
     ['engine_test', CHECKPOINT],
+    ['cache_test', scratch],
   ].filter(([program, ...args]) => {
     say(`${program} under ${SANITIZERS[name]}`)
     return (
       spawnSync(join(folder, program), args, { stdio: 'inherit', env: { ...process.env, ...OPTIONS } }).status !== 0
     )
   })
+  rmSync(scratch, { recursive: true })
   process.exit(failed.length ? 1 : 0)
 })

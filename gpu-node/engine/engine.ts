@@ -4,8 +4,14 @@ export interface EngineOptions {
   readonly modelDir: string
   /** Bytes of each token id; special tokens are empty. Ids beyond the list are padding and never sampled. */
   readonly tokenBytes: readonly Uint8Array[]
-  /** KV pages of 64 tokens; default: sixteen whole contexts, at most 2 GiB. */
+  /** KV pages of 64 tokens; default: what `kvBytes` holds. */
   readonly kvPages?: number
+  /** Memory of KV pages, those kept for reuse included; default: sixteen whole contexts, at most 2 GiB. */
+  readonly kvBytes?: number
+  /** Folder that keeps pages beyond memory and over a restart; default: none. One engine a folder. */
+  readonly cacheDir?: string
+  /** Bytes of that folder, at most; 0, the default: nothing is kept there. */
+  readonly cacheBytes?: number
   /** Cap on the model's own context length, tokens. */
   readonly contextLength?: number
   readonly threads?: number
@@ -98,6 +104,23 @@ export interface EngineStats {
   /** Tokens guessed by the MTP layer and checked, and those of them that were right. */
   readonly draftTokens: number
   readonly acceptedTokens: number
+  /** Pages of admitted prompts that were found in memory, and those that were read from disk for them. */
+  readonly memoryHits: number
+  readonly diskHits: number
+  /** Cached pages that others took the memory of. */
+  readonly evictions: number
+  /** On disk now. */
+  readonly diskPages: number
+  readonly diskBytes: number
+  /** Pages that will be written. */
+  readonly diskPending: number
+  readonly diskReads: number
+  readonly diskWrites: number
+  readonly diskEvictions: number
+  /** Pages that were on disk but not whole; each was a miss. */
+  readonly diskCorrupt: number
+  /** Writes that the disk refused. */
+  readonly diskErrors: number
 }
 
 export interface Engine {

@@ -151,7 +151,7 @@ const nameOf = (dir: string): string => {
 }
 
 /** A folder with the same files and another max_position_embeddings. */
-const withContext = (dir: string, context: number): string => {
+export const withContext = (dir: string, context: number): string => {
   const copy = mkdtempSync(join(tmpdir(), 'sparrow-bench-'))
   process.on('exit', () => rmSync(copy, { recursive: true }))
   for (const name of readdirSync(dir)) if (name !== 'config.json') symlinkSync(resolve(dir, name), join(copy, name))

@@ -49,7 +49,20 @@ test('a node killed in mid-stream: error frame, no charge without a receipt, the
   expect(await stack.admin('GET', '/audit')).toMatchObject({ ok: true })
 })
 
-test('a second start is ready within ten seconds and keeps key, balance and ledger', async () => {
+/** Prompt tokens and those of them that were cached, once the receipt has arrived. */
+const countOf = async (content: string): Promise<{ prompt: number; cached: number }> => {
+  const response = await post({ messages: [{ role: 'user', content }], max_tokens: 1 })
+  const { usage } = (await response.json()) as {
+    usage: { prompt_tokens: number; prompt_tokens_details: { cached_tokens: number } }
+  }
+  const requestId = response.headers.get('x-request-id')
+  await eventually(async () => (await ledger()).find((row) => row.id === requestId))
+  return { prompt: usage.prompt_tokens, cached: usage.prompt_tokens_details.cached_tokens }
+}
+
+test('a second start is ready within ten seconds and keeps key, balance, ledger and cached pages', async () => {
+  const long = `Repeat: ${'Dora Emil Frida '.repeat(60)}`
+  expect((await countOf(long)).cached).toBe(0)
   const before = { key: stack.key, rows: await ledger() }
   const start = performance.now()
   stack = await stack.reboot()
@@ -57,4 +70,7 @@ test('a second start is ready within ten seconds and keeps key, balance and ledg
   expect(stack.key).toBe(before.key)
   expect(await ledger()).toEqual(before.rows)
   expect((await post({ messages: [{ role: 'user', content: 'Hello!' }] })).status).toBe(200)
+  const { prompt, cached } = await countOf(long)
+  expect(cached).toBe(Math.floor((prompt - 1) / 64) * 64)
+  expect(cached).toBeGreaterThan(64)
 })

@@ -27,6 +27,8 @@ export const withEngine = async <T>(
     kv?: string
     attention?: 'invariant' | 'fastest'
     kvPages?: number
+    cacheDir?: string
+    cacheBytes?: number
     stepTokens?: number
     threads?: number
     speculate?: boolean

@@ -1,5 +1,8 @@
-// The native test programs, built when needed: every operation of every backend, and the whole engine, one line each.
+// The native test programs, built when needed: every operation of every backend, the caches, and the whole engine, one
+// line each.
 import { spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { beforeAll, expect, test } from 'vitest'
@@ -32,5 +35,18 @@ test.each(['v32_groups_yarn', 'v32_mtp_copies'])('the whole engine under callers
   const lines = done.stdout.split('\n').filter((line) => line !== '')
   expect(lines.filter((line) => !line.startsWith('ok ')).join('\n') + done.stderr).toBe('')
   expect(done.status).toBe(0)
-  expect(lines.length).toBe(24)
+  expect(lines.length).toBe(30)
+})
+
+test('page pool and disk tier, without a model', () => {
+  const scratch = mkdtempSync(join(tmpdir(), 'sparrow-cache-'))
+  try {
+    const done = spawnSync(join(programs, 'cache_test'), [scratch], { encoding: 'utf8' })
+    const lines = done.stdout.split('\n').filter((line) => line !== '')
+    expect(lines.filter((line) => !line.startsWith('ok ')).join('\n') + done.stderr).toBe('')
+    expect(done.status).toBe(0)
+    expect(lines.length).toBe(21)
+  } finally {
+    rmSync(scratch, { recursive: true })
+  }
 })

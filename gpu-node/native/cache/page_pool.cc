@@ -1,83 +1,88 @@
-// A hash only finds a candidate; tokens, salt and the chain's serials decide, so a collision can never share a wrong
-// page.
+// A name only finds a candidate; its tokens and the page before it decide, so that a wrong page is never shared even
+// were SHA-256 broken.
 #include "page_pool.h"
 
 #include <algorithm>
-#include <functional>
+#include <utility>
 
 namespace sparrow {
 
-PagePool::PagePool(int pages) : meta_(static_cast<size_t>(pages)) {
+PagePool::PagePool(int pages, bool remember_fresh)
+    : meta_(static_cast<size_t>(pages)), remember_fresh_(remember_fresh) {
   for (int32_t p = pages - 1; p >= 0; p--) free_.push_back(p);
 }
 
-uint64_t PagePool::chain_hash(uint64_t previous, const std::string& salt, const int32_t* tokens) {
-  uint64_t h = previous ? previous : std::hash<std::string>{}(salt) | 1;
-  for (int i = 0; i < SP_PAGE_TOKENS; i++) {
-    h ^= static_cast<uint32_t>(tokens[i]);
-    h *= 0x9E3779B97F4A7C15ull;
-    h ^= h >> 29;
-  }
-  return h;
-}
-
-int32_t PagePool::find(uint64_t hash, const std::string& salt, uint64_t previous_serial, const int32_t* tokens) const {
-  const auto found = by_hash_.find(hash);
-  if (found == by_hash_.end()) return -1;
+int32_t PagePool::find(const PageKey& key, int32_t previous, const int32_t* tokens) const {
+  const auto found = by_key_.find(key);
+  if (found == by_key_.end()) return -1;
   const Meta& m = meta_[static_cast<size_t>(found->second)];
-  const bool same =
-      m.previous_serial == previous_serial && m.salt == salt && std::equal(m.tokens.begin(), m.tokens.end(), tokens);
-  return same ? found->second : -1;
+  return m.parent == previous && std::equal(m.tokens.begin(), m.tokens.end(), tokens) ? found->second : -1;
 }
 
-std::vector<int32_t> PagePool::share(const std::string& salt, const std::vector<int32_t>& tokens) {
+void PagePool::hold(int32_t page) {
+  if (at(page).users++ == 0) unused_.erase(at(page).unused_at);
+}
+
+std::vector<int32_t> PagePool::share(KeyChain& keys, const std::vector<int32_t>& tokens) {
   std::vector<int32_t> out;
-  uint64_t hash = 0, serial = 0;
-  for (size_t at = 0; at + SP_PAGE_TOKENS < tokens.size(); at += SP_PAGE_TOKENS) {
-    hash = chain_hash(hash, salt, tokens.data() + at);
-    const int32_t page = find(hash, salt, serial, tokens.data() + at);
+  for (size_t from = 0; from + SP_PAGE_TOKENS < tokens.size(); from += SP_PAGE_TOKENS) {
+    const int32_t previous = out.empty() ? -1 : out.back();
+    const int32_t page = find(keys.at(out.size(), tokens), previous, tokens.data() + from);
     if (page < 0) break;
-    Meta& m = meta_[static_cast<size_t>(page)];
-    if (m.users++ == 0) unused_.erase(m.unused_at);
-    serial = m.serial;
+    hold(page);
     out.push_back(page);
   }
   return out;
 }
 
 int32_t PagePool::take() {
-  int32_t page = -1;
-  if (!free_.empty()) {
-    page = free_.back();
-    free_.pop_back();
-  } else if (!unused_.empty()) {
-    page = unused_.front();
-    unused_.pop_front();
-    by_hash_.erase(meta_[static_cast<size_t>(page)].hash);
-  } else {
-    return -1;
+  if (free_.empty()) {
+    // The first is nearly always a leaf, since releases come last page first.
+    const auto leaf = std::find_if(unused_.begin(), unused_.end(), [this](int32_t p) { return at(p).children == 0; });
+    if (leaf == unused_.end()) return -1;
+    evict(*leaf);
   }
-  meta_[static_cast<size_t>(page)] = Meta{};
-  meta_[static_cast<size_t>(page)].users = 1;
+  const int32_t page = free_.back();
+  free_.pop_back();
+  at(page) = Meta{};
+  at(page).users = 1;
   return page;
 }
 
-void PagePool::publish(int32_t page, const std::string& salt, int32_t previous, const int32_t* tokens) {
-  Meta& m = meta_[static_cast<size_t>(page)];
-  const Meta* before = previous < 0 ? nullptr : &meta_[static_cast<size_t>(previous)];
-  if (m.published || (before && !before->published)) return;
-  const uint64_t hash = chain_hash(before ? before->hash : 0, salt, tokens);
-  if (!by_hash_.emplace(hash, page).second) return;
+void PagePool::evict(int32_t page) {
+  Meta& m = at(page);
+  unused_.erase(m.unused_at);
+  by_key_.erase(m.key);
+  if (m.is_fresh) fresh_.erase(m.fresh_at);
+  if (m.parent >= 0) at(m.parent).children--;
+  m = Meta{};
+  free_.push_back(page);
+  evictions_++;
+}
+
+int32_t PagePool::publish(int32_t page, const PageKey& key, int32_t previous, const int32_t* tokens, bool from_disk) {
+  Meta& m = at(page);
+  if (m.published || (previous >= 0 && !at(previous).published)) return page;
+  const auto [slot, is_new] = by_key_.emplace(key, page);
+  if (!is_new) {
+    const int32_t other = find(key, previous, tokens);
+    if (other < 0) return page;
+    hold(other);
+    release(page);
+    return other;
+  }
   m.published = true;
-  m.hash = hash;
-  m.serial = next_serial_++;
-  m.previous_serial = before ? before->serial : 0;
-  m.salt = salt;
+  m.from_disk = from_disk;
+  m.parent = previous;
+  m.key = key;
   std::copy_n(tokens, SP_PAGE_TOKENS, m.tokens.begin());
+  if (previous >= 0) at(previous).children++;
+  if (!from_disk) renew(page);
+  return page;
 }
 
 void PagePool::release(int32_t page) {
-  Meta& m = meta_[static_cast<size_t>(page)];
+  Meta& m = at(page);
   if (--m.users > 0) return;
   if (m.published)
     m.unused_at = unused_.insert(unused_.end(), page);
@@ -85,20 +90,61 @@ void PagePool::release(int32_t page) {
     free_.push_back(page);
 }
 
+void PagePool::release_all(std::vector<int32_t>& pages) {
+  for (auto page = pages.rbegin(); page != pages.rend(); page++) release(*page);
+  pages.clear();
+}
+
+PagePool::Hits PagePool::count_hits(const std::vector<int32_t>& pages) {
+  Hits hits;
+  for (const int32_t page : pages) (std::exchange(at(page).from_disk, false) ? hits.disk : hits.memory)++;
+  return hits;
+}
+
+void PagePool::renew(int32_t page) {
+  Meta& m = at(page);
+  if (!remember_fresh_ || !m.published || m.is_fresh) return;
+  m.is_fresh = true;
+  m.fresh_at = fresh_.insert(fresh_.end(), page);
+}
+
+std::optional<PagePool::Fresh> PagePool::first_fresh() const {
+  if (fresh_.empty()) return std::nullopt;
+  const Meta& m = meta_[static_cast<size_t>(fresh_.front())];
+  Fresh out{fresh_.front(), m.key, std::nullopt};
+  if (m.parent >= 0) out.parent = key_of(m.parent);
+  return out;
+}
+
+void PagePool::told() {
+  at(fresh_.front()).is_fresh = false;
+  fresh_.pop_front();
+}
+
 std::string PagePool::check_integrity() const {
-  std::vector<int> seen(meta_.size());
+  std::vector<int> seen(meta_.size()), children(meta_.size());
   for (int32_t p : free_) seen[static_cast<size_t>(p)]++;
   for (int32_t p : unused_) seen[static_cast<size_t>(p)]++;
-  size_t published = 0;
+  size_t published = 0, fresh = 0;
   for (size_t p = 0; p < meta_.size(); p++) {
-    published += meta_[p].published;
-    if (meta_[p].users < 0) return "page " + std::to_string(p) + " was released too often";
-    if (seen[p] + (meta_[p].users > 0) != 1)
-      return "page " + std::to_string(p) + " is not exactly one of free, cached, in use";
+    const Meta& m = meta_[p];
+    const std::string name = "page " + std::to_string(p);
+    published += m.published;
+    fresh += m.is_fresh;
+    if (m.users < 0) return name + " was released too often";
+    if (seen[p] + (m.users > 0) != 1) return name + " is not exactly one of free, cached, in use";
+    if (m.parent < 0) continue;
+    const Meta& before = meta_[static_cast<size_t>(m.parent)];
+    children[static_cast<size_t>(m.parent)]++;
+    if (!before.published || (m.users > 0 && before.users == 0)) return name + " lacks the page before it";
   }
-  return published == by_hash_.size() ? ""
-                                      : "the index names " + std::to_string(by_hash_.size()) + " pages, " +
-                                            std::to_string(published) + " are published";
+  for (size_t p = 0; p < meta_.size(); p++) {
+    if (children[p] != meta_[p].children) return "page " + std::to_string(p) + " miscounts its followers";
+  }
+  if (fresh != fresh_.size()) return "the fresh pages do not add up";
+  return published == by_key_.size() ? ""
+                                     : "the index names " + std::to_string(by_key_.size()) + " pages, " +
+                                           std::to_string(published) + " are published";
 }
 
 }  // namespace sparrow

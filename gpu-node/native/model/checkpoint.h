@@ -35,6 +35,7 @@ class Checkpoint {
   /// Gives the files' pages back to the system; they are read again when touched.
   void drop_resident() const;
   size_t tensor_count() const { return tensors_.size(); }
+  const std::map<std::string, TensorView>& tensors() const { return tensors_; }
 
  private:
   Status add_file(const std::string& path, const std::string& label);

@@ -2,8 +2,11 @@
 #include "engine.h"
 
 #include <algorithm>
+#include <climits>
 #include <cmath>
 #include <future>
+
+#include "../cache/model_digest.h"
 
 namespace sparrow {
 namespace {
@@ -17,11 +20,22 @@ int pages_for(int64_t tokens) {
   return static_cast<int>((tokens + SP_PAGE_TOKENS - 1) / SP_PAGE_TOKENS);
 }
 
-int default_pages(const Model& model) {
+int pages_of(const EngineOptions& options, const Model& model) {
+  if (options.kv_pages > 0) return options.kv_pages;
   const int64_t context = pages_for(model.context());
-  const int64_t bytes = model.page_bytes();
-  return static_cast<int>(
-      std::max(context, std::min(kContextsDefault * context, kKvBytesDefault / (bytes + kPageBookkeeping))));
+  const int64_t bytes = model.page_bytes() + kPageBookkeeping;
+  const int64_t pages = options.kv_bytes > 0
+                            ? options.kv_bytes / bytes
+                            : std::max(context, std::min(kContextsDefault * context, kKvBytesDefault / bytes));
+  return static_cast<int>(std::clamp<int64_t>(pages, 1, INT_MAX));
+}
+
+Result<std::optional<DiskFile>> open_disk(const EngineOptions& o, const Model& model) {
+  if (o.cache_dir.empty() || o.cache_bytes == 0) return std::optional<DiskFile>();
+  const std::string how = o.kv + ' ' + o.attention + (o.dense ? " dense" : "");
+  auto file = DiskFile::open({o.cache_dir, o.cache_bytes, model_digest(model, o.model_dir, how), model.page_bytes()});
+  if (!file.ok()) return file.status();
+  return std::optional<DiskFile>(std::move(file.value()));
 }
 
 }  // namespace
@@ -34,20 +48,23 @@ Result<std::unique_ptr<Engine>> Engine::open(EngineOptions options, Sink sink) {
                                     options.speculate, options.attention);
   if (!model.ok()) return model.status();
   model.value().attend_to_all(options.dense);
-  const int pages = options.kv_pages > 0 ? options.kv_pages : default_pages(model.value());
+  const int pages = pages_of(options, model.value());
   KvMemory kv = model.value().make_kv(pages);
   if (!kv.bytes.data())
     return error(Code::kEngineFailed, "no memory for " + std::to_string(pages) + " KV pages; ask for fewer");
-  return std::unique_ptr<Engine>(
-      new Engine(std::move(model.value()), std::move(options), std::move(kv), std::move(sink)));
+  auto disk = open_disk(options, model.value());
+  if (!disk.ok()) return disk.status();
+  return std::unique_ptr<Engine>(new Engine(std::move(model.value()), std::move(options), std::move(kv),
+                                            std::move(disk.value()), std::move(sink)));
 }
 
-Engine::Engine(Model model, EngineOptions options, KvMemory kv, Sink sink)
+Engine::Engine(Model model, EngineOptions options, KvMemory kv, std::optional<DiskFile> disk, Sink sink)
     : model_(std::move(model)),
       options_(std::move(options)),
       kv_(std::move(kv)),
-      pool_(kv_.pages),
-      sink_(std::move(sink)) {
+      pool_(kv_.pages, disk.has_value()),
+      sink_(std::move(sink)),
+      tiers_(pool_, kv_, disk ? std::make_unique<DiskTier>(std::move(*disk), [this] { disk_progressed(); }) : nullptr) {
   stats_.pages = kv_.pages;
   thread_ = std::thread([this] { run(); });
 }
@@ -59,6 +76,14 @@ Engine::~Engine() {
   }
   wake_.notify_one();
   thread_.join();
+}
+
+void Engine::disk_progressed() {
+  {
+    std::lock_guard lock(mutex_);
+    disk_progress_ = true;
+  }
+  wake_.notify_one();
 }
 
 Status Engine::submit(Request r) {
@@ -106,8 +131,15 @@ void Engine::cancel(uint64_t id) {
 }
 
 EngineStats Engine::stats() const {
-  std::lock_guard lock(mutex_);
-  return stats_;
+  EngineStats out;
+  {
+    std::lock_guard lock(mutex_);
+    out = stats_;
+  }
+  const int64_t fresh = out.disk.pending;
+  out.disk = tiers_.stats();
+  out.disk.pending += fresh;
+  return out;
 }
 
 void Engine::between_steps(const std::function<void()>& work) {
@@ -132,9 +164,11 @@ std::string Engine::check_integrity() {
 
 void Engine::run() {
   while (take_commands()) {
+    tiers_.pump();
     sample_held();
     admit();
     step();
+    tiers_.pump();
     flush();
   }
   for (auto& s : running_) end(*s, EndReason::kCancelled, "the engine was closed");
@@ -148,8 +182,10 @@ bool Engine::take_commands() {
   {
     std::unique_lock lock(mutex_);
     wake_.wait(lock, [&] {
-      return stop_ || !submitted_.empty() || !cancelled_.empty() || !work_.empty() || !masks_.empty() || !idle();
+      return stop_ || !submitted_.empty() || !cancelled_.empty() || !work_.empty() || !masks_.empty() ||
+             disk_progress_ || !idle();
     });
+    disk_progress_ = false;
     for (Request& r : submitted_) waiting_.push_back(std::make_unique<Sequence>(std::move(r)));
     for (const uint64_t id : cancelled_) {
       for (auto& s : running_)
@@ -170,26 +206,34 @@ bool Engine::take_commands() {
 }
 
 /// First come, first served: a sequence is admitted when its worst case fits, so a running one never waits for pages.
+/// One whose pages are on their way from disk lets others pass.
 void Engine::admit() {
-  while (!waiting_.empty() && try_admit(*waiting_.front())) {
-    running_.push_back(std::move(waiting_.front()));
-    waiting_.pop_front();
+  fetching_ = 0;
+  for (auto s = waiting_.begin(); s != waiting_.end();) {
+    if (tiers_.fetching((*s)->fetch, (*s)->keys, (*s)->tokens, pool_.available() - reserved_)) {
+      fetching_++;
+      s++;
+      continue;
+    }
+    if (!try_admit(**s)) return;
+    running_.push_back(std::move(*s));
+    s = waiting_.erase(s);
   }
 }
 
 bool Engine::try_admit(Sequence& s) {
-  s.pages = pool_.share(s.request.salt, s.tokens);
+  s.pages = pool_.share(s.keys, s.tokens);
   const int64_t need =
       pages_for(static_cast<int64_t>(s.prompt) + s.request.max_tokens) - static_cast<int64_t>(s.pages.size());
   if (pool_.available() - reserved_ < need) {
-    for (auto page = s.pages.rbegin(); page != s.pages.rend(); page++) pool_.release(*page);
-    s.pages.clear();
+    pool_.release_all(s.pages);
     return false;
   }
   reserved_ += s.reserved = need;
   s.published = static_cast<int32_t>(s.pages.size());
   s.cached = s.computed = s.published * SP_PAGE_TOKENS;
   counters_.cached_tokens += s.cached;
+  tiers_.count(s.keys, s.tokens, s.pages);
   Event e;
   e.id = s.request.id;
   e.prompt_tokens = s.prompt;
@@ -203,9 +247,7 @@ void Engine::end(Sequence& s, EndReason reason, std::string message) {
   if (s.ended) return;
   s.ended = true;
   reserved_ -= s.reserved;
-  // Last page first, so that the roots of shared prefixes are evicted last.
-  for (auto page = s.pages.rbegin(); page != s.pages.rend(); page++) pool_.release(*page);
-  s.pages.clear();
+  pool_.release_all(s.pages);
   Event e;
   e.kind = Event::Kind::kEnd;
   e.id = s.request.id;
@@ -227,6 +269,9 @@ void Engine::flush() {
     counters_.pages_used = pool_.pages() - pool_.available();
     counters_.pages_cached = pool_.cached();
     counters_.sparse_queries = model_.sparse_queries();
+    counters_.hits = tiers_.hits();
+    counters_.evictions = pool_.evictions();
+    counters_.disk.pending = static_cast<int64_t>(pool_.fresh());
     stats_ = counters_;
   }
   if (!events_.empty()) sink_(std::exchange(events_, {}));

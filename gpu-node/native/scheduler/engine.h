@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "../cache/page_pool.h"
+#include "../cache/tiers.h"
 #include "../model/model.h"
 #include "sequence.h"
 
@@ -21,7 +22,10 @@ namespace sparrow {
 struct EngineOptions {
   std::string model_dir, isa = "auto", kv = "auto", attention = "invariant";
   int threads = 0;                       // 0: all cores
-  int kv_pages = 0;                      // 0: sixteen whole contexts, at most kKvBytesDefault
+  int kv_pages = 0;                      // 0: what kv_bytes holds
+  int64_t kv_bytes = 0;                  // 0: sixteen whole contexts, at most kKvBytesDefault
+  std::string cache_dir = "";            // where pages are kept beyond memory; empty: nowhere
+  int64_t cache_bytes = 0;               // of that folder, at most; 0: nowhere
   int context = 0;                       // cap on the model's own; 0: none
   int step_tokens = 128;                 // prefill tokens a step: how long a step may keep decoding sequences waiting
   bool dense = false;                    // attend to all positions, without the indexer's choice
@@ -32,6 +36,9 @@ struct EngineOptions {
 struct EngineStats {
   int64_t running = 0, waiting = 0, pages_used = 0, pages_cached = 0, pages = 0, steps = 0, prefill_tokens = 0,
           decode_tokens = 0, cached_tokens = 0, sparse_queries = 0, draft_tokens = 0, accepted_tokens = 0;
+  PagePool::Hits hits;    // pages of admitted prompts
+  int64_t evictions = 0;  // of pages from memory
+  DiskStats disk;         // pending: published and not yet written
 };
 
 class Engine {
@@ -59,8 +66,9 @@ class Engine {
   std::string check_integrity();
 
  private:
-  Engine(Model model, EngineOptions options, KvMemory kv, Sink sink);
+  Engine(Model model, EngineOptions options, KvMemory kv, std::optional<DiskFile> disk, Sink sink);
 
+  void disk_progressed();
   void run();
   bool take_commands();
   void admit();
@@ -104,7 +112,9 @@ class Engine {
   std::vector<Mask> masks_;
   std::vector<std::function<void()>> work_;
   EngineStats stats_, counters_;
-  bool stop_ = false;
+  bool stop_ = false, disk_progress_ = false;
+  CacheTiers tiers_;     // behind what its thread calls
+  size_t fetching_ = 0;  // waiting sequences whose pages are being read
   std::thread thread_;
 };
 

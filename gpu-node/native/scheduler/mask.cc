@@ -17,7 +17,7 @@ void Engine::mask(Mask mask) {
 
 /// Nothing can be done until a command comes. Holds the lock.
 bool Engine::idle() const {
-  if (running_.empty()) return waiting_.empty();
+  if (running_.empty()) return waiting_.size() <= fetching_;
   return std::all_of(running_.begin(), running_.end(), [](const auto& s) { return s->is_held() && !s->has_mask(); });
 }
 

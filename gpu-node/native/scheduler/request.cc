@@ -16,6 +16,9 @@ Result<EngineOptions> parse_options(std::string_view json) {
   from.text("attention", options.attention);
   from.integer("threads", options.threads, 0, 256);
   from.integer("kvPages", options.kv_pages, 0, INT_MAX);
+  from.integer("kvBytes", options.kv_bytes, 0, int64_t{1} << 53);
+  from.text("cacheDir", options.cache_dir);
+  from.integer("cacheBytes", options.cache_bytes, 0, int64_t{1} << 53);
   from.integer("contextLength", options.context, 0, INT_MAX);
   from.integer("stepTokens", options.step_tokens, 1, 8192);
   from.flag("dense", options.dense);
@@ -53,7 +56,18 @@ std::string to_json(const EngineStats& s) {
                                                     {"cachedTokens", s.cached_tokens},
                                                     {"sparseQueries", s.sparse_queries},
                                                     {"draftTokens", s.draft_tokens},
-                                                    {"acceptedTokens", s.accepted_tokens}};
+                                                    {"acceptedTokens", s.accepted_tokens},
+                                                    {"memoryHits", s.hits.memory},
+                                                    {"diskHits", s.hits.disk},
+                                                    {"evictions", s.evictions},
+                                                    {"diskPages", s.disk.pages},
+                                                    {"diskBytes", s.disk.bytes},
+                                                    {"diskPending", s.disk.pending},
+                                                    {"diskReads", s.disk.reads},
+                                                    {"diskWrites", s.disk.writes},
+                                                    {"diskEvictions", s.disk.evictions},
+                                                    {"diskCorrupt", s.disk.corrupt},
+                                                    {"diskErrors", s.disk.errors}};
   std::string out;
   for (const auto& [name, value] : fields)
     out += std::string(out.empty() ? "{\"" : ",\"") + name + "\":" + std::to_string(value);

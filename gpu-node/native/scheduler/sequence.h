@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "../cache/tiers.h"
 #include "sampler.h"
 
 namespace sparrow {
@@ -55,11 +56,16 @@ struct Event {
 
 struct Sequence {
   explicit Sequence(Request r)
-      : request(std::move(r)), tokens(request.tokens), prompt(static_cast<int32_t>(tokens.size())) {}
+      : request(std::move(r)),
+        tokens(request.tokens),
+        keys(request.salt),
+        prompt(static_cast<int32_t>(tokens.size())) {}
 
   Request request;
   std::vector<int32_t> tokens;  // prompt, then sampled
+  KeyChain keys;                // names of its whole pages
   std::vector<int32_t> pages;   // page table
+  Fetch fetch;                  // what it has asked of the disk
   int32_t prompt;
   int32_t cached = 0;      // prompt tokens found in the cache
   int32_t computed = 0;    // tokens whose cache rows are written, cached ones included

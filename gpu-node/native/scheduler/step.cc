@@ -123,7 +123,8 @@ int32_t Engine::sample_from(Sequence& s, std::span<const float> logits) {
 void Engine::publish_pages(Sequence& s) {
   while ((s.published + 1) * SP_PAGE_TOKENS <= s.computed) {
     const size_t p = static_cast<size_t>(s.published++);
-    pool_.publish(s.pages[p], s.request.salt, p ? s.pages[p - 1] : -1, s.tokens.data() + p * SP_PAGE_TOKENS);
+    s.pages[p] = pool_.publish(s.pages[p], s.keys.at(p, s.tokens), p ? s.pages[p - 1] : -1,
+                               s.tokens.data() + p * SP_PAGE_TOKENS);
   }
 }
 

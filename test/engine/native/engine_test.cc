@@ -1,9 +1,11 @@
 // engine_test FOLDER-OF-A-CHECKPOINT [ISA]: the whole engine without Node, under callers on several threads: shared
-// prefixes, cancellation, pages that run out, an engine that dies while it works. For the thread sanitizer above all.
-// One line each; exit code 1 on failure.
+// prefixes, in memory and on disk, cancellation, pages that run out, an engine that dies while it works. For the thread
+// sanitizer above all. One line each; exit code 1 on failure.
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
 
 #include "recorder.h"
 
@@ -16,10 +18,17 @@ constexpr int kCallers = 4, kEach = 5;
 struct Subject {
   std::string dir, isa;
   int threads = 1;
+  std::string cache = "";  // folder of the disk tier
 
   EngineOptions options(int kv_pages = 0) const {
-    return {
-        .model_dir = dir, .isa = isa, .threads = threads, .kv_pages = kv_pages, .step_tokens = 48, .token_bytes = {}};
+    return {.model_dir = dir,
+            .isa = isa,
+            .threads = threads,
+            .kv_pages = kv_pages,
+            .cache_dir = cache,
+            .cache_bytes = int64_t{64} << 20,
+            .step_tokens = 48,
+            .token_bytes = {}};
   }
 };
 
@@ -106,6 +115,18 @@ std::string few_pages(const Subject& subject) {
   return together(subject, 8);
 }
 
+/// What memory has no room for comes from disk, also after a restart.
+std::string disk(const Subject& subject) {
+  std::string folder = (std::filesystem::temp_directory_path() / "sparrow-engine-XXXXXX").string();
+  if (!mkdtemp(folder.data())) return "no folder";
+  Subject with = subject;
+  with.cache = folder;
+  std::string wrong = together(with, 8);
+  if (wrong.empty()) wrong = together(with, 8);
+  std::filesystem::remove_all(folder);
+  return wrong;
+}
+
 std::string prefix(const Subject& subject) {
   Recorder recorder;
   const auto engine = recorder.open(subject.options());
@@ -142,7 +163,8 @@ struct Case {
   std::string (*run)(const Subject& subject);
 };
 
-const Case kCases[] = {{"many", many}, {"few_pages", few_pages}, {"prefix", prefix}, {"destroyed", destroyed}};
+const Case kCases[] = {
+    {"many", many}, {"few_pages", few_pages}, {"disk", disk}, {"prefix", prefix}, {"destroyed", destroyed}};
 
 int main_of(int count, char** arguments) {
   if (count < 2) return std::fprintf(stderr, "usage: engine_test FOLDER [ISA]\n"), 2;
