@@ -15,10 +15,11 @@ const OPTIONS = {
 withSetup(() => {
   const [name, ...rest] = process.argv.slice(2)
   const folder = join(BUILD, name)
-  buildTargets(folder, ['op_test', 'engine_test'], sanitized(SANITIZERS[name]))
+  buildTargets(folder, ['op_test', 'engine_test', 'sampler_test'], sanitized(SANITIZERS[name]))
   const failed = [
     ['op_test', COMPONENTS, ...rest],
     ['engine_test', CHECKPOINT],
+    ['sampler_test'],
   ].filter(([program, ...args]) => {
     say(`${program} under ${SANITIZERS[name]}`)
     return (
