@@ -51,22 +51,22 @@ export interface SequenceSpec {
   readonly topP: number
   readonly seed: bigint
   /** The likeliest so many only; absent or 0: all. */
-  readonly topK?: number
+  readonly topK?: number | undefined
   /** Only tokens at least so likely, as a share of the likeliest. */
-  readonly minP?: number
+  readonly minP?: number | undefined
   /** Off the logit of a token for each time it was sampled, and once if it was. */
-  readonly frequencyPenalty?: number
-  readonly presencePenalty?: number
+  readonly frequencyPenalty?: number | undefined
+  readonly presencePenalty?: number | undefined
   /** Divides positive logits of tokens in prompt or answer, multiplies the others; absent: 1. */
-  readonly repetitionPenalty?: number
+  readonly repetitionPenalty?: number | undefined
   /** Added to logits, by token id. */
-  readonly logitBias?: Readonly<Record<string, number>>
+  readonly logitBias?: Readonly<Record<string, number>> | undefined
   /** Before so many tokens neither an end token nor a stop string ends the sequence. */
-  readonly minTokens?: number
+  readonly minTokens?: number | undefined
   /** End tokens are not sampled. */
-  readonly ignoreEos?: boolean
+  readonly ignoreEos?: boolean | undefined
   /** Log-probabilities are told with each token, and of so many of the likeliest (0 to 20); absent: none. */
-  readonly topLogprobs?: number
+  readonly topLogprobs?: number | undefined
   /** Byte strings; the sequence ends at the token that completes one. */
   readonly stop: readonly Uint8Array[]
   /** Each token waits for `SequenceHandle.mask`; the other sequences do not. */
