@@ -1,10 +1,7 @@
 // One run from prompt to receipt: tokenize, queue, journal OPEN, stream, journal CLOSE, finish. The order of the last three
 // is the promise that billing stands on: no token leaves before OPEN is durable, no finish before CLOSE is.
-import type { ChatFormat } from '../schema/chat/chat_format.ts'
-import { chatFormatByName } from '../schema/chat/index.ts'
 import type { Dialect, StreamFormatter, Usage } from '../schema/dialects/dialect.ts'
-import { dialectByName } from '../schema/dialects/index.ts'
-import { type ApiError, apiError, fail, ok, type Result } from '../schema/errors.ts'
+import { apiError, ok, type Result } from '../schema/errors.ts'
 import { KV_PAGE_TOKENS } from '../schema/limits.ts'
 import { tokensPerBlock } from '../schema/prefix.ts'
 import type { FinishReason, RunRequest } from '../schema/wire.ts'
@@ -14,7 +11,6 @@ import { ChoiceText, specOf } from './choice.ts'
 import {
   type EndReason,
   type Engine,
-  EngineError,
   type EngineEvent,
   type SampledLogprob,
   type SequenceHandle,
@@ -24,6 +20,7 @@ import type { Meter } from './journal.ts'
 import { NO_COUNTS, type RunCounts } from './journal_records.ts'
 import { log, reasonOf } from './log.ts'
 import type { Metrics, PrefillSpeed } from './metrics.ts'
+import { type Prepared, prepare, refusalOf, tooLong } from './prepare.ts'
 import type { EncodedPrompt, Tokenizer } from './tokenizer.ts'
 
 /** What every run needs of its node. */
@@ -82,7 +79,7 @@ export class Generation {
   #finish: FinishReason | undefined
   #shutDown = false
 
-  constructor(shop: Workshop, request: RunRequest, prompt: EncodedPrompt, answer: Answer, place: Place, how: How) {
+  constructor(shop: Workshop, request: RunRequest, prompt: EncodedPrompt, answer: Answer, place: Place, how: Prepared, grammars: readonly GrammarSession[]) {
     this.#shop = shop
     this.#request = request
     this.#prompt = prompt
@@ -93,7 +90,7 @@ export class Generation {
     const { n = 1 } = request.run
     const { textBytes } = shop.tokenizer
     this.#choices = Array.from({ length: n }, (_, i) => new ChoiceText(request.run, how.format, textBytes, i))
-    this.#grammars = how.grammars
+    this.#grammars = grammars
   }
 
   /** Submits and resolves when the last byte is handed over or the receipt of a broken run is durable. Error: refused. */
@@ -236,9 +233,7 @@ export class Generation {
     const { cachedTokens = 0, computedTokens = 0 } = this.#prefilled ?? {}
     const output = this.#sum('output')
     const free = finish === 'error' || !this.#isStarted
-    this.#counts = free
-      ? NO_COUNTS
-      : { ...this.#counts, hit: cachedTokens, miss: computedTokens, output }
+    this.#counts = free ? NO_COUNTS : { ...this.#counts, hit: cachedTokens, miss: computedTokens, output }
     const { requestId } = this.#request.run
     const resident = finish === 'error' ? 0 : cachedTokens + computedTokens
     const { journal, metrics, onClosed } = this.#shop
@@ -327,43 +322,6 @@ export class Generation {
   }
 }
 
-interface How {
-  readonly dialect: Dialect
-  readonly format: ChatFormat
-  readonly grammars: readonly GrammarSession[]
-}
-
-const tooLong = (context: number, prompt: string): ApiError =>
-  apiError('context_length_exceeded', {
-    message: `The model's context is ${context} tokens, one of them for the answer; the prompt has ${prompt}.`,
-  })
-
-const refusalOf = (error: unknown, promptTokens: number, context: number): ApiError => {
-  if (!(error instanceof EngineError)) throw error
-  if (error.code === 'context_too_long') return tooLong(context, String(promptTokens))
-  if (error.code === 'bad_argument') return apiError('invalid_request', { message: error.message })
-  return apiError('internal_error', { internal: error.message })
-}
-
-/** Everything that can be refused before the prompt is tokenized. */
-const prepare = ({ run }: RunRequest, shop: Workshop): Result<Omit<How, 'grammars'>> => {
-  if (run.model !== shop.model) return fail('model_not_found')
-  const dialect = dialectByName(run.dialect)
-  if (!dialect) return fail('invalid_request', { message: `This node does not know the dialect ${run.dialect}.` })
-  const format = chatFormatByName(run.chatFormat)
-  if (!format) return fail('invalid_request', { message: `This node does not know the chat format ${run.chatFormat}.` })
-  if (run.prompt === '') return fail('invalid_request', { message: 'The prompt is empty.' })
-  const { contextLength } = shop.engine.info
-  const least = Math.ceil(run.prompt.length / shop.tokenizer.longestTokenBytes)
-  if (least + 1 > contextLength) return { ok: false, error: tooLong(contextLength, `at least ${least}`) }
-  const foreign = Object.keys(run.logitBias ?? {}).find((id) => Number(id) >= shop.tokenizer.vocabSize)
-  if (foreign !== undefined) {
-    const message = `logit_bias: ${foreign} is no token of this model.`
-    return fail('invalid_parameter', { message, param: 'logit_bias' })
-  }
-  return ok({ dialect, format })
-}
-
 /** Serves one verified request. `live` holds the run while it lasts. Error: refused before any work. */
 export const generate = async (
   shop: Workshop,
@@ -390,8 +348,7 @@ export const generate = async (
       return { ok: false, error: tooLong(contextLength, String(prompt.ids.length)) }
     }
     if (answer.gone) return ok(undefined)
-    const how = { ...prepared.value, grammars }
-    const generation = new Generation(shop, request, prompt, answer, place.value, how)
+    const generation = new Generation(shop, request, prompt, answer, place.value, prepared.value, grammars)
     live.add(generation)
     try {
       return await generation.run()

@@ -140,7 +140,8 @@ describe('log-probabilities', () => {
 
 describe('where a sequence ends', () => {
   const ask = async (): Promise<Int32Array> =>
-    (await tokenizer.encode('<｜begin▁of▁sentence｜><｜User｜>What is the capital of France?<｜Assistant｜></think>')).ids
+    (await tokenizer.encode('<｜begin▁of▁sentence｜><｜User｜>What is the capital of France?<｜Assistant｜></think>'))
+      .ids
 
   test('ignore_eos goes on to max_tokens; min_tokens puts the end off', async () => {
     const tokens = await ask()

@@ -58,5 +58,9 @@ export const choose = (
   }
   const line = spec.topK || spec.topP < 1 ? order : p.map((_, id) => id)
   let left = uniform(spec.seed, sampled.length) * sum(p)
-  return line.find((id) => (left -= p[id] ?? 0) < 0) ?? order[0] ?? -1
+  for (const id of line) {
+    left -= p[id] ?? 0
+    if (left < 0) return id
+  }
+  return order[0] ?? -1
 }

@@ -38,7 +38,9 @@ const streamOf = (
 ): string => {
   const formatter = openAiChat.stream({ ...run, ...options })
   return (
-    formatter.start(usage) + steps.map((deltas) => formatter.deltas(0, deltas)).join('') + formatter.finish([reason], usage)
+    formatter.start(usage) +
+    steps.map((deltas) => formatter.deltas(0, deltas)).join('') +
+    formatter.finish([reason], usage)
   )
 }
 
@@ -209,8 +211,16 @@ test('several choices, streamed and whole', () => {
     return [index, delta.content, finish_reason]
   })
   expect(told).toEqual([
-    ...[[0, '', null], [1, '', null], [1, 'b', null], [0, 'a', null]],
-    ...[[0, '', 'stop'], [1, '', 'length']],
+    ...[
+      [0, '', null],
+      [1, '', null],
+      [1, 'b', null],
+      [0, 'a', null],
+    ],
+    ...[
+      [0, '', 'stop'],
+      [1, '', 'length'],
+    ],
   ])
   const choices = (['stop', 'length'] as const).map((finish) => ({ deltas: [], finish }))
   const whole = JSON.parse(openAiChat.whole({ ...run, n: 2 }, choices, usage))
