@@ -8,13 +8,7 @@ import type { FinishReason, RunRequest } from '../schema/wire.ts'
 import type { Admission, Place } from './admission.ts'
 import type { Answer } from './answer.ts'
 import { ChoiceText, specOf } from './choice.ts'
-import {
-  type EndReason,
-  type Engine,
-  type EngineEvent,
-  type SampledLogprob,
-  type SequenceHandle,
-} from './engine/engine.ts'
+import type { EndReason, Engine, EngineEvent, SampledLogprob, SequenceHandle } from './engine/engine.ts'
 import type { GrammarSession, Grammars } from './grammar.ts'
 import type { Meter } from './journal.ts'
 import { NO_COUNTS, type RunCounts } from './journal_records.ts'
@@ -79,7 +73,15 @@ export class Generation {
   #finish: FinishReason | undefined
   #shutDown = false
 
-  constructor(shop: Workshop, request: RunRequest, prompt: EncodedPrompt, answer: Answer, place: Place, how: Prepared, grammars: readonly GrammarSession[]) {
+  constructor(
+    shop: Workshop,
+    request: RunRequest,
+    prompt: EncodedPrompt,
+    answer: Answer,
+    place: Place,
+    how: Prepared,
+    grammars: readonly GrammarSession[],
+  ) {
     this.#shop = shop
     this.#request = request
     this.#prompt = prompt

@@ -16,15 +16,13 @@ withSetup(() => {
   const [name, ...rest] = process.argv.slice(2)
   const folder = join(BUILD, name)
   buildTargets(folder, ['op_test', 'engine_test', 'sampler_test'], sanitized(SANITIZERS[name]))
-  const failed = [
-    ['op_test', COMPONENTS, ...rest],
-    ['engine_test', CHECKPOINT],
-    ['sampler_test'],
-  ].filter(([program, ...args]) => {
-    say(`${program} under ${SANITIZERS[name]}`)
-    return (
-      spawnSync(join(folder, program), args, { stdio: 'inherit', env: { ...process.env, ...OPTIONS } }).status !== 0
-    )
-  })
+  const failed = [['op_test', COMPONENTS, ...rest], ['engine_test', CHECKPOINT], ['sampler_test']].filter(
+    ([program, ...args]) => {
+      say(`${program} under ${SANITIZERS[name]}`)
+      return (
+        spawnSync(join(folder, program), args, { stdio: 'inherit', env: { ...process.env, ...OPTIONS } }).status !== 0
+      )
+    },
+  )
   process.exit(failed.length ? 1 : 0)
 })

@@ -47,7 +47,10 @@ test('the tokens of a text are its bytes, in reasoning and in content', async ()
     fc.asyncProperty(text, text, groups, async (thought, said, sizes) => {
       const { ids } = await tokenizer.encode(`${thought}</think>${said}`)
       const deltas = play({ thinking: true, topLogprobs: 0 }, [...ids, EOS], sizes)
-      for (const [kind, wanted] of [['reasoning', thought], ['content', said]] as const) {
+      for (const [kind, wanted] of [
+        ['reasoning', thought],
+        ['content', said],
+      ] as const) {
         expect(textOf(deltas, kind)).toBe(wanted)
         const tokens = tokensOf(deltas, kind)
         expect(Buffer.concat(tokens.map(({ bytes }) => bytes)).toString()).toBe(wanted)
@@ -91,7 +94,9 @@ const cut = (whole: string, stops: readonly string[], from: number): string => {
 }
 
 test('no part of a stop string shows, at any time, nor counts before min_tokens', async () => {
-  const plain = fc.array(fc.constantFrom('a', 'ab', ' ab', 'b', '🎉', 'é', ' the'), { maxLength: 20 }).map((p) => p.join(''))
+  const plain = fc
+    .array(fc.constantFrom('a', 'ab', ' ab', 'b', '🎉', 'é', ' the'), { maxLength: 20 })
+    .map((p) => p.join(''))
   const stops = fc.array(fc.constantFrom('ab', 'abb', 'b a', '🎉', 'éa', ' th'), { minLength: 1, maxLength: 3 })
   await fc.assert(
     fc.asyncProperty(plain, stops, groups, fc.integer({ min: 0, max: 6 }), async (said, stop, sizes, minTokens) => {

@@ -4,7 +4,17 @@ import { seedOf } from '../../gpu-node/choice.ts'
 import type { RunningNode } from '../../gpu-node/node.ts'
 import { loadTokenizer, type Tokenizer } from '../../gpu-node/tokenizer.ts'
 import type { Receipt, RunRequest } from '../../schema/wire.ts'
-import { chunksOf, post, runRequest, startEdge, startTestNode, type TestEdge, tempDir, testSettings, until } from './fixture.ts'
+import {
+  chunksOf,
+  post,
+  runRequest,
+  startEdge,
+  startTestNode,
+  type TestEdge,
+  tempDir,
+  testSettings,
+  until,
+} from './fixture.ts'
 import { type Script, type ScriptedEngine, scriptedEngine } from './scripted_engine.ts'
 
 let edge: TestEdge
@@ -122,7 +132,10 @@ test('a client that leaves in the queue asks for no more of them', async () => {
 })
 
 test('one choice that fails fails the run: nothing is charged', async () => {
-  play([{ ids: long, stepMs: 1 }, { ids: [50], fails: true }])
+  play([
+    { ids: long, stepMs: 1 },
+    { ids: [50], fails: true },
+  ])
   const request = runRequest({ n: 2 })
   expect(await (await post(node, request)).text()).toContain('"code":"internal_error"')
   expect(await receiptOf(request)).toMatchObject({ finish: 'error', missTokens: 0, outputTokens: 0 })
