@@ -1,21 +1,20 @@
 // One run from prompt to receipt: tokenize, queue, journal OPEN, stream, journal CLOSE, finish. The order of the last three
 // is the promise that billing stands on: no token leaves before OPEN is durable, no finish before CLOSE is.
-import type { AnswerParser } from '../schema/chat/chat_format.ts'
-import { chatFormatByName } from '../schema/chat/index.ts'
-import type { Delta, Dialect, StreamFormatter, Usage } from '../schema/dialects/dialect.ts'
-import { dialectByName } from '../schema/dialects/index.ts'
-import { type ApiError, apiError, fail, ok, type Result } from '../schema/errors.ts'
+import type { Dialect, StreamFormatter, Usage } from '../schema/dialects/dialect.ts'
+import { apiError, ok, type Result } from '../schema/errors.ts'
 import { KV_PAGE_TOKENS } from '../schema/limits.ts'
 import { tokensPerBlock } from '../schema/prefix.ts'
 import type { FinishReason, RunRequest } from '../schema/wire.ts'
 import type { Admission, Place } from './admission.ts'
 import type { Answer } from './answer.ts'
-import { type EndReason, type Engine, EngineError, type EngineEvent, type SequenceHandle } from './engine/engine.ts'
+import { ChoiceText, specOf } from './choice.ts'
+import type { EndReason, Engine, EngineEvent, SampledLogprob, SequenceHandle } from './engine/engine.ts'
 import type { GrammarSession, Grammars } from './grammar.ts'
 import type { Meter } from './journal.ts'
 import { NO_COUNTS, type RunCounts } from './journal_records.ts'
 import { log, reasonOf } from './log.ts'
 import type { Metrics, PrefillSpeed } from './metrics.ts'
+import { type Prepared, prepare, refusalOf, tooLong } from './prepare.ts'
 import type { EncodedPrompt, Tokenizer } from './tokenizer.ts'
 
 /** What every run needs of its node. */
@@ -45,18 +44,6 @@ const FINISH: Readonly<Record<EndReason, FinishReason>> = {
 
 type EndEvent = Extract<EngineEvent, { kind: 'end' }>
 
-/** Adds a delta to those that wait, joined with the last where both continue one text. */
-export const joinDelta = (waiting: Delta[], next: Delta): void => {
-  const last = waiting.at(-1)
-  if (last && (next.kind === 'content' || next.kind === 'reasoning') && last.kind === next.kind) {
-    waiting[waiting.length - 1] = { kind: next.kind, text: last.text + next.text }
-  } else if (last?.kind === 'tool_arguments' && next.kind === 'tool_arguments' && last.index === next.index) {
-    waiting[waiting.length - 1] = { ...next, text: last.text + next.text }
-  } else {
-    waiting.push(next)
-  }
-}
-
 /** A run between submission and its last byte. */
 export class Generation {
   readonly #shop: Workshop
@@ -66,13 +53,17 @@ export class Generation {
   readonly #place: Place
   readonly #dialect: Dialect
   readonly #format: StreamFormatter
-  readonly #parser: AnswerParser
-  readonly #grammar: GrammarSession | undefined
-  readonly #utf8 = new TextDecoder('utf-8', { ignoreBOM: true })
+  readonly #choices: readonly ChoiceText[]
+  /** One a choice, where the answer is held to a grammar. */
+  readonly #grammars: readonly GrammarSession[]
   readonly #openedAt = Date.now()
   readonly #done = Promise.withResolvers<void>()
-  #handle: SequenceHandle | undefined
-  #deltas: Delta[] = []
+  readonly #handles: SequenceHandle[] = []
+  #cancelled = false
+  #failed = false
+  /** The first choice's end: what the prompt cost. */
+  #prefilled: EndEvent | undefined
+  #ended = 0
   #counts: RunCounts = NO_COUNTS
   #progressAt = PROGRESS_TOKENS
   #startedAt = 0
@@ -81,9 +72,16 @@ export class Generation {
   #isStarted = false
   #finish: FinishReason | undefined
   #shutDown = false
-  #failed = false
 
-  constructor(shop: Workshop, request: RunRequest, prompt: EncodedPrompt, answer: Answer, place: Place, how: How) {
+  constructor(
+    shop: Workshop,
+    request: RunRequest,
+    prompt: EncodedPrompt,
+    answer: Answer,
+    place: Place,
+    how: Prepared,
+    grammars: readonly GrammarSession[],
+  ) {
     this.#shop = shop
     this.#request = request
     this.#prompt = prompt
@@ -91,35 +89,24 @@ export class Generation {
     this.#place = place
     this.#dialect = how.dialect
     this.#format = how.dialect.stream(request.run)
-    this.#parser = how.parser
-    this.#grammar = how.grammar
+    const { n = 1 } = request.run
+    const { textBytes } = shop.tokenizer
+    this.#choices = Array.from({ length: n }, (_, i) => new ChoiceText(request.run, how.format, textBytes, i))
+    this.#grammars = grammars
   }
 
   /** Submits and resolves when the last byte is handed over or the receipt of a broken run is durable. Error: refused. */
   async run(): Promise<Result<void>> {
-    const { run, accountId, keyId, attempt, cacheSalt } = this.#request
+    const { run, accountId, keyId, attempt } = this.#request
     const { engine, journal } = this.#shop
     try {
-      this.#handle = engine.submit(
-        {
-          tokens: this.#prompt.ids,
-          cacheSalt,
-          maxTokens: run.maxTokens,
-          temperature: run.temperature,
-          topP: run.topP,
-          seed: BigInt.asUintN(64, BigInt(run.seed)),
-          stop: run.stop.map((text) => new TextEncoder().encode(text)),
-          masked: this.#grammar !== undefined,
-        },
-        (events) => this.#take(events),
-      )
+      this.#submit(0)
     } catch (error) {
       return { ok: false, error: refusalOf(error, this.#prompt.ids.length, engine.info.contextLength) }
     }
-    this.#obeyGrammar(this.#handle)
-    this.#answer.onGone(() => this.#handle?.cancel())
+    this.#answer.onGone(() => this.#cancel())
     this.#answer.onDrain(() => this.#flush())
-    if (this.#answer.gone) this.#handle.cancel()
+    if (this.#answer.gone) this.#cancel()
     const { requestId, model } = run
     journal.open({ requestId, attempt, accountId, keyId, model, openedAt: this.#openedAt }).then(
       () => {
@@ -132,13 +119,13 @@ export class Generation {
     return ok(undefined)
   }
 
-  #obeyGrammar(handle: SequenceHandle): void {
-    this.#grammar?.start(
+  #obeyGrammar(index: number, handle: SequenceHandle): void {
+    this.#grammars[index]?.start(
       (position, words) => handle.mask(position, words),
       (message) => {
         log('error', 'grammar_failed_run', { request: this.#request.run.requestId, error: message })
         this.#failed = true
-        handle.cancel()
+        this.#cancel()
       },
     )
   }
@@ -146,30 +133,57 @@ export class Generation {
   /** The node stops: ends the run, uncharged. */
   shutDown(): void {
     this.#shutDown = true
-    this.#handle?.cancel()
+    this.#cancel()
   }
 
-  /** All events of one engine step. */
-  #take(events: readonly EngineEvent[]): void {
+  #submit(index: number): void {
+    const spec = specOf(this.#request.run, this.#prompt.ids, this.#request.cacheSalt, index)
+    const masked = this.#grammars.length > 0
+    const handle = this.#shop.engine.submit({ ...spec, masked }, (events) => this.#take(index, events))
+    this.#handles.push(handle)
+    this.#obeyGrammar(index, handle)
+  }
+
+  /** The prompt's pages are there now: the other choices find all but the last in the cache. */
+  #submitOthers(): void {
+    try {
+      while (!this.#cancelled && this.#handles.length < this.#choices.length) this.#submit(this.#handles.length)
+    } catch (error) {
+      log('error', 'choice_not_taken', { request: this.#request.run.requestId, error: reasonOf(error) })
+      this.#failed = true
+      this.#cancel()
+    }
+  }
+
+  /** No choice goes on, and none begins. */
+  #cancel(): void {
+    this.#cancelled = true
+    for (const handle of this.#handles) handle.cancel()
+  }
+
+  /** All events of one engine step for one choice. */
+  #take(index: number, events: readonly EngineEvent[]): void {
     for (const event of events) {
-      if (event.kind === 'start') this.#start(event.promptTokens, event.cachedTokens)
-      else if (event.kind === 'tokens') this.#tokens(event.ids)
-      else void this.#end(event).catch((error) => this.#break(error))
+      if (event.kind === 'start') this.#start(index, event.promptTokens, event.cachedTokens)
+      else if (event.kind === 'tokens') this.#tokens(index, event.ids, event.logprobs)
+      else this.#endChoice(index, event)
     }
     if (this.#finish === undefined) this.#flush()
   }
 
-  #start(promptTokens: number, cachedTokens: number): void {
+  /** The first choice alone speaks for the prompt: it is computed, and paid, once. */
+  #start(index: number, promptTokens: number, cachedTokens: number): void {
+    if (index > 0) return
     this.#isStarted = true
     this.#startedAt = performance.now()
     this.#place.started()
     this.#counts = { ...this.#counts, hit: cachedTokens, miss: promptTokens - cachedTokens }
   }
 
-  #tokens(ids: readonly number[]): void {
-    this.#grammar?.accept(ids)
+  #tokens(index: number, ids: readonly number[], logprobs?: readonly SampledLogprob[]): void {
+    this.#grammars[index]?.accept(ids)
     const now = performance.now()
-    const { metrics, prefillSpeed, journal, tokenizer } = this.#shop
+    const { metrics, prefillSpeed, journal } = this.#shop
     if (this.#counts.firstTokenAt === null) {
       metrics.firstToken((Date.now() - this.#openedAt) / 1000)
       prefillSpeed.observe(this.#counts.miss, now - this.#startedAt)
@@ -177,37 +191,53 @@ export class Generation {
       metrics.betweenTokens((now - this.#lastTokensAt) / 1000 / ids.length)
     }
     this.#lastTokensAt = now
-    let { output, reasoning } = this.#counts
-    for (const id of ids) {
-      this.#push(this.#utf8.decode(tokenizer.textBytes[id], { stream: true }))
-      output++
-      // The tag that ends the reasoning is itself no part of it.
-      if (this.#parser.inReasoning) reasoning++
-    }
+    this.#choices[index]?.tokens(ids, logprobs)
+    if (this.#handles.length < this.#choices.length) this.#submitOthers()
+    const [output, reasoning] = [this.#sum('output'), this.#sum('reasoning')]
     this.#counts = { ...this.#counts, output, reasoning, firstTokenAt: this.#counts.firstTokenAt ?? Date.now() }
     if (output < this.#progressAt) return
     this.#progressAt = output + PROGRESS_TOKENS
     journal.progress({ requestId: this.#request.run.requestId, attempt: this.#request.attempt }, this.#counts)
   }
 
-  #push(text: string): void {
-    if (text !== '') for (const delta of this.#parser.push(text)) joinDelta(this.#deltas, delta)
+  #sum(of: 'output' | 'reasoning'): number {
+    return this.#choices.reduce((sum, choice) => sum + choice[of], 0)
   }
 
-  async #end(event: EndEvent): Promise<void> {
-    this.#push(this.#utf8.decode())
-    const { deltas, toolCalls } = this.#parser.end()
-    for (const delta of deltas) joinDelta(this.#deltas, delta)
-    const ours = (this.#shutDown || this.#failed) && event.reason === 'cancelled'
-    let finish: FinishReason = ours ? 'error' : FINISH[event.reason]
-    if (finish === 'stop' && toolCalls > 0) finish = 'tool_calls'
-    const free = finish === 'error' || !this.#isStarted
-    this.#counts = free
-      ? NO_COUNTS
-      : { ...this.#counts, hit: event.cachedTokens, miss: event.computedTokens, output: event.sampledTokens }
+  #endChoice(index: number, event: EndEvent): void {
+    this.#choices[index]?.end(event.reason, event.sampledTokens)
     const { requestId } = this.#request.run
-    if (event.reason === 'error') log('error', 'engine_failed_run', { request: requestId, error: event.message })
-    const resident = finish === 'error' ? 0 : event.cachedTokens + event.computedTokens
+    if (event.reason === 'error') {
+      log('error', 'engine_failed_run', { request: requestId, error: event.message })
+      this.#failed = true
+      this.#cancel()
+    }
+    if (event.reason === 'cancelled') this.#cancel()
+    if (index === 0) this.#prefilled = event
+    if (++this.#ended === this.#handles.length) void this.#end().catch((error) => this.#break(error))
+  }
+
+  /** How the run as a whole ended: the first choice's word, unless a choice failed or was cancelled. */
+  #finishOfRun(): FinishReason {
+    const cancelled = this.#choices.some((choice) => choice.reason === 'cancelled' || choice.reason === undefined)
+    if (this.#failed || (this.#shutDown && cancelled)) return 'error'
+    return cancelled ? 'cancelled' : this.#finishOf(this.#choices[0])
+  }
+
+  #finishOf(choice: ChoiceText | undefined): FinishReason {
+    const finish = FINISH[choice?.reason ?? 'cancelled']
+    return finish === 'stop' && (choice?.toolCalls ?? 0) > 0 ? 'tool_calls' : finish
+  }
+
+  /** Every choice has ended. */
+  async #end(): Promise<void> {
+    const finish = this.#finishOfRun()
+    const { cachedTokens = 0, computedTokens = 0 } = this.#prefilled ?? {}
+    const output = this.#sum('output')
+    const free = finish === 'error' || !this.#isStarted
+    this.#counts = free ? NO_COUNTS : { ...this.#counts, hit: cachedTokens, miss: computedTokens, output }
+    const { requestId } = this.#request.run
+    const resident = finish === 'error' ? 0 : cachedTokens + computedTokens
     const { journal, metrics, onClosed } = this.#shop
     const key = { requestId, attempt: this.#request.attempt }
     await journal.close(key, { finish, prefix: this.#residentBlocks(resident), counts: this.#counts })
@@ -240,7 +270,7 @@ export class Generation {
     if (!this.#isStarted && this.#finish === undefined) return
     if (this.#finish === 'error' || this.#finish === 'cancelled') this.#endBroken()
     else if (this.#request.run.stream) this.#flushStream()
-    else if (this.#finish !== undefined) this.#endWhole(this.#finish)
+    else if (this.#finish !== undefined) this.#endWhole()
   }
 
   #flushStream(): void {
@@ -249,13 +279,13 @@ export class Generation {
       this.#sendHead()
       text += this.#format.start({ ...this.#usage, output: 0, reasoning: 0 })
     }
-    // A slow reader's text waits here, joined; formatted it would be fifty times the size.
-    if (this.#deltas.length > 0 && !this.#answer.isFull) {
-      text += this.#format.deltas(this.#deltas)
-      this.#deltas = []
+    // A slow reader's text waits in the choices, joined; formatted it would be fifty times the size.
+    for (const [i, choice] of this.#choices.entries()) {
+      if (choice.hasDeltas && !this.#answer.isFull) text += this.#format.deltas(i, choice.take())
     }
-    if (this.#finish !== undefined && this.#deltas.length === 0) {
-      this.#answer.end(text + this.#format.finish(this.#finish, this.#usage))
+    if (this.#finish !== undefined && !this.#choices.some((choice) => choice.hasDeltas)) {
+      const reasons = this.#choices.map((choice) => this.#finishOf(choice))
+      this.#answer.end(text + this.#format.finish(reasons, this.#usage))
       this.#done.resolve()
     } else if (text !== '') {
       this.#answer.write(text)
@@ -269,9 +299,10 @@ export class Generation {
     this.#answer.head({ nodeId, stream, promptTokens: hit + miss, cachedTokens: hit })
   }
 
-  #endWhole(finish: FinishReason): void {
+  #endWhole(): void {
     this.#sendHead()
-    this.#answer.end(this.#dialect.whole(this.#request.run, this.#deltas, finish, this.#usage))
+    const choices = this.#choices.map((choice) => ({ deltas: choice.take(), finish: this.#finishOf(choice) }))
+    this.#answer.end(this.#dialect.whole(this.#request.run, choices, this.#usage))
     this.#done.resolve()
   }
 
@@ -286,44 +317,11 @@ export class Generation {
   /** The journal failed: nothing more may be served. */
   #break(error: unknown): void {
     log('error', 'run_broken', { request: this.#request.run.requestId, error: reasonOf(error) })
-    this.#handle?.cancel()
+    this.#cancel()
     this.#place.leave()
     this.#answer.break()
     this.#done.resolve()
   }
-}
-
-interface How {
-  readonly dialect: Dialect
-  readonly parser: AnswerParser
-  readonly grammar?: GrammarSession
-}
-
-const tooLong = (context: number, prompt: string): ApiError =>
-  apiError('context_length_exceeded', {
-    message: `The model's context is ${context} tokens, one of them for the answer; the prompt has ${prompt}.`,
-  })
-
-const refusalOf = (error: unknown, promptTokens: number, context: number): ApiError => {
-  if (!(error instanceof EngineError)) throw error
-  if (error.code === 'context_too_long') return tooLong(context, String(promptTokens))
-  if (error.code === 'bad_argument') return apiError('invalid_request', { message: error.message })
-  return apiError('internal_error', { internal: error.message })
-}
-
-/** Everything that can be refused before the prompt is tokenized. */
-const prepare = ({ run }: RunRequest, shop: Workshop): Result<How> => {
-  if (run.model !== shop.model) return fail('model_not_found')
-  const dialect = dialectByName(run.dialect)
-  if (!dialect) return fail('invalid_request', { message: `This node does not know the dialect ${run.dialect}.` })
-  const format = chatFormatByName(run.chatFormat)
-  if (!format) return fail('invalid_request', { message: `This node does not know the chat format ${run.chatFormat}.` })
-  if (run.prompt === '') return fail('invalid_request', { message: 'The prompt is empty.' })
-  const { contextLength } = shop.engine.info
-  const least = Math.ceil(run.prompt.length / shop.tokenizer.longestTokenBytes)
-  if (least + 1 > contextLength) return { ok: false, error: tooLong(contextLength, `at least ${least}`) }
-  const { thinking, stop, requestId } = run
-  return ok({ dialect, parser: format.parser({ thinking, stop, requestId }) })
 }
 
 /** Serves one verified request. `live` holds the run while it lasts. Error: refused before any work. */
@@ -337,22 +335,22 @@ export const generate = async (
   if (!prepared.ok) return prepared
   const place = shop.admission.enter()
   if (!place.ok) return place
-  let session: GrammarSession | undefined
+  const grammars: GrammarSession[] = []
   try {
-    const { prompt: text, grammar } = request.run
-    const [prompt, opened] = await Promise.all([
+    const { prompt: text, grammar, n = 1 } = request.run
+    const [prompt, ...opened] = await Promise.all([
       shop.tokenizer.encode(text),
-      grammar ? shop.grammars.open(grammar) : undefined,
+      ...(grammar ? Array.from({ length: n }, () => shop.grammars.open(grammar)) : []),
     ])
-    if (opened?.ok === false) return opened
-    session = opened?.value
+    for (const session of opened) if (session.ok) grammars.push(session.value)
+    const refused = opened.find((session) => !session.ok)
+    if (refused?.ok === false) return refused
     const { contextLength } = shop.engine.info
     if (prompt.ids.length + 1 > contextLength) {
       return { ok: false, error: tooLong(contextLength, String(prompt.ids.length)) }
     }
     if (answer.gone) return ok(undefined)
-    const how = { ...prepared.value, ...(session ? { grammar: session } : {}) }
-    const generation = new Generation(shop, request, prompt, answer, place.value, how)
+    const generation = new Generation(shop, request, prompt, answer, place.value, prepared.value, grammars)
     live.add(generation)
     try {
       return await generation.run()
@@ -360,7 +358,7 @@ export const generate = async (
       live.delete(generation)
     }
   } finally {
-    session?.close()
+    for (const session of grammars) session.close()
     place.value.leave()
   }
 }

@@ -8,6 +8,10 @@ export const PREFIX_BLOCKS_MAX = 8192
 export const REQUEST_BODY_BYTES_MAX = 4 * 1024 * 1024
 export const MAX_TOKENS_DEFAULT = 4096
 export const MAX_TOKENS_MAX = 65_536
+/** Answers to one prompt that a request may ask for. */
+export const CHOICES_MAX = 16
+export const TOP_LOGPROBS_MAX = 20
+export const LOGIT_BIAS_MAX = 1024
 /** A node is stale, and gets no requests, after this long without a heartbeat. */
 export const NODE_STALE_MS = 15_000
 export const HEARTBEAT_SECONDS = 5

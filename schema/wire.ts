@@ -1,7 +1,7 @@
 // The wire contract between edge and node: every message that crosses that border, validated once on arrival.
 // Both directions are signed the same way (signature.ts): a short-lived JWT that carries a hash of the body.
 import { z } from 'zod'
-import { GRAMMAR_CHARS_MAX } from './limits.ts'
+import { CHOICES_MAX, GRAMMAR_CHARS_MAX, LOGIT_BIAS_MAX, TOP_LOGPROBS_MAX } from './limits.ts'
 
 const count = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER)
 const id = z.string().min(1).max(64)
@@ -16,6 +16,24 @@ export const PATHS = {
 
 export const FINISH_REASONS = ['stop', 'length', 'tool_calls', 'cancelled', 'error', 'node_lost'] as const
 export type FinishReason = (typeof FINISH_REASONS)[number]
+
+/** Settings beside temperature and top_p; an absent one changes nothing. Meanings: SequenceSpec in gpu-node/engine/engine.ts. */
+const samplingShape = {
+  /** Answers to the one prompt; absent: 1. */
+  n: count.min(1).max(CHOICES_MAX).optional(),
+  topK: count.min(1).optional(),
+  minP: z.number().min(0).max(1).optional(),
+  frequencyPenalty: z.number().min(-2).max(2).optional(),
+  presencePenalty: z.number().min(-2).max(2).optional(),
+  repetitionPenalty: z.number().min(0.01).max(2).optional(),
+  logitBias: z
+    .record(z.string().regex(/^\d{1,7}$/), z.number().min(-100).max(100))
+    .refine((bias) => Object.keys(bias).length <= LOGIT_BIAS_MAX)
+    .optional(),
+  minTokens: count.optional(),
+  ignoreEos: z.boolean().optional(),
+  topLogprobs: count.max(TOP_LOGPROBS_MAX).optional(),
+}
 
 /** A client's request after parsing: what to compute and how to write it down. No dialect survives here but its name. */
 export const runSchema = z.object({
@@ -45,6 +63,7 @@ export const runSchema = z.object({
       marks: z.array(z.string().min(1).max(64)).max(8),
     })
     .optional(),
+  ...samplingShape,
 })
 export type Run = z.infer<typeof runSchema>
 

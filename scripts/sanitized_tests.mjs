@@ -17,12 +17,13 @@ const OPTIONS = {
 withSetup(() => {
   const [name, ...rest] = process.argv.slice(2)
   const folder = join(BUILD, name)
-  buildTargets(folder, ['op_test', 'engine_test', 'cache_test'], sanitized(SANITIZERS[name]))
+  buildTargets(folder, ['op_test', 'engine_test', 'cache_test', 'sampler_test'], sanitized(SANITIZERS[name]))
   const scratch = mkdtempSync(join(tmpdir(), 'sparrow-cache-'))
   const failed = [
     ['op_test', COMPONENTS, ...rest],
     ['engine_test', CHECKPOINT],
     ['cache_test', scratch],
+    ['sampler_test'],
   ].filter(([program, ...args]) => {
     say(`${program} under ${SANITIZERS[name]}`)
     return (

@@ -56,18 +56,47 @@ export interface SequenceSpec {
   readonly temperature: number
   readonly topP: number
   readonly seed: bigint
+  /** The likeliest so many only; absent or 0: all. */
+  readonly topK?: number | undefined
+  /** Only tokens at least so likely, as a share of the likeliest. */
+  readonly minP?: number | undefined
+  /** Off the logit of a token for each time it was sampled, and once if it was. */
+  readonly frequencyPenalty?: number | undefined
+  readonly presencePenalty?: number | undefined
+  /** Divides positive logits of tokens in prompt or answer, multiplies the others; absent: 1. */
+  readonly repetitionPenalty?: number | undefined
+  /** Added to logits, by token id. */
+  readonly logitBias?: Readonly<Record<string, number>> | undefined
+  /** Before so many tokens neither an end token nor a stop string ends the sequence. */
+  readonly minTokens?: number | undefined
+  /** End tokens are not sampled. */
+  readonly ignoreEos?: boolean | undefined
+  /** Log-probabilities are told with each token, and of so many of the likeliest (0 to 20); absent: none. */
+  readonly topLogprobs?: number | undefined
   /** Byte strings; the sequence ends at the token that completes one. */
   readonly stop: readonly Uint8Array[]
   /** Each token waits for `SequenceHandle.mask`; the other sequences do not. */
   readonly masked?: boolean
 }
 
+export interface IdLogprob {
+  readonly id: number
+  readonly logprob: number
+}
+
+/** From the model's own distribution: before penalties, bias, mask and temperature. */
+export interface SampledLogprob {
+  readonly logprob: number
+  /** Likeliest first. */
+  readonly top: readonly IdLogprob[]
+}
+
 export type EndReason = 'stop_token' | 'stop_string' | 'length' | 'cancelled' | 'error'
 
 export type EngineEvent =
   | { readonly kind: 'start'; readonly promptTokens: number; readonly cachedTokens: number }
-  /** Tokens sampled in one step or more, in order; the one that ends the sequence included. */
-  | { readonly kind: 'tokens'; readonly ids: readonly number[] }
+  /** Tokens sampled in one step or more, in order; the one that ends the sequence included. One logprob an id, if asked. */
+  | { readonly kind: 'tokens'; readonly ids: readonly number[]; readonly logprobs?: readonly SampledLogprob[] }
   | {
       readonly kind: 'end'
       readonly reason: EndReason

@@ -11,6 +11,7 @@ import {
   type EngineInfo,
   type EngineOptions,
   type EngineStats,
+  type SampledLogprob,
   type SequenceHandle,
 } from './engine.ts'
 
@@ -23,6 +24,8 @@ interface Handle {
 interface NativeEvent {
   readonly id: number
   readonly token?: number
+  /** id, logprob: the token's own, then the likeliest. */
+  readonly logprobs?: Float64Array
   readonly promptTokens?: number
   readonly cachedTokens?: number
   readonly computedTokens?: number
@@ -167,10 +170,18 @@ const toEvent = (e: NativeEvent): EngineEvent => {
   }
 }
 
+const toLogprob = (pairs: Float64Array): SampledLogprob => ({
+  logprob: pairs[1] ?? 0,
+  top: Array.from({ length: pairs.length / 2 - 1 }, (_, i) => ({
+    id: pairs[2 * i + 2] ?? 0,
+    logprob: pairs[2 * i + 3] ?? 0,
+  })),
+})
+
 /** Groups a wake-up's events by sequence, runs of tokens joined. */
 const bySequence = (events: readonly NativeEvent[]): Map<number, EngineEvent[]> => {
   const groups = new Map<number, EngineEvent[]>()
-  const tokens = new Map<number, number[]>()
+  const tokens = new Map<number, { ids: number[]; logprobs: SampledLogprob[] }>()
   for (const event of events) {
     const group = groups.get(event.id) ?? []
     groups.set(event.id, group)
@@ -178,13 +189,14 @@ const bySequence = (events: readonly NativeEvent[]): Map<number, EngineEvent[]> 
       group.push(toEvent(event))
       continue
     }
-    const run = tokens.get(event.id)
-    if (run) run.push(event.token)
-    else {
-      const ids = [event.token]
-      tokens.set(event.id, ids)
-      group.push({ kind: 'tokens', ids })
+    let run = tokens.get(event.id)
+    if (!run) {
+      run = { ids: [], logprobs: [] }
+      tokens.set(event.id, run)
+      group.push({ kind: 'tokens', ids: run.ids, ...(event.logprobs ? { logprobs: run.logprobs } : {}) })
     }
+    run.ids.push(event.token)
+    if (event.logprobs) run.logprobs.push(toLogprob(event.logprobs))
   }
   return groups
 }

@@ -36,11 +36,19 @@ class EventChannel {
   void stop() { wake_.Release(); }
 
  private:
+  /// id, logprob, id, logprob, ...
+  static Napi::Float64Array pairs(Napi::Env env, const std::vector<sparrow::TokenLogprob>& logprobs) {
+    Napi::Float64Array out = Napi::Float64Array::New(env, 2 * logprobs.size());
+    for (size_t i = 0; i < logprobs.size(); i++) out[2 * i] = logprobs[i].id, out[2 * i + 1] = logprobs[i].logprob;
+    return out;
+  }
+
   static Napi::Object to_object(Napi::Env env, const Event& e) {
     Napi::Object out = Napi::Object::New(env);
     out.Set("id", static_cast<double>(e.id));
     if (e.kind == Event::Kind::kTokens) {
       out.Set("token", e.token);
+      if (!e.logprobs.empty()) out.Set("logprobs", pairs(env, e.logprobs));
       return out;
     }
     out.Set("promptTokens", static_cast<double>(e.prompt_tokens));

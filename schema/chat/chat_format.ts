@@ -36,7 +36,8 @@ export interface Conversation {
 
 /** Incremental parser of one answer. Holds back text that may be the start of a tag or a stop string. */
 export interface AnswerParser {
-  push(text: string): Delta[]
+  /** `unstopped`: stop strings do not count in this text, nor across its end. */
+  push(text: string, unstopped?: boolean): Delta[]
   /** Flushes what was held back; tells whether the answer ended in (complete) tool calls. */
   end(): { deltas: Delta[]; toolCalls: number }
   /** True while inside the think tags: tokens sampled now are reasoning tokens. */
@@ -50,6 +51,8 @@ export interface ParserOptions {
   readonly stop: readonly string[]
   /** Makes ids of tool calls unique: the request id. */
   readonly requestId: string
+  /** Pieces of text tell where in the pushed text they stood. */
+  readonly withSource?: boolean
 }
 
 /** What the client demands of an answer's shape; `at` is where the client wrote a schema, for errors. */

@@ -1,6 +1,6 @@
 // Token text of DeepSeek-V3.2 -> reasoning, content and tool calls, piece by piece. The result does not depend on where the
 // text was split. Text that breaks the call grammar is never lost and never throws: it becomes content.
-import type { Delta } from '../dialects/dialect.ts'
+import type { Delta, Source } from '../dialects/dialect.ts'
 import type { AnswerParser, ParserOptions } from './chat_format.ts'
 import { BOS, DSML, EOS, THINK, THINK_END } from './deepseek_v32_marks.ts'
 import { firstMark, heldLength, StopCutter } from './parse.ts'
@@ -57,6 +57,8 @@ class Parser implements AnswerParser {
   readonly #idSuffix: string
   /** Text not yet understood: shorter than the longest mark but for the push at work. */
   #buffer = ''
+  /** Where the buffer begins in all that was pushed. */
+  #at = 0
   /** First half of a surrogate pair at the end of a push. */
   #surrogate = ''
   /** Raw text of the block since the last complete call: content, should it turn out malformed. */
@@ -64,8 +66,10 @@ class Parser implements AnswerParser {
   #invoke: string[] = []
   #calls = 0
   #deltas: Delta[] = []
+  readonly #withSource: boolean
 
-  constructor({ thinking, stop, requestId }: ParserOptions) {
+  constructor({ thinking, stop, requestId, withSource = false }: ParserOptions) {
+    this.#withSource = withSource
     this.#state = thinking ? 'reasoning' : 'content'
     this.#stop = new StopCutter(stop, SPECIALS)
     this.#idSuffix = requestId.replaceAll('-', '').slice(-12)
@@ -75,11 +79,12 @@ class Parser implements AnswerParser {
     return this.#state === 'reasoning'
   }
 
-  push(text: string): Delta[] {
+  push(text: string, unstopped = false): Delta[] {
     const whole = this.#surrogate + text
     const halved = /[\ud800-\udbff]$/.test(whole)
     this.#surrogate = halved ? whole.slice(-1) : ''
-    this.#buffer += this.#stop.push(halved ? whole.slice(0, -1) : whole)
+    const next = halved ? whole.slice(0, -1) : whole
+    this.#buffer += unstopped ? this.#stop.pass(next) : this.#stop.push(next)
     return this.#drain(false)
   }
 
@@ -107,23 +112,31 @@ class Parser implements AnswerParser {
       case 'block':
         return this.#block(final)
       case 'after':
-        this.#buffer = this.#buffer.trimStart()
+        this.#advance(this.#buffer.length - this.#buffer.trimStart().length)
         if (this.#buffer === '') return false
         this.#state = 'content'
         return true
       case 'done':
-        this.#buffer = ''
+        this.#advance(this.#buffer.length)
         return false
     }
+  }
+
+  /** Takes so much off the buffer's front. */
+  #advance(length: number): string {
+    const text = this.#buffer.slice(0, length)
+    this.#buffer = this.#buffer.slice(length)
+    this.#at += length
+    return text
   }
 
   #text(state: keyof typeof MARKS, final: boolean): boolean {
     const found = firstMark(this.#buffer, MARKS[state])
     const held = final ? 0 : heldLength(this.#buffer, MARKS[state])
     const end = found ? found.at : this.#buffer.length - held
-    this.#sink(state, this.#buffer.slice(0, end))
-    this.#buffer = this.#buffer.slice(end + (found?.mark.length ?? 0))
+    this.#sink(state, this.#advance(end))
     if (!found) return false
+    this.#advance(found.mark.length)
     if (state === 'invoke') this.#invokeEnds(found.mark)
     else if (found.mark === EOS) this.#state = 'done'
     else if (found.mark === THINK_END) this.#state = 'content'
@@ -137,11 +150,11 @@ class Parser implements AnswerParser {
 
   #block(final: boolean): boolean {
     const rest = this.#buffer.trimStart()
-    this.#raw.push(this.#buffer.slice(0, this.#buffer.length - rest.length))
-    this.#buffer = rest
+    this.#raw.push(this.#advance(this.#buffer.length - rest.length))
     const next = BLOCK_NEXT.find((mark) => rest.startsWith(mark))
     if (next === undefined && !final && BLOCK_NEXT.some((mark) => mark.startsWith(rest))) return false
-    this.#buffer = rest.slice(next?.length ?? 0)
+    if (next === EOS) this.#giveUpBlock('')
+    this.#advance(next?.length ?? 0)
     if (next === INVOKE_OPEN) {
       this.#invoke = [INVOKE_OPEN]
       this.#state = 'invoke'
@@ -149,7 +162,6 @@ class Parser implements AnswerParser {
       this.#raw = []
       this.#state = 'after'
     } else if (next === EOS) {
-      this.#giveUpBlock('')
       this.#state = 'done'
     } else {
       this.#giveUpBlock(next ?? '')
@@ -169,12 +181,13 @@ class Parser implements AnswerParser {
       this.#state = 'block'
       return
     }
-    this.#giveUpBlock(mark === EOS ? '' : mark)
+    if (mark === EOS) this.#giveUpBlock('', this.#at - EOS.length)
+    else this.#giveUpBlock(mark)
     if (mark === EOS) this.#state = 'done'
   }
 
-  /** What was read of a block since its last complete call, and `mark`, becomes content. */
-  #giveUpBlock(mark: string): void {
+  /** What was read of a block since its last complete call, and `mark`, becomes content; it stood before `end`. */
+  #giveUpBlock(mark: string, end = this.#at): void {
     if (this.#state !== 'block' && this.#state !== 'invoke') return
     // White space after a complete call is the block's own.
     const raw = this.#raw.join('')
@@ -182,18 +195,21 @@ class Parser implements AnswerParser {
     this.#raw = []
     this.#invoke = []
     this.#state = 'content'
-    this.#sink('content', text)
+    this.#sink('content', text, end)
   }
 
-  #sink(state: keyof typeof MARKS, text: string): void {
+  #sink(state: keyof typeof MARKS, text: string, end = this.#at): void {
     if (text === '') return
     if (state === 'invoke') {
       this.#invoke.push(text)
       return
     }
     const last = this.#deltas.at(-1)
-    if (last?.kind === state) this.#deltas[this.#deltas.length - 1] = { kind: state, text: last.text + text }
-    else this.#deltas.push({ kind: state, text })
+    const joins = last?.kind === state
+    const begin = (joins ? last.source?.[0] : undefined) ?? end - text.length
+    const source: { source?: Source } = this.#withSource ? { source: [begin, end] } : {}
+    if (joins) this.#deltas[this.#deltas.length - 1] = { kind: state, text: last.text + text, ...source }
+    else this.#deltas.push({ kind: state, text, ...source })
   }
 }
 

@@ -65,6 +65,11 @@ export class StopCutter {
     this.#specials = specials
   }
 
+  /** Text that passes uncut: it takes no part in any match. */
+  pass(text: string): string {
+    return this.end() + text
+  }
+
   push(text: string): string {
     if (this.stopped) return ''
     return this.#stops.length === 0 ? text : this.#cut(text, false)

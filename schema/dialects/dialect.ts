@@ -22,20 +22,48 @@ export interface ParseContext {
   readonly bodyText?: string
 }
 
+export interface TokenLogprob {
+  readonly bytes: Uint8Array
+  readonly logprob: number
+}
+
+/** A token of the answer and, likeliest first, what else it might have been. */
+export interface SampledToken extends TokenLogprob {
+  readonly top: readonly TokenLogprob[]
+}
+
+/** Where a piece of text stood in the token text: from, to, in UTF-16 units. */
+export type Source = readonly [number, number]
+
+interface TextPiece {
+  readonly text: string
+  /** Set by a parser that is asked for it. */
+  readonly source?: Source
+  /** The tokens of the text, where the client wants to know them. */
+  readonly logprobs?: readonly SampledToken[]
+}
+
 /** A piece of the answer, after schema/chat's parser split the token text. Tool-call pieces carry id and name first. */
 export type Delta =
-  | { readonly kind: 'reasoning'; readonly text: string }
-  | { readonly kind: 'content'; readonly text: string }
+  | ({ readonly kind: 'reasoning' } & TextPiece)
+  | ({ readonly kind: 'content' } & TextPiece)
   | { readonly kind: 'tool_call'; readonly index: number; readonly id: string; readonly name: string }
   | { readonly kind: 'tool_arguments'; readonly index: number; readonly text: string }
+
+/** One of the `run.n` answers to a prompt, whole. */
+export interface Choice {
+  readonly deltas: readonly Delta[]
+  readonly finish: FinishReason
+}
 
 /** Turns deltas into the bytes of a streamed answer. Pure: same calls, same bytes. */
 export interface StreamFormatter {
   /** First bytes, written when the prompt's usage is known and before the first token. */
   start(usage: Usage): string
-  deltas(deltas: readonly Delta[]): string
-  /** Last bytes: finish reason, usage where asked, terminator. */
-  finish(reason: FinishReason, usage: Usage): string
+  /** Of the choice of that index. */
+  deltas(choice: number, deltas: readonly Delta[]): string
+  /** Last bytes: the finish reason of each choice, usage where asked, terminator. */
+  finish(reasons: readonly FinishReason[], usage: Usage): string
 }
 
 export interface Dialect {
@@ -46,7 +74,7 @@ export interface Dialect {
   parse(body: unknown, context: ParseContext): Result<Run>
   stream(run: Run): StreamFormatter
   /** Body of a whole, non-streamed answer. */
-  whole(run: Run, deltas: readonly Delta[], reason: FinishReason, usage: Usage): string
+  whole(run: Run, choices: readonly Choice[], usage: Usage): string
   /** Body of an error answer before any token. */
   errorBody(error: ApiError): string
   /** Frame appended to a stream that already began; the stream is closed after it. */

@@ -4,7 +4,6 @@ import type { Message, Tool, ToolCall } from '../chat/chat_format.ts'
 import { DEFAULT_CHAT_FORMAT } from '../chat/index.ts'
 import { jsonChildren } from '../chat/python_json.ts'
 import { ok, type Result } from '../errors.ts'
-import { MAX_TOKENS_DEFAULT } from '../limits.ts'
 import type { Run } from '../wire.ts'
 import type { Dialect, ParseContext } from './dialect.ts'
 import {
@@ -14,6 +13,7 @@ import {
   chatBodySchema,
   isObject,
   malformed,
+  maxTokensOf,
   unsupported,
 } from './openai_chat_body.ts'
 import { openAiErrorBody, openAiStream, openAiWhole } from './openai_chat_format.ts'
@@ -72,6 +72,27 @@ const toolsOf = (body: ChatBody, bodyText: () => string): Tool[] => {
 const responseSchemaOf = (bodyText: string): string | undefined =>
   child(child(child(bodyText, 'response_format'), 'json_schema'), 'schema')
 
+/** `undefined` where the value changes nothing. */
+const unless = <T>(value: T | null | undefined, neutral: T): T | undefined =>
+  value === null || value === neutral ? undefined : value
+
+const samplingOf = (body: ChatBody, seed: string) => ({
+  temperature: body.temperature ?? 1,
+  topP: body.top_p ?? 1,
+  seed: body.seed === undefined || body.seed === null ? seed : BigInt.asUintN(64, BigInt(body.seed)).toString(),
+  stop: typeof body.stop === 'string' ? [body.stop] : (body.stop ?? []),
+  n: unless(body.n, 1),
+  topK: (body.top_k ?? 0) > 0 ? (body.top_k ?? undefined) : undefined,
+  minP: unless(body.min_p, 0),
+  frequencyPenalty: unless(body.frequency_penalty, 0),
+  presencePenalty: unless(body.presence_penalty, 0),
+  repetitionPenalty: unless(body.repetition_penalty, 1),
+  logitBias: Object.keys(body.logit_bias ?? {}).length > 0 ? (body.logit_bias ?? undefined) : undefined,
+  minTokens: unless(body.min_tokens, 0),
+  ignoreEos: unless(body.ignore_eos, false),
+  topLogprobs: body.logprobs ? (body.top_logprobs ?? 0) : undefined,
+})
+
 const runOf = (body: ChatBody, bodyText: () => string, context: ParseContext): Result<Run> => {
   const thinking = body.thinking?.type === 'enabled'
   const messages = body.messages.map(messageOf)
@@ -96,13 +117,9 @@ const runOf = (body: ChatBody, bodyText: () => string, context: ParseContext): R
     thinking,
     stream,
     includeUsage: stream && (body.stream_options?.include_usage ?? false),
-    maxTokens: body.max_completion_tokens ?? body.max_tokens ?? MAX_TOKENS_DEFAULT,
-    temperature: body.temperature ?? 1,
-    topP: body.top_p ?? 1,
-    seed:
-      body.seed === undefined || body.seed === null ? context.seed : BigInt.asUintN(64, BigInt(body.seed)).toString(),
+    maxTokens: maxTokensOf(body),
+    ...samplingOf(body, context.seed),
     ...(grammar ? { grammar: { text: grammar.value.text, marks: [...grammar.value.marks] } } : {}),
-    stop: typeof body.stop === 'string' ? [body.stop] : (body.stop ?? []),
   })
 }
 

@@ -2,7 +2,7 @@
 // Sparrow refuses by name, since ignoring them would change an answer without a word.
 import { z } from 'zod'
 import { type ApiError, apiError } from '../errors.ts'
-import { MAX_TOKENS_MAX } from '../limits.ts'
+import { CHOICES_MAX, LOGIT_BIAS_MAX, MAX_TOKENS_DEFAULT, MAX_TOKENS_MAX, TOP_LOGPROBS_MAX } from '../limits.ts'
 
 const NAME = /^[a-zA-Z0-9_-]{1,64}$/
 const textPart = z.object({ type: z.literal('text', 'only text parts are supported'), text: z.string() })
@@ -66,17 +66,38 @@ const responseFormat = z.discriminatedUnion('type', [
 const tokenLimit = z.int().min(1).max(MAX_TOKENS_MAX).nullish()
 const stopString = z.string().min(1).max(256)
 
-export const chatBodySchema = z.object({
+/** Beside OpenAI's parameters, top_k, min_p, repetition_penalty, min_tokens and ignore_eos as vLLM's users send them. */
+const sampling = {
+  temperature: z.number().min(0).max(2).nullish(),
+  top_p: z.number().min(0).max(1).nullish(),
+  /** -1 and 0: all. */
+  top_k: z.int().min(-1).nullish(),
+  min_p: z.number().min(0).max(1).nullish(),
+  frequency_penalty: z.number().min(-2).max(2).nullish(),
+  presence_penalty: z.number().min(-2).max(2).nullish(),
+  repetition_penalty: z.number().min(0.01).max(2).nullish(),
+  logit_bias: z
+    .record(z.string().regex(/^\d{1,7}$/, 'must be a token id'), z.number().min(-100).max(100))
+    .refine((bias) => Object.keys(bias).length <= LOGIT_BIAS_MAX, `at most ${LOGIT_BIAS_MAX} tokens`)
+    .nullish(),
+  /** Any safe integer, as clients send it; negative ones are taken modulo 2^64. */
+  seed: z.int().nullish(),
+  stop: z.union([stopString, z.array(stopString).max(16)], 'must be a string or up to 16 strings').nullish(),
+  min_tokens: z.int().min(0).max(MAX_TOKENS_MAX).nullish(),
+  ignore_eos: z.boolean().nullish(),
+  logprobs: z.boolean().nullish(),
+  top_logprobs: z.int().min(0).max(TOP_LOGPROBS_MAX).nullish(),
+  n: z.int().min(1).max(CHOICES_MAX).nullish(),
+  best_of: z.literal(1, 'is not supported; ask for n choices and pick one of them').nullish(),
+}
+
+const bodyShape = z.object({
   model: z.string().min(1).max(128),
   messages: z.array(message),
   thinking: z.object({ type: z.enum(['enabled', 'disabled']) }).nullish(),
   max_tokens: tokenLimit,
   max_completion_tokens: tokenLimit,
-  temperature: z.number().min(0).max(2).nullish(),
-  top_p: z.number().min(0).max(1).nullish(),
-  stop: z.union([stopString, z.array(stopString).max(16)], 'must be a string or up to 16 strings').nullish(),
-  /** Any safe integer, as clients send it; negative ones are taken modulo 2^64. */
-  seed: z.int().nullish(),
+  ...sampling,
   stream: z.boolean().nullish(),
   stream_options: z.object({ include_usage: z.boolean().nullish() }).nullish(),
   tools: z.array(tool).max(128).nullish(),
@@ -92,6 +113,17 @@ export const chatBodySchema = z.object({
   parallel_tool_calls: z.boolean().nullish(),
   response_format: responseFormat.nullish(),
 })
+
+/** Tokens an answer may have; where both names are given the newer one counts. */
+export const maxTokensOf = (body: Pick<z.infer<typeof bodyShape>, 'max_tokens' | 'max_completion_tokens'>): number =>
+  body.max_completion_tokens ?? body.max_tokens ?? MAX_TOKENS_DEFAULT
+
+export const chatBodySchema = bodyShape
+  .refine((body) => !body.top_logprobs || body.logprobs, { path: ['top_logprobs'], message: 'needs logprobs: true' })
+  .refine((body) => (body.min_tokens ?? 0) <= maxTokensOf(body), {
+    path: ['min_tokens'],
+    message: 'exceeds the most tokens the answer may have',
+  })
 export type ChatBody = z.infer<typeof chatBodySchema>
 export type ChatMessage = ChatBody['messages'][number]
 
@@ -101,12 +133,6 @@ const never = (): boolean => false
 
 /** Parameter -> the values that mean what Sparrow does anyway. Null and absence always do. */
 const NEUTRAL_ONLY: Readonly<Record<string, (value: unknown) => boolean>> = {
-  n: (value) => value === 1,
-  logprobs: (value) => value === false,
-  top_logprobs: (value) => value === 0,
-  frequency_penalty: (value) => value === 0,
-  presence_penalty: (value) => value === 0,
-  logit_bias: isEmpty,
   modalities: (value) => Array.isArray(value) && value.every((item) => item === 'text'),
   functions: isEmpty,
   function_call: (value) => value === 'none' || value === 'auto',

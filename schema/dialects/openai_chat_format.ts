@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto'
 import type { ApiError } from '../errors.ts'
 import { ERRORS } from '../errors.ts'
 import type { FinishReason, Run } from '../wire.ts'
-import type { Delta, StreamFormatter, Usage } from './dialect.ts'
+import type { Choice, Delta, SampledToken, StreamFormatter, TokenLogprob, Usage } from './dialect.ts'
 
 /** Usage in both dialects' fields, zeros included. */
 export const openAiUsage = (usage: Usage) => {
@@ -55,11 +55,33 @@ const callHead = (delta: Extract<Delta, { kind: 'tool_call' }>): string =>
     function: { name: delta.name, arguments: '' },
   })
 
+/** What OpenAI writes for a token too unlikely to tell. */
+const LOGPROB_LEAST = -9999
+const decoder = new TextDecoder('utf-8', { fatal: false, ignoreBOM: true })
+
+/** A token that is part of a character has a replacement character as its text; its bytes tell. */
+const tokenJson = ({ bytes, logprob }: TokenLogprob) => ({
+  token: decoder.decode(bytes),
+  logprob: Math.max(logprob, LOGPROB_LEAST),
+  bytes: Array.from(bytes),
+})
+
+const sampledJson = (token: SampledToken) => ({ ...tokenJson(token), top_logprobs: token.top.map(tokenJson) })
+
+/** OpenAI's shape, and DeepSeek's second list beside it. */
+const logprobsJson = (delta: Delta): string => {
+  if ((delta.kind !== 'content' && delta.kind !== 'reasoning') || !delta.logprobs) return 'null'
+  const tokens = delta.logprobs.map(sampledJson)
+  if (delta.kind === 'content') return JSON.stringify({ content: tokens, refusal: null })
+  return JSON.stringify({ content: null, refusal: null, reasoning_content: tokens })
+}
+
 export const openAiStream = (run: Run): StreamFormatter => {
   const start = `data: ${head(run, 'chat.completion.chunk')},"choices":`
   const usageNull = run.includeUsage ? ',"usage":null' : ''
-  const open = `${start}[{"index":0,"delta":{`
-  const close = `},"logprobs":null,"finish_reason":null}]${usageNull}}\n\n`
+  const open = (choice: number): string => `${start}[{"index":${choice},"delta":{`
+  const close = (logprobs: string): string => `},"logprobs":${logprobs},"finish_reason":null}]${usageNull}}\n\n`
+  const role = run.thinking ? '"content":null,"reasoning_content":""' : '"content":""'
   const content = run.thinking ? '"reasoning_content":null,"content":' : '"content":'
   const inner = (delta: Delta): string => {
     switch (delta.kind) {
@@ -75,12 +97,14 @@ export const openAiStream = (run: Run): StreamFormatter => {
   }
   return {
     start: () =>
-      `${open}"role":"assistant",${run.thinking ? '"content":null,"reasoning_content":""' : '"content":""'}${close}`,
-    deltas: (deltas) => deltas.map((delta) => open + inner(delta) + close).join(''),
-    finish: (reason, usage) => {
-      const last = `${open}${content}""},"logprobs":null,"finish_reason":"${FINISH[reason]}"}]${usageNull}}\n\n`
+      Array.from({ length: run.n ?? 1 }, (_, i) => `${open(i)}"role":"assistant",${role}${close('null')}`).join(''),
+    deltas: (choice, deltas) =>
+      deltas.map((delta) => open(choice) + inner(delta) + close(logprobsJson(delta))).join(''),
+    finish: (reasons, usage) => {
+      const end = `${content}""},"logprobs":null,"finish_reason":`
+      const lasts = reasons.map((reason, i) => `${open(i)}${end}"${FINISH[reason]}"}]${usageNull}}\n\n`)
       const total = run.includeUsage ? `${start}[],"usage":${JSON.stringify(openAiUsage(usage))}}\n\n` : ''
-      return `${last}${total}data: [DONE]\n\n`
+      return `${lasts.join('')}${total}data: [DONE]\n\n`
     },
   }
 }
@@ -102,7 +126,16 @@ const toolCalls = (deltas: readonly Delta[]) =>
       },
     }))
 
-export const openAiWhole = (run: Run, deltas: readonly Delta[], reason: FinishReason, usage: Usage): string => {
+const tokensOf = (deltas: readonly Delta[], kind: 'content' | 'reasoning') =>
+  deltas.flatMap((delta) => (delta.kind === kind ? (delta.logprobs ?? []) : [])).map(sampledJson)
+
+const wholeLogprobs = (run: Run, deltas: readonly Delta[]) => {
+  if (run.topLogprobs === undefined) return null
+  const content = { content: tokensOf(deltas, 'content'), refusal: null }
+  return run.thinking ? { ...content, reasoning_content: tokensOf(deltas, 'reasoning') } : content
+}
+
+const wholeChoice = (run: Run, index: number, { deltas, finish }: Choice) => {
   const content = joined(deltas, 'content')
   const calls = toolCalls(deltas)
   const message = {
@@ -111,8 +144,12 @@ export const openAiWhole = (run: Run, deltas: readonly Delta[], reason: FinishRe
     ...(run.thinking ? { reasoning_content: joined(deltas, 'reasoning') } : {}),
     ...(calls.length > 0 ? { tool_calls: calls } : {}),
   }
-  const choices = [{ index: 0, message, logprobs: null, finish_reason: FINISH[reason] }]
-  const rest = JSON.stringify({ choices, usage: openAiUsage(usage) })
+  return { index, message, logprobs: wholeLogprobs(run, deltas), finish_reason: FINISH[finish] }
+}
+
+export const openAiWhole = (run: Run, choices: readonly Choice[], usage: Usage): string => {
+  const written = choices.map((choice, i) => wholeChoice(run, i, choice))
+  const rest = JSON.stringify({ choices: written, usage: openAiUsage(usage) })
   return `${head(run, 'chat.completion')},${rest.slice(1)}`
 }
 

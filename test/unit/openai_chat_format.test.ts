@@ -38,9 +38,14 @@ const streamOf = (
 ): string => {
   const formatter = openAiChat.stream({ ...run, ...options })
   return (
-    formatter.start(usage) + steps.map((deltas) => formatter.deltas(deltas)).join('') + formatter.finish(reason, usage)
+    formatter.start(usage) +
+    steps.map((deltas) => formatter.deltas(0, deltas)).join('') +
+    formatter.finish([reason], usage)
   )
 }
+
+const wholeOf = (of: Run, deltas: readonly Delta[], finish: FinishReason): string =>
+  openAiChat.whole(of, [{ deltas, finish }], usage)
 
 /** Frames without what is the same in all of them. */
 const bodies = (stream: string): string[] => {
@@ -107,7 +112,7 @@ test.each<[FinishReason, string]>([
   ['tool_calls', 'tool_calls'],
   ['error', 'insufficient_system_resource'],
 ])('finish reason %s is %s', (reason, expected) => {
-  expect(JSON.parse(openAiChat.whole(run, [], reason, usage)).choices[0].finish_reason).toBe(expected)
+  expect(JSON.parse(wholeOf(run, [], reason)).choices[0].finish_reason).toBe(expected)
   expect(streamOf({}, [], reason)).toContain(`"finish_reason":"${expected}"`)
 })
 
@@ -118,7 +123,7 @@ test('whole answers', () => {
     { kind: 'content', text: 'Yes' },
     { kind: 'content', text: '.' },
   ]
-  const whole = openAiChat.whole({ ...run, thinking: true }, text, 'stop', usage)
+  const whole = wholeOf({ ...run, thinking: true }, text, 'stop')
   expect(whole.replace(HEAD, 'fp"')).toBe(
     `{${head.replace('.chunk', '').replace('fp_', 'fp"')},"choices":[{"index":0,"message":{"role":"assistant",` +
       `"content":"Yes.","reasoning_content":"hm"},"logprobs":null,"finish_reason":"stop"}],"usage":${usageJson}}`,
@@ -130,7 +135,7 @@ test('whole answers', () => {
     { kind: 'tool_call', index: 1, id: 'b', name: 'g' },
     { kind: 'tool_arguments', index: 1, text: '{}' },
   ]
-  expect(JSON.parse(openAiChat.whole(run, calls, 'tool_calls', usage)).choices[0].message).toEqual({
+  expect(JSON.parse(wholeOf(run, calls, 'tool_calls')).choices[0].message).toEqual({
     role: 'assistant',
     content: null,
     tool_calls: [
@@ -138,7 +143,7 @@ test('whole answers', () => {
       { id: 'b', type: 'function', function: { name: 'g', arguments: '{}' } },
     ],
   })
-  expect(JSON.parse(openAiChat.whole(run, [], 'stop', usage)).choices[0].message).toEqual({
+  expect(JSON.parse(wholeOf(run, [], 'stop')).choices[0].message).toEqual({
     role: 'assistant',
     content: '',
   })
@@ -146,7 +151,7 @@ test('whole answers', () => {
 
 test('the fingerprint names model and chat format, nothing of the request', () => {
   const of = (options: Partial<Run>): string =>
-    JSON.parse(openAiChat.whole({ ...run, ...options }, [], 'stop', usage)).system_fingerprint
+    JSON.parse(wholeOf({ ...run, ...options }, [], 'stop')).system_fingerprint
   expect(of({ prompt: 'other', seed: '2' })).toBe(of({}))
   expect(of({ model: 'other' })).not.toBe(of({}))
 })
@@ -165,6 +170,64 @@ test('errors', () => {
       code,
     })
   }
+})
+
+const tokenOf = (text: string, logprob: number) => ({ bytes: new TextEncoder().encode(text), logprob })
+const yes = { ...tokenOf('Yes', -0.5), top: [tokenOf('Yes', -0.5), tokenOf('No', Number.NEGATIVE_INFINITY)] }
+const half = { bytes: Uint8Array.of(0xf0, 0x9f), logprob: -2, top: [] }
+const yesJson =
+  '{"token":"Yes","logprob":-0.5,"bytes":[89,101,115],"top_logprobs":[{"token":"Yes","logprob":-0.5,"bytes":[89,101,115]},' +
+  '{"token":"No","logprob":-9999,"bytes":[78,111]}]}'
+const halfJson = '{"token":"\ufffd","logprob":-2,"bytes":[240,159],"top_logprobs":[]}'
+
+test('log-probabilities, streamed and whole', () => {
+  const deltas: Delta[] = [
+    { kind: 'reasoning', text: '!', logprobs: [half] },
+    { kind: 'content', text: 'Yes', logprobs: [yes, half] },
+    { kind: 'tool_call', index: 0, id: 'a', name: 'f' },
+  ]
+  const asked = { thinking: true, topLogprobs: 2 }
+  const frames = bodies(streamOf(asked, [deltas]))
+  expect(frames[1]).toContain(`"logprobs":{"content":null,"refusal":null,"reasoning_content":[${halfJson}]}`)
+  expect(frames[2]).toContain(`"logprobs":{"content":[${yesJson},${halfJson}],"refusal":null}`)
+  for (const i of [0, 3, 4]) expect(frames[i]).toContain('"logprobs":null')
+  const { logprobs } = JSON.parse(wholeOf({ ...run, ...asked }, deltas, 'stop')).choices[0]
+  expect(logprobs).toEqual({
+    content: [JSON.parse(yesJson), JSON.parse(halfJson)],
+    refusal: null,
+    reasoning_content: [JSON.parse(halfJson)],
+  })
+})
+
+test('several choices, streamed and whole', () => {
+  const formatter = openAiChat.stream({ ...run, n: 2 })
+  const stream =
+    formatter.start(usage) +
+    formatter.deltas(1, [{ kind: 'content', text: 'b' }]) +
+    formatter.deltas(0, [{ kind: 'content', text: 'a' }]) +
+    formatter.finish(['stop', 'length'], usage)
+  const told = bodies(stream).map((body) => {
+    const { index, delta, finish_reason } = JSON.parse(`{${body}`).choices[0]
+    return [index, delta.content, finish_reason]
+  })
+  expect(told).toEqual([
+    ...[
+      [0, '', null],
+      [1, '', null],
+      [1, 'b', null],
+      [0, 'a', null],
+    ],
+    ...[
+      [0, '', 'stop'],
+      [1, '', 'length'],
+    ],
+  ])
+  const choices = (['stop', 'length'] as const).map((finish) => ({ deltas: [], finish }))
+  const whole = JSON.parse(openAiChat.whole({ ...run, n: 2 }, choices, usage))
+  expect(whole.choices.map((one: { index: number; finish_reason: string }) => [one.index, one.finish_reason])).toEqual([
+    [0, 'stop'],
+    [1, 'length'],
+  ])
 })
 
 const clientOf = (body: string, type: string): OpenAI =>
@@ -194,7 +257,7 @@ test('the official client reads streams, bodies and a broken stream', async () =
   })
   expect(final.choices[0]?.finish_reason).toBe('tool_calls')
   expect(final.usage).toEqual(openAiUsage(usage))
-  const whole = openAiChat.whole(run, deltas.flat(), 'tool_calls', usage)
+  const whole = wholeOf(run, deltas.flat(), 'tool_calls')
   const read = await clientOf(whole, 'application/json').chat.completions.create(ask)
   expect(read.choices[0]?.message).toMatchObject({ content: 'Hello', tool_calls: [{ id: 'c' }] })
   const broken = streamOf({}, deltas).split('data: [DONE]')[0] + openAiChat.errorFrame(apiError('stream_interrupted'))

@@ -37,8 +37,7 @@ void Engine::draft() {
   const size_t vocab = static_cast<size_t>(model_.config().vocab_size);
   for (size_t i = 0; i < drafting.size(); i++) {
     Sequence& s = *drafting[i];
-    s.draft = sample(std::span<const float>(logits_).subspan(i * vocab, vocab), allowed(), s.request.sampling,
-                     static_cast<uint64_t>(s.sampled()));
+    s.draft = choose(s, std::span<const float>(logits_).subspan(i * vocab, vocab), {});
   }
 }
 

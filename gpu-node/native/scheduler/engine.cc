@@ -101,6 +101,10 @@ Status Engine::submit(Request r) {
   if (!(r.sampling.temperature >= 0 && r.sampling.temperature <= 100))
     return error(Code::kBadArgument, "temperature: from 0 to 100");
   if (!(r.sampling.top_p >= 0 && r.sampling.top_p <= 1)) return error(Code::kBadArgument, "topP: from 0 to 1");
+  for (const auto& [id, gain] : r.sampling.bias) {
+    if (id < 0 || id >= vocab)
+      return error(Code::kBadArgument, "logitBias: " + std::to_string(id) + " is no token of the vocabulary");
+  }
   if (r.max_tokens < 1) return error(Code::kBadArgument, "maxTokens: at least 1");
   if (r.stop.size() > kStopStringsMax) return error(Code::kBadArgument, "stop: too many strings");
   for (const std::string& stop : r.stop) {

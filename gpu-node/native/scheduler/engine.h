@@ -79,13 +79,15 @@ class Engine {
   void add_tokens(Sequence& s, Batch& batch, int32_t count);
   void after_forward(Sequence& s);
   int32_t sample_row(Sequence& s, int32_t row);
-  int32_t sample_from(Sequence& s, std::span<const float> logits);
+  int32_t sample_from(Sequence& s, std::span<const float> logits, std::span<const uint32_t> mask);
   void hold(Sequence& s, int32_t row);
   void take_masks();
   void sample_held();
   bool idle() const;
   void reap();
-  void sampled(Sequence& s, int32_t token);
+  int32_t choose(Sequence& s, std::span<const float> logits, std::span<const uint32_t> mask);
+  bool stops(Sequence& s, int32_t token);
+  void sampled(Sequence& s, int32_t token, std::vector<TokenLogprob> logprobs);
   void publish_pages(Sequence& s);
   void add_pairs(const Sequence& s, Pairs& pairs) const;
   void draft();

@@ -1,7 +1,6 @@
 // Sequences whose every token waits for a mask: the forward pass goes on meanwhile, the logits are put aside, and the
 // others of the batch never wait. No draft is made for them, since it would need masks of positions not yet known.
 #include <algorithm>
-#include <limits>
 
 #include "engine.h"
 
@@ -45,14 +44,10 @@ void Engine::hold(Sequence& s, int32_t row) {
 void Engine::sample_held() {
   for (auto& s : running_) {
     if (!s->is_held() || !s->has_mask()) continue;
-    std::vector<float> logits = std::exchange(s->held, {});
+    const std::vector<float> logits = std::exchange(s->held, {});
     const std::vector<uint32_t> words = std::move(s->mask.words);
     s->mask.position = -1;
-    for (size_t i = 0; i < logits.size() && !words.empty(); i++) {
-      const bool allowed = i / 32 < words.size() && (words[i / 32] >> (i % 32) & 1);
-      if (!allowed) logits[i] = -std::numeric_limits<float>::infinity();
-    }
-    sample_from(*s, logits);
+    sample_from(*s, logits, words);
   }
   reap();
 }

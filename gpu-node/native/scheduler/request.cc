@@ -1,11 +1,19 @@
 // Field names are those of EngineOptions, SequenceSpec and EngineStats in gpu-node/engine/engine.ts.
 #include "request.h"
 
+#include <charconv>
 #include <climits>
+#include <cmath>
 
 #include "../json_fields.h"
 
 namespace sparrow {
+namespace {
+
+constexpr int kTopLogprobsMax = 20;
+constexpr double kBiasMax = 1000;
+
+}  // namespace
 
 Result<EngineOptions> parse_options(std::string_view json) {
   JsonFields from(json);
@@ -28,6 +36,42 @@ Result<EngineOptions> parse_options(std::string_view json) {
   return options;
 }
 
+namespace {
+
+/// {"token id": what its logit gains, ...}
+void read_bias(JsonFields& from, std::vector<std::pair<int32_t, double>>& out) {
+  const Json* field = from.raw("logitBias");
+  if (!field) return;
+  if (!field->is(Json::Kind::kObject)) return from.refuse("logitBias", "an object is needed");
+  for (const auto& [name, gain] : field->fields) {
+    int32_t id = -1;
+    const auto read = std::from_chars(name.data(), name.data() + name.size(), id);
+    if (read.ec != std::errc() || read.ptr != name.data() + name.size() || id < 0)
+      return from.refuse("logitBias", name + " is no token id");
+    if (!gain.is(Json::Kind::kNumber) || !(std::abs(gain.number) <= kBiasMax))
+      return from.refuse("logitBias", "a gain is no number from -1000 to 1000");
+    out.emplace_back(id, gain.number);
+  }
+}
+
+void read_sampling(JsonFields& from, Request& request) {
+  Sampling& sampling = request.sampling;
+  from.number("temperature", sampling.temperature, 0, 100);
+  from.number("topP", sampling.top_p, 0, 1);
+  from.u64("seed", sampling.seed);
+  from.number("minP", sampling.min_p, 0, 1);
+  from.integer("topK", sampling.top_k, 0, INT_MAX);
+  from.number("frequencyPenalty", sampling.frequency, -100, 100);
+  from.number("presencePenalty", sampling.presence, -100, 100);
+  from.number("repetitionPenalty", sampling.repetition, 0.01, 100);
+  read_bias(from, sampling.bias);
+  from.integer("minTokens", request.min_tokens, 0, INT_MAX);
+  from.flag("ignoreEos", request.ignore_eos);
+  from.integer("topLogprobs", request.top_logprobs, 0, kTopLogprobsMax);
+}
+
+}  // namespace
+
 Result<Request> parse_request(std::string_view json) {
   JsonFields from(json);
   Request request;
@@ -36,9 +80,7 @@ Result<Request> parse_request(std::string_view json) {
   request.id = static_cast<uint64_t>(id);
   from.text("cacheSalt", request.salt);
   from.integer("maxTokens", request.max_tokens, 1, INT_MAX);
-  from.number("temperature", request.sampling.temperature, 0, 100);
-  from.number("topP", request.sampling.top_p, 0, 1);
-  from.u64("seed", request.sampling.seed);
+  read_sampling(from, request);
   from.flag("masked", request.masked);
   if (const Status status = from.finish(); !status.ok()) return status;
   return request;

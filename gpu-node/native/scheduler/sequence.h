@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "../cache/tiers.h"
+#include "logprobs.h"
 #include "sampler.h"
+#include "stop_match.h"
 
 namespace sparrow {
 
@@ -16,6 +18,9 @@ struct Request {
   std::string salt;  // pages are shared only under the same salt
   int32_t max_tokens = 1;
   Sampling sampling;
+  int32_t min_tokens = 0;         // before them neither an end token nor a stop string ends the sequence
+  bool ignore_eos = false;        // end tokens are not drawn
+  int32_t top_logprobs = -1;      // how many of the likeliest tokens are told with each, -1: no log-probabilities
   std::vector<std::string> stop;  // byte strings
   bool masked = false;            // each token waits for its mask, see mask.cc
 };
@@ -48,7 +53,8 @@ struct Mask {
 struct Event {
   enum class Kind { kStart, kTokens, kEnd } kind = Kind::kStart;
   uint64_t id = 0;
-  int32_t token = -1;  // kTokens
+  int32_t token = -1;                  // kTokens
+  std::vector<TokenLogprob> logprobs;  // kTokens, where asked for: its own, then those of the likeliest
   int64_t prompt_tokens = 0, cached_tokens = 0, computed_tokens = 0, sampled_tokens = 0;
   EndReason reason = EndReason::kError;
   std::string message;
@@ -76,7 +82,8 @@ struct Sequence {
   int32_t first_row = 0;   // its row among the step's tokens
   int32_t logit_row = -1;  // first row of the current step's logits (a draft has the next one), -1: none
   int64_t reserved = 0;    // pages it may still take
-  std::string tail;        // last bytes of text, for stop strings
+  History history;         // for penalties
+  StopMatch stop_match;
   bool ended = false;
   std::optional<EndReason> ending;  // decided in this step, told at its end
   std::string message;

@@ -105,16 +105,17 @@ int32_t Engine::allowed() const {
 /// The token that s goes on with, -1 when the logits have none.
 int32_t Engine::sample_row(Sequence& s, int32_t row) {
   const size_t vocab = static_cast<size_t>(model_.config().vocab_size);
-  return sample_from(s, std::span<const float>(logits_).subspan(static_cast<size_t>(row) * vocab, vocab));
+  return sample_from(s, std::span<const float>(logits_).subspan(static_cast<size_t>(row) * vocab, vocab), {});
 }
 
-int32_t Engine::sample_from(Sequence& s, std::span<const float> logits) {
-  const int32_t token = sample(logits, allowed(), s.request.sampling, static_cast<uint64_t>(s.sampled()));
+/// The mask as in SampleInput.
+int32_t Engine::sample_from(Sequence& s, std::span<const float> logits, std::span<const uint32_t> mask) {
+  const int32_t token = choose(s, logits, mask), top = s.request.top_logprobs;
   if (token >= 0) {
-    sampled(s, token);
+    sampled(s, token, top < 0 ? std::vector<TokenLogprob>() : logprobs_of(logits, allowed(), token, top));
   } else {
     s.ending = EndReason::kError;
-    s.message = "the model's output is not finite";
+    s.message = token == kNotFinite ? "the model's output is not finite" : "no token is allowed";
   }
   return token;
 }
@@ -128,25 +129,17 @@ void Engine::publish_pages(Sequence& s) {
   }
 }
 
-void Engine::sampled(Sequence& s, int32_t token) {
+void Engine::sampled(Sequence& s, int32_t token, std::vector<TokenLogprob> logprobs) {
   s.tokens.push_back(token);
   Event e;
   e.kind = Event::Kind::kTokens;
   e.id = s.request.id;
   e.token = token;
+  e.logprobs = std::move(logprobs);
   events_.push_back(std::move(e));
   const auto& eos = model_.config().eos_token_ids;
   if (std::find(eos.begin(), eos.end(), token) != eos.end()) return void(s.ending = EndReason::kStopToken);
-  if (!s.request.stop.empty() && static_cast<size_t>(token) < options_.token_bytes.size()) {
-    const std::string& bytes = options_.token_bytes[static_cast<size_t>(token)];
-    size_t longest = 0;
-    for (const std::string& stop : s.request.stop) longest = std::max(longest, stop.size());
-    s.tail += bytes;
-    for (const std::string& stop : s.request.stop) {
-      if (s.tail.find(stop) != std::string::npos) return void(s.ending = EndReason::kStopString);
-    }
-    if (s.tail.size() >= longest) s.tail.erase(0, s.tail.size() - (longest - 1));
-  }
+  if (stops(s, token)) return void(s.ending = EndReason::kStopString);
   if (s.left() <= 0) s.ending = EndReason::kLength;
 }
 

@@ -1,0 +1,115 @@
+// One of the answers to a prompt while it is made: token ids to text, text to deltas, deltas with the tokens behind them.
+import type { AnswerParser, ChatFormat } from '../schema/chat/chat_format.ts'
+import type { Delta, SampledToken } from '../schema/dialects/dialect.ts'
+import type { Run } from '../schema/wire.ts'
+import type { EndReason, SampledLogprob, SequenceSpec } from './engine/engine.ts'
+import { TokenLog } from './token_log.ts'
+
+const M64 = (1n << 64n) - 1n
+
+/** A seed for each choice; the first has the run's own, so that one choice is the first of several. */
+export const seedOf = (run: Run, choice: number): bigint => {
+  const seed = BigInt.asUintN(64, BigInt(run.seed))
+  if (choice === 0) return seed
+  // The engine adds multiples of one constant to a seed for its positions: mixing keeps two choices off one path.
+  let z = (seed + BigInt(choice) * 0xd1342543de82ef95n) & M64
+  z = ((z ^ (z >> 32n)) * 0xd6e8feb86659fd93n) & M64
+  z = ((z ^ (z >> 32n)) * 0xd6e8feb86659fd93n) & M64
+  return z ^ (z >> 32n)
+}
+
+/** What the engine is asked for a choice. */
+export const specOf = (run: Run, tokens: Int32Array, cacheSalt: string, choice: number): SequenceSpec => ({
+  ...{ tokens, cacheSalt, maxTokens: run.maxTokens, temperature: run.temperature, topP: run.topP },
+  seed: seedOf(run, choice),
+  stop: run.stop.map((text) => new TextEncoder().encode(text)),
+  ...{ topK: run.topK, minP: run.minP, logitBias: run.logitBias, topLogprobs: run.topLogprobs },
+  ...{ frequencyPenalty: run.frequencyPenalty, presencePenalty: run.presencePenalty },
+  ...{ repetitionPenalty: run.repetitionPenalty, minTokens: run.minTokens, ignoreEos: run.ignoreEos },
+})
+
+/** Adds a delta to those that wait, joined with the last where both continue one text. */
+export const joinDelta = (waiting: Delta[], next: Delta): void => {
+  const last = waiting.at(-1)
+  if (last && (next.kind === 'content' || next.kind === 'reasoning') && last.kind === next.kind) {
+    const logprobs = next.logprobs ? { logprobs: [...(last.logprobs ?? []), ...next.logprobs] } : {}
+    waiting[waiting.length - 1] = { kind: next.kind, text: last.text + next.text, ...logprobs }
+  } else if (last?.kind === 'tool_arguments' && next.kind === 'tool_arguments' && last.index === next.index) {
+    waiting[waiting.length - 1] = { ...next, text: last.text + next.text }
+  } else {
+    waiting.push(next)
+  }
+}
+
+export class ChoiceText {
+  readonly #parser: AnswerParser
+  readonly #textBytes: readonly Uint8Array[]
+  readonly #utf8 = new TextDecoder('utf-8', { ignoreBOM: true })
+  readonly #log: TokenLog | undefined
+  readonly #minTokens: number
+  /** Handed on by `take`. */
+  #deltas: Delta[] = []
+  /** Tokens sampled, and those of them inside the think tags. */
+  output = 0
+  reasoning = 0
+  toolCalls = 0
+  /** Why the engine ended it. */
+  reason: EndReason | undefined
+
+  constructor(run: Run, format: ChatFormat, textBytes: readonly Uint8Array[], index: number) {
+    const withSource = run.topLogprobs !== undefined
+    const { thinking, stop } = run
+    // Ids of tool calls must differ between choices too.
+    const requestId = index === 0 ? run.requestId : `${run.requestId}${index.toString(16)}`
+    this.#parser = format.parser({ thinking, stop, requestId, withSource })
+    this.#textBytes = textBytes
+    this.#log = withSource ? new TokenLog() : undefined
+    this.#minTokens = run.minTokens ?? 0
+  }
+
+  get hasDeltas(): boolean {
+    return this.#deltas.length > 0
+  }
+
+  take(): Delta[] {
+    const deltas = this.#deltas
+    this.#deltas = []
+    return deltas
+  }
+
+  tokens(ids: readonly number[], logprobs?: readonly SampledLogprob[]): void {
+    for (const [i, id] of ids.entries()) {
+      this.output++
+      const text = this.#utf8.decode(this.#textBytes[id], { stream: true })
+      const logprob = logprobs?.[i]
+      if (logprob) this.#log?.add(text.length, this.#sampled(id, logprob))
+      if (text !== '') this.#add(this.#parser.push(text, this.output <= this.#minTokens))
+      // The tag that ends the reasoning is itself no part of it.
+      if (this.#parser.inReasoning) this.reasoning++
+    }
+  }
+
+  end(reason: EndReason, sampledTokens: number): void {
+    this.reason = reason
+    this.output = sampledTokens
+    const rest = this.#utf8.decode()
+    if (rest !== '') this.#add(this.#parser.push(rest))
+    const { deltas, toolCalls } = this.#parser.end()
+    this.#add(deltas)
+    this.toolCalls = toolCalls
+  }
+
+  #add(deltas: readonly Delta[]): void {
+    for (const delta of deltas) joinDelta(this.#deltas, this.#withTokens(delta))
+  }
+
+  #withTokens(delta: Delta): Delta {
+    if (!this.#log || !('source' in delta) || !delta.source) return delta
+    return { kind: delta.kind, text: delta.text, logprobs: this.#log.take(delta.source) }
+  }
+
+  #sampled(id: number, { logprob, top }: SampledLogprob): SampledToken {
+    const bytesOf = (of: number): Uint8Array => this.#textBytes[of] ?? new Uint8Array()
+    return { bytes: bytesOf(id), logprob, top: top.map((one) => ({ bytes: bytesOf(one.id), logprob: one.logprob })) }
+  }
+}
