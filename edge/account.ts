@@ -1,51 +1,59 @@
-// The account's Durable Object: keys, balance, holds, settlement. Every money decision is one synchronous piece of code over
-// its own SQLite, so nothing can interleave; an outbox carries usage and ledger rows to D1.
+// The account's Durable Object: keys, balance, holds, settlement, idempotency. Every decision about money is one synchronous piece
+// of code over its own SQLite (edge/account/), so nothing can interleave; an outbox carries usage and ledger rows to D1.
 import { DurableObject } from 'cloudflare:workers'
-import { type ApiError, apiError } from '../schema/errors.ts'
-import { RECEIPT_WINDOW_MS } from '../schema/limits.ts'
-import { costOf, holdOf } from '../schema/money.ts'
+import { apiError, type Result } from '../schema/errors.ts'
+import type { KeyLimits } from '../schema/key_limits.ts'
+import { IDEMPOTENCY_KEPT_MS, RECEIPT_WINDOW_MS } from '../schema/limits.ts'
 import type { SignedReceipt } from '../schema/wire.ts'
-import { type AccountStore, accountStore, type Hold } from './account_store.ts'
+import {
+  type Admission,
+  type AdmissionAnswer,
+  addressRefused,
+  type Decision,
+  decide,
+  expectedDemand,
+  scopesOf,
+} from './account/admit.ts'
+import type { FailedAttempt, Hold } from './account/holds.ts'
+import type { KeyRecord } from './account/keys.ts'
+import { Rates } from './account/rates.ts'
+import { type Settlement, settleOne } from './account/settle.ts'
+import { type AccountStore, accountStore } from './account/store.ts'
 import type { Env } from './env.ts'
 import { flushOutbox } from './outbox.ts'
 import { type PriceList, pricesFor } from './prices.ts'
 
-/** Runs of one account that may be held at once. */
-const CONCURRENT_RUNS_MAX = 256
 const FLUSH_DELAY_MS = 20
 const FLUSH_RETRY_MS = 2_000
 /** Closed holds are kept this long to recognise a receipt that comes again. */
 const CLOSED_KEPT_MS = 7 * 24 * 3_600_000
-
-export interface Admission {
-  readonly requestId: string
-  readonly keyHash: string
-  readonly model: string
-  readonly promptBytes: number
-  readonly maxTokens: number
-}
-
-export type AdmissionAnswer =
-  | { readonly ok: true; readonly keyId: string }
-  | { readonly ok: false; readonly error: ApiError }
-
-export type Settlement =
-  | { readonly state: 'settled'; readonly chargedNano: number }
-  | { readonly state: 'ignored' }
-  | { readonly state: 'refused'; readonly reason: string }
+/** A receipt trails its answer by a moment: so long a request waits for the room that it is about to leave. */
+const ROOM_WAIT_MS = 300
 
 export interface Balance {
   readonly balanceNano: number
   readonly heldNano: number
 }
 
+/** The object's own view of its money, for the audit. */
+export interface Books extends Balance {
+  readonly lastSeq: number
+  /** Ledger rows that have not reached D1, and their sum. */
+  readonly waiting: number
+  readonly waitingNano: number
+  readonly activeKeys: readonly string[]
+}
+
 export class AccountObject extends DurableObject<Env> {
   readonly #store: AccountStore
+  readonly #rates = new Rates()
+  /** Requests that wait for a hold to close. */
+  readonly #waiting = new Set<() => void>()
   #prices: PriceList | undefined
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env)
-    this.#store = accountStore(ctx.storage.sql)
+    this.#store = accountStore(ctx.storage)
   }
 
   /** Names the object; the admin API calls it once an account. */
@@ -53,90 +61,84 @@ export class AccountObject extends DurableObject<Env> {
     this.#store.setAccountId(accountId)
   }
 
-  putKey(id: string, hash: string, expiresAt: number | null): void {
-    this.#store.putKey(id, hash, expiresAt)
+  putKey(key: KeyRecord): void {
+    this.#store.putKey(key)
+  }
+
+  expireKey(id: string, at: number): void {
+    this.#store.expireKey(id, at)
   }
 
   revokeKey(id: string): void {
     this.#store.revokeKey(id)
   }
 
-  /** The key's id when it is active now. */
-  activeKey(hash: string): string | undefined {
-    return this.#store.activeKey(hash, Date.now())
+  /** Limits of a family of keys, or of the whole account. */
+  setLimits(limits: KeyLimits, family: string | null): void {
+    if (family === null) this.#store.setAccountLimits(limits)
+    else this.#store.setFamilyLimits(family, limits)
   }
 
-  /** Holds the worst case, or says why not. Nothing between reading the balance and writing the hold can interleave. */
+  /** The key's family when it is active now and may be used from `ip`. */
+  activeKey(hash: string, ip: string | null): Result<{ family: string; models: readonly string[] | null }> {
+    const key = this.#store.activeKey(hash, Date.now())
+    if (!key) return { ok: false, error: apiError('invalid_api_key') }
+    const error = addressRefused([key.limits, this.#store.accountLimits()], ip)
+    return error ? { ok: false, error } : { ok: true, value: { family: key.family, models: key.limits.models ?? null } }
+  }
+
+  /** Holds the worst case, or says why not. */
   async admit(a: Admission): Promise<AdmissionAnswer> {
-    this.#prices = await pricesFor(this.env.DB, this.#prices)
-    const keyId = this.#store.activeKey(a.keyHash, Date.now())
-    if (!keyId)
-      return { ok: false, error: apiError('invalid_api_key', { message: 'This API key is revoked or expired.' }) }
-    const price = this.#prices.current(a.model, Date.now())
-    if (!price) {
-      return {
-        ok: false,
-        error: apiError('model_not_found', { message: `There is no model "${a.model}".`, param: 'model' }),
-      }
+    this.#prices = await pricesFor(this.env.DB, this.#prices, a.model)
+    const prices = this.#prices
+    const attempt = (): Decision =>
+      this.ctx.storage.transactionSync(() => decide(this.#store, this.#rates, prices, a, Date.now()))
+    const deadline = Date.now() + ROOM_WAIT_MS
+    let { wait, ...answer } = attempt()
+    while (wait && Date.now() < deadline) {
+      await this.#holdCloses(deadline - Date.now())
+      ;({ wait, ...answer } = attempt())
     }
-    const { count, heldNano } = this.#store.openHolds()
-    if (count >= CONCURRENT_RUNS_MAX) {
-      return { ok: false, error: apiError('rate_limit_exceeded', { retryAfterSeconds: 1 }) }
-    }
-    const amount = holdOf(a.promptBytes, a.maxTokens, price)
-    if (this.#store.balance() - heldNano < amount) return { ok: false, error: apiError('insufficient_balance') }
-    this.#store.addHold({
-      requestId: a.requestId,
-      keyId,
-      model: a.model,
-      amountNano: amount,
-      price,
-      createdAt: Date.now(),
-    })
-    await this.#wakeAt(Date.now() + RECEIPT_WINDOW_MS)
-    return { ok: true, keyId }
+    if (answer.kind === 'admitted') await this.#wakeAt(Date.now() + RECEIPT_WINDOW_MS)
+    return answer
   }
 
-  /** A retry went to another node: receipts of earlier attempts count for nothing from now on. */
-  setAttempt(requestId: string, attempt: number): void {
-    this.#store.setAttempt(requestId, attempt)
+  /** A retry goes to another node: receipts of earlier attempts count for nothing from now on. */
+  setAttempt(requestId: string, nodeId: string, failed: FailedAttempt): void {
+    this.#store.setAttempt(requestId, failed.attempt + 1, nodeId, failed)
   }
 
-  /** The edge answered an error itself: nothing will be charged unless a receipt says otherwise. */
+  /** The edge answered an error itself, before any token: nothing is charged, whatever a receipt may say. */
   release(requestId: string): void {
-    this.#store.closeHold(requestId, 'released', Date.now())
+    const hold = this.#store.hold(requestId)
+    this.ctx.storage.transactionSync(() => {
+      this.#store.closeHold(requestId, 'void', Date.now())
+      this.#store.freeClaim(requestId)
+    })
+    if (hold?.state !== 'open') return
+    const { tokens } = expectedDemand(hold)
+    const scopes = scopesOf(this.#store, { family: hold.family, limits: this.#store.familyLimits(hold.family) })
+    this.#rates.take(scopes, { requests: 0, tokens: -tokens, 'cached-tokens': 0 }, Date.now())
+    this.#wakeWaiting()
+  }
+
+  /** Keeps the answer of a request with an idempotency key; without a body it can never be replayed. */
+  async keepOutcome(requestId: string, contentType: string, body?: Uint8Array): Promise<void> {
+    this.ctx.storage.transactionSync(() => this.#store.keepOutcome(requestId, contentType, body))
+    await this.#wakeAt(Date.now() + IDEMPOTENCY_KEPT_MS)
   }
 
   /** Applies verified receipts, each at most once. */
   async settle(receipts: readonly SignedReceipt[]): Promise<Settlement[]> {
-    const answers = receipts.map((signed) => this.#settleOne(signed))
-    if (answers.some((answer) => answer.state === 'settled')) await this.#wakeAt(Date.now() + FLUSH_DELAY_MS)
-    return answers
-  }
-
-  #settleOne({ receipt, signature }: SignedReceipt): Settlement {
-    const hold = this.#store.hold(receipt.requestId)
-    if (!hold) return { state: 'refused', reason: 'no such request was admitted' }
-    if (hold.keyId !== receipt.keyId || hold.model !== receipt.model) {
-      return { state: 'refused', reason: 'key or model differs from the admitted request' }
-    }
-    if (hold.state === 'settled' || receipt.attempt < hold.attempt) return { state: 'ignored' }
-    const tokens = { hit: receipt.hitTokens, miss: receipt.missTokens, output: receipt.outputTokens }
-    // A node that failed before any work says so with zeros; the edge may be trying another one right now.
-    if (receipt.finish === 'error' && tokens.hit + tokens.miss + tokens.output === 0) return { state: 'ignored' }
-    const chargedNano = Math.min(costOf(tokens, hold.price), this.#chargeable(hold))
     const now = Date.now()
-    this.ctx.storage.transactionSync(() => {
-      this.#store.closeHold(receipt.requestId, 'settled', now)
-      this.#store.addCharge({ receipt, signature, price: hold.price, chargedNano, now })
-    })
-    return { state: 'settled', chargedNano }
-  }
-
-  /** An open hold covers its request; a late receipt takes what other holds leave. */
-  #chargeable(hold: Hold): number {
-    if (hold.state === 'open') return hold.amountNano
-    return Math.max(0, this.#store.balance() - this.#store.openHolds().heldNano)
+    const answers = receipts.map((signed) =>
+      this.ctx.storage.transactionSync(() => settleOne(this.#store, this.#rates, signed, now)),
+    )
+    if (answers.some((answer) => answer.state === 'settled')) {
+      this.#wakeWaiting()
+      await this.#wakeAt(Date.now() + FLUSH_DELAY_MS)
+    }
+    return answers
   }
 
   /** Adds credit once for each id; the same id with another amount is refused. */
@@ -154,14 +156,54 @@ export class AccountObject extends DurableObject<Env> {
     return { balanceNano: this.#store.balance(), heldNano: this.#store.openHolds().heldNano }
   }
 
+  /** A request of late, whatever became of it. */
+  holdOf(requestId: string): Hold | undefined {
+    return this.#store.hold(requestId)
+  }
+
+  /** True while the charge of this request is on its way to D1. */
+  isWaiting(requestId: string): boolean {
+    return this.#store.isWaiting(requestId)
+  }
+
+  books(): Books {
+    const waiting = this.#store.outbox(Number.MAX_SAFE_INTEGER).map(({ ledger }) => ledger.amountNano)
+    return {
+      ...this.balance(),
+      lastSeq: this.#store.lastSeq(),
+      waiting: waiting.length,
+      waitingNano: waiting.reduce((sum, nano) => sum + nano, 0),
+      activeKeys: this.#store.activeKeyIds(Date.now()),
+    }
+  }
+
   override async alarm(): Promise<void> {
     const now = Date.now()
     this.#store.expireHolds(now - RECEIPT_WINDOW_MS, now)
     this.#store.forgetClosed(now - CLOSED_KEPT_MS)
-    const flushed = await flushOutbox(this.env.DB, this.#store)
-    const next = flushed ? this.#store.oldestOpenHold() : undefined
-    if (!flushed) await this.#wakeAt(Date.now() + FLUSH_RETRY_MS)
-    else if (next !== undefined) await this.#wakeAt(next + RECEIPT_WINDOW_MS)
+    this.#store.forgetOutcomes(now - IDEMPOTENCY_KEPT_MS)
+    if (!(await flushOutbox(this.env.DB, this.#store))) return this.#wakeAt(Date.now() + FLUSH_RETRY_MS)
+    const hold = this.#store.oldestOpenHold()
+    const outcome = this.#store.oldestOutcome()
+    if (hold !== undefined) await this.#wakeAt(hold + RECEIPT_WINDOW_MS)
+    if (outcome !== undefined) await this.#wakeAt(outcome + IDEMPOTENCY_KEPT_MS)
+  }
+
+  /** Resolves when a hold closes, or after `ms`. */
+  #holdCloses(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const done = (): void => {
+        clearTimeout(timer)
+        this.#waiting.delete(done)
+        resolve()
+      }
+      const timer = setTimeout(done, ms)
+      this.#waiting.add(done)
+    })
+  }
+
+  #wakeWaiting(): void {
+    for (const wake of [...this.#waiting]) wake()
   }
 
   /** Keeps the earliest wish. */

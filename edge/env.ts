@@ -20,6 +20,9 @@ export const environmentFault = (env: Env): string | undefined => {
   return issue && `${issue.path.join('.')} ${issue.message}`
 }
 
+/** The client's address as Cloudflare gives it; a client cannot set this header itself. */
+export const clientIp = (headers: Headers): string | null => headers.get('cf-connecting-ip')
+
 /** The account's Durable Object: the only writer of its money. */
 export const accountObject = (env: Env, accountId: string): DurableObjectStub<AccountObject> =>
   env.ACCOUNT.get(env.ACCOUNT.idFromName(accountId))

@@ -6,21 +6,27 @@ import { DIALECTS } from '../schema/dialects/index.ts'
 import { openAiChat } from '../schema/dialects/openai_chat.ts'
 import { type ApiError, apiError, type Result } from '../schema/errors.ts'
 import { PATHS } from '../schema/wire.ts'
+import { RATE_KINDS } from './account/rates.ts'
 import { adminApi } from './admin/index.ts'
 import { DASHBOARD_PAGE } from './dashboard/page.ts'
 import { type Env, environmentFault } from './env.ts'
 import { errorResponse } from './flow/answer.ts'
 import { complete } from './flow/complete.ts'
+import { framesOf, log, reasonOf } from './log.ts'
 import { heartbeat, liveNodes, register } from './nodes.ts'
 import { sweep } from './prefix.ts'
-import { listModels, requireKey, userBalance } from './public_api.ts'
+import { knownCaller, listModels, userBalance } from './public_api.ts'
 import { takeReceipts } from './receipts.ts'
+import { explainUsage, listUsage } from './usage_api.ts'
 
 export { AccountObject } from './account.ts'
 
 type App = { Bindings: Env; Variables: { requestId: string } }
 
-const EXPOSED = ['x-request-id', 'server-timing', 'retry-after', 'x-should-retry']
+const EXPOSED = [
+  ...['x-request-id', 'server-timing', 'retry-after', 'retry-after-ms', 'x-should-retry', 'idempotent-replayed'],
+  ...RATE_KINDS.flatMap((kind) => ['limit', 'remaining', 'reset'].map((what) => `x-ratelimit-${what}-${kind}`)),
+]
 
 const error = (e: ApiError): Response => errorResponse(openAiChat, e)
 const json = (result: Result<object>): Response => (result.ok ? Response.json(result.value) : error(result.error))
@@ -40,12 +46,13 @@ app.use(async (c, next) => {
   const requestId = uuidv7()
   c.set('requestId', requestId)
   await next()
-  c.res.headers.set('x-request-id', requestId)
+  // A replayed answer keeps the id of the request that was run.
+  if (!c.res.headers.has('x-request-id')) c.res.headers.set('x-request-id', requestId)
 })
 app.use(async (c, next) => {
   const fault = environmentFault(c.env)
   if (!fault) return next()
-  console.error(JSON.stringify({ event: 'bad_environment', fault }))
+  log('error', 'bad_environment', { fault })
   return error(
     apiError('internal_error', { message: 'The service is not configured; its operator finds the reason in the log.' }),
   )
@@ -62,17 +69,22 @@ for (const dialect of DIALECTS) {
 
 for (const prefix of ['', '/v1']) {
   app.get(`${prefix}/models`, async (c) => {
-    const key = await requireKey(c.env, c.req.header('authorization'))
-    return key.ok ? c.json({ object: 'list', data: await listModels(c.env) }) : error(key.error)
+    const caller = await knownCaller(c.env, c.req.raw.headers)
+    if (!caller.ok) return error(caller.error)
+    return c.json({ object: 'list', data: await listModels(c.env, caller.value.models) })
   })
   app.get(`${prefix}/models/:id`, async (c) => {
-    const key = await requireKey(c.env, c.req.header('authorization'))
-    if (!key.ok) return error(key.error)
-    const model = (await listModels(c.env)).find(({ id }) => id === c.req.param('id'))
+    const caller = await knownCaller(c.env, c.req.raw.headers)
+    if (!caller.ok) return error(caller.error)
+    const model = (await listModels(c.env, caller.value.models)).find(({ id }) => id === c.req.param('id'))
     return model ? c.json(model) : error(apiError('model_not_found'))
   })
 }
-app.get('/user/balance', async (c) => json(await userBalance(c.env, c.req.header('authorization'))))
+app.get('/user/balance', async (c) => json(await userBalance(c.env, c.req.raw.headers)))
+for (const prefix of ['', '/v1']) {
+  app.get(`${prefix}/usage`, async (c) => json(await listUsage(c.env, c.req.raw.headers, c.req.query())))
+  app.get(`${prefix}/usage/:id`, async (c) => json(await explainUsage(c.env, c.req.raw.headers, c.req.param('id'))))
+}
 app.get('/healthz', async (c) => c.json({ ok: true, nodes: await liveNodes(c.env.DB) }))
 app.get('/dashboard', (c) => c.html(DASHBOARD_PAGE))
 
@@ -92,9 +104,7 @@ app.route('/admin/v1', adminApi)
 
 app.notFound((c) => error(apiError('not_found', { message: `There is nothing at ${c.req.method} ${c.req.path}.` })))
 app.onError((failure, c) => {
-  console.error(
-    JSON.stringify({ event: 'exception', requestId: c.get('requestId'), error: String(failure), stack: failure.stack }),
-  )
+  log('error', 'exception', { requestId: c.get('requestId'), error: reasonOf(failure), at: framesOf(failure) })
   return error(apiError('internal_error'))
 })
 

@@ -11,6 +11,7 @@ import {
   responseHeadSchema,
 } from '../schema/wire.ts'
 import { derive } from './auth.ts'
+import { reasonOf } from './log.ts'
 
 export type NodeAnswer =
   | { readonly ok: true; readonly head: ResponseHead; readonly response: Response }
@@ -55,7 +56,7 @@ export const callNode = async (
     if (signal.aborted) return { ok: false, error: apiError('client_closed'), retryable: false, unreachable: false }
     return {
       ok: false,
-      error: apiError('node_failed', { internal: String(error) }),
+      error: apiError('node_failed', { internal: reasonOf(error) }),
       retryable: true,
       unreachable: true,
     }

@@ -1,46 +1,77 @@
-// From the account object to D1: batches of ledger and usage rows, each row at most once however often a batch is sent.
-import { eq } from 'drizzle-orm'
+// From the account object to D1: batches of ledger and usage rows in three statements, each row at most once however often a
+// batch is sent.
+import { eq, getTableColumns } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/d1'
+import { getTableConfig, type SQLiteTable } from 'drizzle-orm/sqlite-core'
 import { accounts, ledger, usage } from '../schema/db.ts'
-import type { AccountStore, Charge, OutboxItem } from './account_store.ts'
+import type { Charge, OutboxItem } from './account/money.ts'
+import type { AccountStore } from './account/store.ts'
+import { log, reasonOf } from './log.ts'
 
-const BATCH_ITEMS = 25
+/** All rows of a table travel as one bound JSON text, far below D1's 2 MB. */
+const BATCH_ITEMS = 200
 
-const usageRow = ({ receipt: r, signature, price, chargedNano, now }: Charge): typeof usage.$inferInsert => ({
-  requestId: r.requestId,
-  accountId: r.accountId,
-  keyId: r.keyId,
-  nodeId: r.nodeId,
-  epoch: r.epoch,
-  seq: r.seq,
-  attempt: r.attempt,
-  model: r.model,
-  hitTokens: r.hitTokens,
-  missTokens: r.missTokens,
-  outputTokens: r.outputTokens,
-  reasoningTokens: r.reasoningTokens,
-  hitNano: price.hit,
-  missNano: price.miss,
-  outputNano: price.output,
-  chargedNano,
-  finish: r.finish,
-  openedAt: r.openedAt,
-  firstTokenAt: r.firstTokenAt,
-  closedAt: r.closedAt,
-  settledAt: now,
-  signature,
-})
+const usageRow = (charge: Charge): typeof usage.$inferInsert => {
+  const { receipt: r, price, credits, now, ...rest } = charge
+  return {
+    requestId: r.requestId,
+    accountId: r.accountId,
+    keyId: r.keyId,
+    nodeId: r.nodeId,
+    epoch: r.epoch,
+    seq: r.seq,
+    attempt: r.attempt,
+    model: r.model,
+    hitTokens: r.hitTokens,
+    missTokens: r.missTokens,
+    outputTokens: r.outputTokens,
+    reasoningTokens: r.reasoningTokens,
+    hitNano: price.hit,
+    missNano: price.miss,
+    outputNano: price.output,
+    priceFrom: price.from,
+    holdNano: rest.holdNano,
+    admittedAt: rest.admittedAt,
+    attempts: JSON.stringify(rest.attempts),
+    credits: JSON.stringify(credits),
+    creditNano: credits.reduce((sum, { nano }) => sum + nano, 0),
+    retryOf: rest.retryOf,
+    chargedNano: rest.chargedNano,
+    finish: r.finish,
+    openedAt: r.openedAt,
+    firstTokenAt: r.firstTokenAt,
+    closedAt: r.closedAt,
+    settledAt: now,
+    signature: rest.signature,
+  }
+}
+
+/** Inserts any number of rows with one bound parameter; a row whose primary key is known is left alone. */
+const insertAll = (database: D1Database, table: SQLiteTable, rows: readonly object[]): D1PreparedStatement => {
+  const columns = Object.entries(getTableColumns(table))
+  const names = columns.map(([, column]) => column.name).join(', ')
+  const values = columns.map((_, i) => `value ->> ${i}`).join(', ')
+  const data = rows.map((row) => columns.map(([name]) => (row as Record<string, unknown>)[name] ?? null))
+  const text = `INSERT INTO ${getTableConfig(table).name} (${names}) SELECT ${values} FROM json_each(?) WHERE true ON CONFLICT DO NOTHING`
+  return database.prepare(text).bind(JSON.stringify(data))
+}
 
 const writeBatch = async (database: D1Database, items: readonly OutboxItem[], newest: OutboxItem): Promise<void> => {
-  const db = drizzle(database)
   const { accountId, balanceAfterNano } = newest.ledger
-  const rows = items.flatMap((item) => [
-    db.insert(ledger).values(item.ledger).onConflictDoNothing(),
-    ...(item.charge ? [db.insert(usage).values(usageRow(item.charge)).onConflictDoNothing()] : []),
-  ])
-  await db.batch([
-    db.update(accounts).set({ balanceNano: balanceAfterNano }).where(eq(accounts.id, accountId)),
-    ...rows,
+  const charges = items.flatMap(({ charge }) => (charge ? [usageRow(charge)] : []))
+  const balance = drizzle(database)
+    .update(accounts)
+    .set({ balanceNano: balanceAfterNano })
+    .where(eq(accounts.id, accountId))
+    .toSQL()
+  await database.batch([
+    database.prepare(balance.sql).bind(...balance.params),
+    insertAll(
+      database,
+      ledger,
+      items.map((item) => item.ledger),
+    ),
+    ...(charges.length > 0 ? [insertAll(database, usage, charges)] : []),
   ])
 }
 
@@ -53,7 +84,7 @@ export const flushOutbox = async (database: D1Database, store: AccountStore): Pr
     try {
       await writeBatch(database, items, newest)
     } catch (error) {
-      console.error(JSON.stringify({ event: 'outbox_failed', account: newest.ledger.accountId, error: String(error) }))
+      log('error', 'outbox_failed', { account: newest.ledger.accountId, error: reasonOf(error) })
       return false
     }
     store.clearOutbox(newest.ledger.seq)

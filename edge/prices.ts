@@ -1,18 +1,18 @@
 // The price list as an account object keeps it: read from D1, fresh for a minute, so that admission awaits no database.
 import { drizzle } from 'drizzle-orm/d1'
 import { prices } from '../schema/db.ts'
-import type { Price } from '../schema/money.ts'
+import type { PriceInForce } from './account/holds.ts'
 
 const FRESH_MS = 60_000
+/** A model may have got its price a moment ago; one that never has any must not cost a query each time. */
+const UNKNOWN_MS = 1_000
 
 type Row = typeof prices.$inferSelect
 
 export interface PriceList {
   readonly readAt: number
   /** The newest row in effect at `now`; `undefined` for a model that is not served. */
-  current(model: string, now: number): Price | undefined
-  /** Models with a price in effect, by name. */
-  models(now: number): string[]
+  current(model: string, now: number): PriceInForce | undefined
 }
 
 const priceList = (rows: readonly Row[], readAt: number): PriceList => {
@@ -24,16 +24,19 @@ const priceList = (rows: readonly Row[], readAt: number): PriceList => {
     readAt,
     current: (model, now) => {
       const row = newest(model, now)
-      return row && { hit: row.hitNano, miss: row.missNano, output: row.outputNano }
+      return row && { hit: row.hitNano, miss: row.missNano, output: row.outputNano, from: row.effectiveFrom }
     },
-    models: (now) => [...new Set(rows.filter((row) => row.effectiveFrom <= now).map((row) => row.model))].sort(),
   }
 }
 
 /** `known` while it is fresh, and also when D1 cannot be read; a model missing from it is looked up anew at once. */
-export const pricesFor = async (database: D1Database, known: PriceList | undefined): Promise<PriceList> => {
+export const pricesFor = async (
+  database: D1Database,
+  known: PriceList | undefined,
+  model: string,
+): Promise<PriceList> => {
   const now = Date.now()
-  if (known && now - known.readAt < FRESH_MS && known.models(now).length > 0) return known
+  if (known && now - known.readAt < (known.current(model, now) ? FRESH_MS : UNKNOWN_MS)) return known
   try {
     return priceList(await drizzle(database).select().from(prices), now)
   } catch (error) {

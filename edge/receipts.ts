@@ -7,6 +7,7 @@ import { receiptFault, verifyReceipt } from '../schema/receipt.ts'
 import { importPublicKey, verifyCall } from '../schema/signature.ts'
 import { type SegmentAck, type SignedReceipt, segmentSchema } from '../schema/wire.ts'
 import { accountObject, type Env } from './env.ts'
+import { log, reasonOf } from './log.ts'
 import { record } from './prefix.ts'
 
 const publicKeyOf = async (database: D1Database, nodeId: string): Promise<string | undefined> => {
@@ -61,9 +62,7 @@ export const takeReceipts = async (
   const taken = new Set(ack.acknowledged.map(({ requestId }) => requestId))
   const fresh = receipts.map(({ receipt }) => receipt).filter((receipt) => taken.has(receipt.requestId))
   context.waitUntil(
-    record(env.DB, fresh).catch((error) =>
-      console.error(JSON.stringify({ event: 'prefix_record_failed', error: String(error) })),
-    ),
+    record(env.DB, fresh).catch((error) => log('error', 'prefix_record_failed', { error: reasonOf(error) })),
   )
   return ok(ack)
 }
@@ -77,7 +76,7 @@ const settle = async (env: Env, accountId: string, group: readonly SignedReceipt
       else if (settlement) ack.acknowledged.push({ requestId, attempt })
     })
   } catch (error) {
-    console.error(JSON.stringify({ event: 'settle_failed', account: accountId, error: String(error) }))
+    log('error', 'settle_failed', { account: accountId, error: reasonOf(error) })
   }
 }
 

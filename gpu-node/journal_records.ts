@@ -53,7 +53,7 @@ export const encodeRecord = (record: JournalRecord): string => {
 }
 
 /** The record of a line, `undefined` when it is torn or damaged. Throws on a sound record of another version. */
-const decodeLine = (line: string): JournalRecord | undefined => {
+export const decodeLine = (line: string): JournalRecord | undefined => {
   const json = line.slice(9)
   if (line[8] !== ' ' || Number.parseInt(line.slice(0, 8), 16) !== crc32(json)) return undefined
   return recordSchema.parse(JSON.parse(json))

@@ -12,6 +12,8 @@ import { log, reasonOf } from './log.ts'
 const RUN_BODY_BYTES_MAX = 2 * REQUEST_BODY_BYTES_MAX + 1024 * 1024
 /** The edge sends its body at once; a caller that trickles is not the edge. */
 const RUN_BODY_TIMEOUT_MS = 30_000
+/** An idle connection outlives the Worker's use of it: one closed under a request reads as a node that is down. */
+const TIMEOUTS = { requestTimeout: RUN_BODY_TIMEOUT_MS, headersTimeout: 10_000, keepAliveTimeout: 300_000 }
 /** How long a taken attempt is remembered before the journal knows it. */
 const TAKEN_MS = 5 * 60_000
 
@@ -124,7 +126,7 @@ export const createNodeServer = (options: ServerOptions): NodeServer => {
     answer.refuse(result.error)
   }
 
-  const http = createServer({ requestTimeout: RUN_BODY_TIMEOUT_MS, headersTimeout: 10_000 }, (request, response) => {
+  const http = createServer({ ...TIMEOUTS }, (request, response) => {
     const path = new URL(request.url ?? '/', 'http://node').pathname
     handle(path, request, response).catch((error) => {
       if (!response.destroyed) log('error', 'request_failed', { path, error: reasonOf(error) })

@@ -10,6 +10,8 @@ export const accounts = sqliteTable(
     name: text('name').notNull().unique(),
     /** Balance after the newest ledger row that reached D1. */
     balanceNano: integer('balance_nano').notNull().default(0),
+    /** KeyLimits as JSON, for all keys together. */
+    limits: text('limits').notNull().default('{}'),
     createdAt: integer('created_at').notNull(),
   },
   (t) => [check('accounts_balance_not_negative', sql`${t.balanceNano} >= 0`)],
@@ -25,6 +27,10 @@ export const apiKeys = sqliteTable(
     name: text('name').notNull(),
     /** HMAC of the whole key; the key itself is shown once and never stored. */
     keyHash: text('key_hash').notNull().unique(),
+    /** The first key of a line of rotated ones; limits and spending are the family's. */
+    family: text('family').notNull().default(''),
+    /** KeyLimits as JSON. */
+    limits: text('limits').notNull().default('{}'),
     lastFour: text('last_four').notNull(),
     createdAt: integer('created_at').notNull(),
     expiresAt: integer('expires_at'),
@@ -94,7 +100,18 @@ export const usage = sqliteTable(
     hitNano: integer('hit_nano').notNull(),
     missNano: integer('miss_nano').notNull(),
     outputNano: integer('output_nano').notNull(),
-    /** What was charged: usage x price, capped at what the account had left. */
+    /** Start of the price in force. */
+    priceFrom: integer('price_from').notNull().default(0),
+    holdNano: integer('hold_nano').notNull().default(0),
+    admittedAt: integer('admitted_at').notNull().default(0),
+    /** Failed attempts before this one, JSON: [{ attempt, nodeId, code }]. */
+    attempts: text('attempts').notNull().default('[]'),
+    /** What is not charged although it was used, JSON: [{ reason, nano }]; the sum stands in `creditNano`. */
+    credits: text('credits').notNull().default('[]'),
+    creditNano: integer('credit_nano').notNull().default(0),
+    /** The request that this one repeated, where its client said so. */
+    retryOf: text('retry_of'),
+    /** usage x price - credit, exactly. */
     chargedNano: integer('charged_nano').notNull(),
     finish: text('finish').notNull(),
     openedAt: integer('opened_at').notNull(),
@@ -120,4 +137,22 @@ export const ledger = sqliteTable(
     createdAt: integer('created_at').notNull(),
   },
   (t) => [primaryKey({ columns: [t.accountId, t.id] }), index('ledger_account_seq').on(t.accountId, t.seq)],
+)
+
+/** Who changed what through the admin API; triggers refuse UPDATE and DELETE (migration 0001). */
+export const auditLog = sqliteTable(
+  'audit_log',
+  {
+    seq: integer('seq').primaryKey({ autoIncrement: true }),
+    at: integer('at').notNull(),
+    /** The call: its `asked` row is written before anything changes, its `done` or `refused` row after. */
+    callId: text('call_id').notNull(),
+    phase: text('phase', { enum: ['asked', 'done', 'refused'] }).notNull(),
+    /** Method and path. */
+    action: text('action').notNull(),
+    ip: text('ip').notNull(),
+    /** Body of the call, then outcome, as JSON; never a key. */
+    detail: text('detail').notNull(),
+  },
+  (t) => [index('audit_log_at').on(t.at)],
 )

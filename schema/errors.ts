@@ -27,10 +27,19 @@ export const ERRORS = {
   model_not_found: row(404, 'not_found_error', false, 'There is no such model. GET /v1/models lists the models.'),
   method_not_allowed: row(405, 'invalid_request_error', false, 'This path does not take that method.'),
   conflict: row(409, 'conflict_error', false, 'The same id was used before for something else.'),
+  idempotency_in_progress: row(409, 'idempotency_error', true, 'The request under this Idempotency-Key still runs.'),
+  idempotency_lost: row(
+    409,
+    'idempotency_error',
+    false,
+    'The outcome under this Idempotency-Key is not kept. It is not run, nor charged, again; send a new key to do so.',
+  ),
   request_too_large: row(413, 'invalid_request_error', false, 'The request body is too large.'),
   context_length_exceeded: row(413, 'invalid_request_error', false, 'The prompt is longer than the model context.'),
   invalid_parameter: row(422, 'invalid_request_error', false, 'A parameter has an unsupported value.'),
+  idempotency_mismatch: row(422, 'idempotency_error', false, 'This Idempotency-Key was used with another body.'),
   rate_limit_exceeded: row(429, 'rate_limit_error', true, 'Too many requests at once. Retry after a moment.'),
+  insufficient_quota: row(429, 'insufficient_quota', false, 'The monthly budget is used up.'),
   client_closed: row(499, 'client_closed', false, 'The client closed the request.'),
   internal_error: row(500, 'server_error', true, 'Something failed on our side. You were not charged.'),
   node_failed: row(502, 'server_error', true, 'The node failed before it could answer. You were not charged.'),
@@ -47,7 +56,7 @@ export interface ApiError {
   readonly message: string
   /** The parameter at fault, in the client's own naming, e.g. `messages.0.role`. */
   readonly param?: string
-  /** Seconds after which a retry makes sense; set on 429 and 503. */
+  /** Seconds after which a retry makes sense; set on 409, 429 and 503. */
   readonly retryAfterSeconds?: number
   readonly internal?: string
 }

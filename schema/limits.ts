@@ -12,6 +12,13 @@ export const MAX_TOKENS_MAX = 65_536
 export const CHOICES_MAX = 16
 export const TOP_LOGPROBS_MAX = 20
 export const LOGIT_BIAS_MAX = 1024
+/** An outcome under an `Idempotency-Key` is kept for so long, then forgotten together with its key. */
+export const IDEMPOTENCY_KEPT_MS = 24 * 3_600_000
+/** Bytes of one stored outcome, and of all of an account's, compressed. */
+export const OUTCOME_BYTES_MAX = 4 * 1024 * 1024
+export const OUTCOMES_BYTES_MAX = 32 * 1024 * 1024
+/** Idempotency keys of an account that may be remembered at once. */
+export const IDEMPOTENCY_KEYS_MAX = 50_000
 /** A node is stale, and gets no requests, after this long without a heartbeat. */
 export const NODE_STALE_MS = 15_000
 export const HEARTBEAT_SECONDS = 5

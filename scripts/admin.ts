@@ -2,18 +2,24 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import type { KeyLimits } from '../schema/key_limits.ts'
 import { formatUsd, parseUsd } from '../schema/money.ts'
+import { auditBooks } from './admin_audit.ts'
 import { AdminError, adminCall } from './admin_client.ts'
 import { loadSecrets, ROOT } from './stack.ts'
 
 const USAGE = `usage: npm run admin -- COMMAND [--json] [--idempotency-key KEY]
   account create --name NAME [--credit USD]     accounts
-  key create --account NAME --name NAME         keys
-  key revoke --id KEY_ID                        nodes
+  account limits --account NAME LIMITS          log
+  key create --account NAME --name NAME [--expires DATE] LIMITS  keys
+  key limits --id KEY_ID LIMITS                 nodes
+  key rotate --id KEY_ID [--overlap SECONDS]
+  key revoke --id KEY_ID
   topup --account NAME --usd USD                prices
   price set --model NAME --hit N --miss N --output N   (nano-dollars a token)
   ledger --account NAME                         usage --account NAME
-  audit
+  audit [--journal DIR]      (a node's journal; default: the one of npm start)
+LIMITS: --rpm N --tpm N --cached-tpm N --concurrency N --budget USD --models A,B --ips RANGE,RANGE (none: no limit)
 Settings: SPARROW_URL (default http://127.0.0.1:8787), ADMIN_SECRET (default: what npm start made).`
 
 class UsageError extends Error {}
@@ -24,10 +30,10 @@ const { values, positionals } = parseArgs({
     json: { type: 'boolean', default: false },
     'idempotency-key': { type: 'string' },
     ...Object.fromEntries(
-      ['name', 'credit', 'account', 'usd', 'id', 'model', 'hit', 'miss', 'output'].map((n) => [
-        n,
-        { type: 'string' as const },
-      ]),
+      [
+        ...['name', 'credit', 'account', 'usd', 'id', 'model', 'hit', 'miss', 'output', 'overlap', 'journal'],
+        ...['expires', 'rpm', 'tpm', 'cached-tpm', 'concurrency', 'budget', 'models', 'ips'],
+      ].map((n) => [n, { type: 'string' as const }]),
     ),
   },
 })
@@ -47,13 +53,12 @@ const usd = (name: string): number => {
 
 const integer = (name: string): number => {
   const value = Number(need(name))
-  if (!Number.isSafeInteger(value) || value < 0) throw new UsageError(`--${name} takes a whole number of nano-dollars`)
+  if (!Number.isSafeInteger(value) || value < 0) throw new UsageError(`--${name} takes a whole number`)
   return value
 }
 
 const secret = (): string => {
   if (process.env.ADMIN_SECRET) return process.env.ADMIN_SECRET
-  const stateDir = process.env.SPARROW_HOME ?? join(ROOT, '.sparrow')
   if (!existsSync(join(stateDir, 'dev.env'))) throw new UsageError('Set ADMIN_SECRET, or run npm start once.')
   return loadSecrets(stateDir).ADMIN_SECRET
 }
@@ -70,12 +75,45 @@ const call = <T>(method: string, path: string, body?: object): Promise<T> => {
   })
 }
 
+const list = (name: string): string[] => need(name).split(',')
+
+/** The limits given; each call sets all of them, so one that is left out is lifted. */
+const limits = (): KeyLimits => ({
+  ...(options.rpm === undefined ? {} : { requestsPerMinute: integer('rpm') }),
+  ...(options.tpm === undefined ? {} : { uncachedTokensPerMinute: integer('tpm') }),
+  ...(options['cached-tpm'] === undefined ? {} : { cachedTokensPerMinute: integer('cached-tpm') }),
+  ...(options.concurrency === undefined ? {} : { concurrency: integer('concurrency') }),
+  ...(options.budget === undefined ? {} : { monthlyBudgetNano: usd('budget') }),
+  ...(options.models === undefined ? {} : { models: list('models') }),
+  ...(options.ips === undefined ? {} : { ipRanges: list('ips') }),
+})
+
+const expiry = (): { expiresAt?: number } => {
+  if (options.expires === undefined) return {}
+  const expiresAt = Date.parse(need('expires'))
+  if (Number.isNaN(expiresAt)) throw new UsageError('--expires takes a date, such as 2027-01-31')
+  return { expiresAt }
+}
+
+const stateDir = process.env.SPARROW_HOME ?? join(ROOT, '.sparrow')
+
+const journalDir = (): string => (options.journal === undefined ? join(stateDir, 'node', 'journal') : need('journal'))
+
 const ofAccount = (path: string): string => `${path}?account=${encodeURIComponent(need('account'))}`
 
 const COMMANDS: Readonly<Record<string, () => Promise<object>>> = {
   'account create': () =>
     call('POST', '/accounts', { name: need('name'), creditNano: options.credit === undefined ? 0 : usd('credit') }),
-  'key create': () => call('POST', '/keys', { account: need('account'), name: need('name') }),
+  'account limits': () => call('PUT', `/accounts/${encodeURIComponent(need('account'))}/limits`, limits()),
+  'key create': () =>
+    call('POST', '/keys', { account: need('account'), name: need('name'), limits: limits(), ...expiry() }),
+  'key limits': () => call('PUT', `/keys/${encodeURIComponent(need('id'))}/limits`, limits()),
+  'key rotate': () =>
+    call(
+      'POST',
+      `/keys/${encodeURIComponent(need('id'))}/rotate`,
+      options.overlap === undefined ? {} : { overlapSeconds: integer('overlap') },
+    ),
   'key revoke': () => call('POST', `/keys/${encodeURIComponent(need('id'))}/revoke`, {}),
   topup: () => call('POST', '/topups', { account: need('account'), amountNano: usd('usd') }),
   'price set': () =>
@@ -91,7 +129,8 @@ const COMMANDS: Readonly<Record<string, () => Promise<object>>> = {
   prices: () => call('GET', '/prices'),
   ledger: () => call('GET', ofAccount('/ledger')),
   usage: () => call('GET', ofAccount('/usage')),
-  audit: () => call('GET', '/audit'),
+  log: () => call('GET', '/log'),
+  audit: () => auditBooks(call, [journalDir()]),
 }
 
 /** Money columns in dollars, for people; `--json` keeps the integers. */
@@ -107,7 +146,15 @@ const readable = (row: object): object =>
 const print = (answer: object): void => {
   if (options.json) console.log(JSON.stringify(answer))
   else if ('data' in answer && Array.isArray(answer.data)) console.table(answer.data.map(readable))
-  else {
+  else if ('findings' in answer && Array.isArray(answer.findings)) {
+    const { findings, ...rest } = answer
+    console.log(
+      Object.entries(rest)
+        .map(([name, value]) => `${name}: ${value}`)
+        .join('  '),
+    )
+    if (findings.length > 0) console.table(findings)
+  } else {
     for (const [name, value] of Object.entries(readable(answer))) {
       console.log(`${name}: ${typeof value === 'object' ? JSON.stringify(value) : value}`)
     }

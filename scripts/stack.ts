@@ -33,6 +33,10 @@ export interface Stack {
   nodePid(): number | undefined
   /** Starts the node again after it ended. */
   restartNode(): Promise<void>
+  /** Kills the Worker and all its processes, as a machine that fails would; the node goes on. */
+  killEdge(): Promise<void>
+  /** Starts the Worker again on the state it left. */
+  restartEdge(): Promise<void>
   /** Settles when a process ended by itself, with a sentence that names it. */
   readonly failed: Promise<string>
   stop(): Promise<void>
@@ -197,17 +201,19 @@ export const bootStack = async (options: StackOptions): Promise<Stack> => {
   progress('starting the Worker and the node')
   const baseUrl = `http://${HOST}:${edgePort}`
   const nodeUrl = `http://${HOST}:${nodePort}`
-  const edge = startEdge(options)
+  let edge = startEdge(options)
   let node = startNode(options, secrets)
   let stopping = false
+  const killed = new Set<ChildProcess>()
   let report = (_: string): void => {}
   const failed = new Promise<string>((resolve) => {
     report = resolve
   })
   const watch = (name: string, child: ChildProcess) =>
     child.once('exit', () => {
-      if (!stopping) report(`the ${name} ended by itself; see ${join(stateDir, `${name}.log`)}`)
+      if (!stopping && !killed.has(child)) report(`the ${name} ended by itself; see ${join(stateDir, `${name}.log`)}`)
     })
+  const edgeReady = () => waitUntil('the Worker', join(stateDir, 'edge.log'), edge, () => answers(`${baseUrl}/healthz`))
   const nodeReady = () =>
     waitUntil('the node', join(stateDir, 'node.log'), node, async () => {
       return (await answers(`${nodeUrl}/healthz`)) && (await isRouted(baseUrl))
@@ -219,7 +225,7 @@ export const bootStack = async (options: StackOptions): Promise<Stack> => {
     await stopGroup(edge, 5_000)
   }
   try {
-    await waitUntil('the Worker', join(stateDir, 'edge.log'), edge, () => answers(`${baseUrl}/healthz`))
+    await edgeReady()
     await nodeReady()
   } catch (error) {
     await stop()
@@ -235,6 +241,16 @@ export const bootStack = async (options: StackOptions): Promise<Stack> => {
     restartNode: async () => {
       await stopGroup(node, 10_000)
       node = startNode(options, secrets)
+      await nodeReady()
+    },
+    killEdge: async () => {
+      killed.add(edge)
+      signalGroup(edge, 'SIGKILL')
+      await ended(edge)
+    },
+    restartEdge: async () => {
+      edge = startEdge(options)
+      await edgeReady()
       await nodeReady()
     },
     failed,

@@ -6,18 +6,20 @@ import type { z } from 'zod'
 import { accounts, apiKeys, ledger, nodes, prices, usage } from '../../schema/db.ts'
 import { openAiChat } from '../../schema/dialects/openai_chat.ts'
 import { apiError, fail, ok, type Result } from '../../schema/errors.ts'
+import { keyLimitsSchema } from '../../schema/key_limits.ts'
 import { verifyCall } from '../../schema/signature.ts'
 import type { Env } from '../env.ts'
 import { errorResponse } from '../flow/answer.ts'
 import { audit } from './audit.ts'
+import { auditReceipts, bookedFrom, journalBody } from './audit_receipts.ts'
+import { createKey, createKeyBody, keyView, revokeKey, rotateBody, rotateKey, setKeyLimits } from './keys.ts'
+import { audited, readLog } from './log.ts'
 import {
   createAccount,
   createAccountBody,
-  createKey,
-  createKeyBody,
   findAccount,
   priceBody,
-  revokeKey,
+  setAccountLimits,
   setPrice,
   topUp,
   topUpBody,
@@ -45,16 +47,18 @@ const parseBody = <S extends z.ZodType>(c: AdminContext, schema: S): Result<z.ou
   return fail('invalid_parameter', { message: `${param}: ${issue?.message ?? 'invalid'}`, param })
 }
 
-/** A mutation: body checked, idempotency key required. */
+type Work<S extends z.ZodType> = (env: Env, key: string, body: z.output<S>, id: string) => Promise<Result<object>>
+
+/** A mutation: body checked, idempotency key required; `id` is the path's. */
 const mutation =
-  <S extends z.ZodType>(schema: S, work: (env: Env, key: string, body: z.output<S>) => Promise<Result<object>>) =>
+  <S extends z.ZodType>(schema: S, work: Work<S>) =>
   async (c: AdminContext): Promise<Response> => {
     const key = c.req.header('idempotency-key')
     if (!key || key.length > 200) {
       return reply(c, fail('invalid_request', { message: 'Send an idempotency-key header of 1 to 200 characters.' }))
     }
     const body = parseBody(c, schema)
-    return reply(c, body.ok ? await work(c.env, key, body.value) : body)
+    return reply(c, body.ok ? await work(c.env, key, body.value, c.req.param('id') ?? '') : body)
   }
 
 /** Rows of one account, newest first. */
@@ -78,7 +82,16 @@ export const adminApi = new Hono<App>()
     const call = await verifyCall(key, 'HS256', 'admin', c.req.header('authorization'), bytes)
     if (!call.ok) return errorResponse(openAiChat, call.error)
     c.set('bytes', bytes)
-    return next()
+    if (c.req.method === 'GET' || c.req.path.endsWith('/audit/receipts')) return next()
+    const entry = await audited(c.env, c.req.raw, new TextDecoder().decode(bytes))
+    await next()
+    const refused = c.res.ok
+      ? undefined
+      : await c.res
+          .clone()
+          .json<{ error?: { code?: string } }>()
+          .catch(() => undefined)
+    await entry.ended(c.res.status, refused?.error?.code)
   })
   .post('/accounts', mutation(createAccountBody, createAccount))
   .post('/keys', mutation(createKeyBody, createKey))
@@ -87,15 +100,35 @@ export const adminApi = new Hono<App>()
     '/prices',
     mutation(priceBody, (env, _key, body) => setPrice(env, body)),
   )
+  .post(
+    '/keys/:id/rotate',
+    mutation(rotateBody, (env, key, body, id) => rotateKey(env, key, id, body)),
+  )
+  .put(
+    '/keys/:id/limits',
+    mutation(keyLimitsSchema, (env, _key, body, id) => setKeyLimits(env, id, body)),
+  )
+  .put(
+    '/accounts/:id/limits',
+    mutation(keyLimitsSchema, (env, _key, body, id) => setAccountLimits(env, id, body)),
+  )
   .post('/keys/:id/revoke', async (c) => reply(c, await revokeKey(c.env, c.req.param('id'))))
+  .get('/log', async (c) => c.json({ data: await readLog(c.env, ROWS_MAX) }))
   .get('/accounts', async (c) => c.json({ data: await drizzle(c.env.DB).select().from(accounts).limit(ROWS_MAX) }))
   .get('/keys', async (c) => {
     const rows = await drizzle(c.env.DB).select().from(apiKeys).limit(ROWS_MAX)
-    return c.json({ data: rows.map(({ keyHash: _, ...row }) => row) })
+    return c.json({ data: rows.map(keyView) })
   })
   .get('/prices', async (c) => c.json({ data: await drizzle(c.env.DB).select().from(prices).limit(ROWS_MAX) }))
   .get('/nodes', async (c) => c.json({ data: await drizzle(c.env.DB).select().from(nodes).limit(ROWS_MAX) }))
   .get('/ledger', rowsOf(ledger))
   .get('/usage', rowsOf(usage))
   .get('/audit', async (c) => c.json(await audit(c.env)))
+  .get('/audit/booked', async (c) =>
+    c.json({ data: await bookedFrom(c.env, c.req.query('node') ?? '', c.req.query('epoch') ?? '') }),
+  )
+  .post('/audit/receipts', async (c) => {
+    const body = parseBody(c, journalBody)
+    return reply(c, body.ok ? await auditReceipts(c.env, body.value) : body)
+  })
   .all('*', () => errorResponse(openAiChat, apiError('not_found')))

@@ -3,17 +3,17 @@
 import { eq } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/d1'
 import { z } from 'zod'
-import { accounts, apiKeys, prices } from '../../schema/db.ts'
+import { accounts, prices } from '../../schema/db.ts'
 import { fail, ok, type Result } from '../../schema/errors.ts'
-import { newAccountId, newKey } from '../auth.ts'
+import type { KeyLimits } from '../../schema/key_limits.ts'
+import { newAccountId } from '../auth.ts'
 import { accountObject, type Env } from '../env.ts'
 
-const name = z.string().trim().min(1).max(100)
+export const nameSchema = z.string().trim().min(1).max(100)
 const nano = z.int().min(0).max(1e15)
 
-export const createAccountBody = z.object({ name, creditNano: nano.default(0) })
-export const createKeyBody = z.object({ account: name, name, expiresAt: z.int().positive().nullish() })
-export const topUpBody = z.object({ account: name, amountNano: nano.min(1) })
+export const createAccountBody = z.object({ name: nameSchema, creditNano: nano.default(0) })
+export const topUpBody = z.object({ account: nameSchema, amountNano: nano.min(1) })
 export const priceBody = z.object({
   model: z.string().min(1).max(128),
   hitNano: z.int().min(0).max(1e9),
@@ -47,47 +47,17 @@ export const createAccount = async (env: Env, key: string, body: z.infer<typeof 
   return ok({ id, name: body.name, createdAt: rows[0].createdAt, ...balance })
 }
 
-export const createKey = async (env: Env, key: string, body: z.infer<typeof createKeyBody>) => {
-  const account = await findAccount(env.DB, body.account)
+/** Limits of an account, over all its keys together. */
+export const setAccountLimits = async (env: Env, idOrName: string, limits: KeyLimits) => {
+  const account = await findAccount(env.DB, idOrName)
   if (!account.ok) return account
-  const made = newKey(env.SPARROW_SECRET, account.value.id, key)
-  const db = drizzle(env.DB)
-  const expiresAt = body.expiresAt ?? null
-  await db
-    .insert(apiKeys)
-    .values({
-      id: made.id,
-      accountId: account.value.id,
-      name: body.name,
-      keyHash: made.hash,
-      lastFour: made.key.slice(-4),
-      createdAt: Date.now(),
-      expiresAt,
-    })
-    .onConflictDoNothing()
-  const row = (await db.select().from(apiKeys).where(eq(apiKeys.id, made.id)))[0]
-  if (!row || row.name !== body.name || row.expiresAt !== expiresAt)
-    return fail('conflict', { param: 'idempotency-key' })
-  await accountObject(env, account.value.id).putKey(made.id, made.hash, expiresAt)
-  return ok({
-    id: made.id,
-    account: account.value.name,
-    name: row.name,
-    key: made.key,
-    createdAt: row.createdAt,
-    expiresAt,
-  })
-}
-
-/** D1 first, then the account object: from its answer on no request is admitted with the key. */
-export const revokeKey = async (env: Env, id: string) => {
-  const db = drizzle(env.DB)
-  const row = (await db.select().from(apiKeys).where(eq(apiKeys.id, id)))[0]
-  if (!row) return fail('not_found', { message: `There is no key "${id}".` })
-  const revokedAt = row.revokedAt ?? Date.now()
-  await db.update(apiKeys).set({ revokedAt }).where(eq(apiKeys.id, id))
-  await accountObject(env, row.accountId).revokeKey(id)
-  return ok({ id, revokedAt })
+  const { id } = account.value
+  await drizzle(env.DB)
+    .update(accounts)
+    .set({ limits: JSON.stringify(limits) })
+    .where(eq(accounts.id, id))
+  await accountObject(env, id).setLimits(limits, null)
+  return ok({ id, limits })
 }
 
 export const topUp = async (env: Env, key: string, body: z.infer<typeof topUpBody>) => {

@@ -1,7 +1,9 @@
 // The node's bytes to the client. Streams are piped natively; JavaScript wakes once, at the end or when the node is lost.
 import type { Dialect } from '../../schema/dialects/dialect.ts'
-import { apiError } from '../../schema/errors.ts'
+import { type ApiError, apiError, type Result } from '../../schema/errors.ts'
+import { log, reasonOf } from '../log.ts'
 import { errorResponse } from './answer.ts'
+import type { Keep } from './repeat.ts'
 
 const SSE_HEADERS = {
   'content-type': 'text/event-stream; charset=utf-8',
@@ -9,6 +11,8 @@ const SSE_HEADERS = {
   'x-accel-buffering': 'no',
   'x-should-retry': 'false',
 }
+
+type Context = Pick<ExecutionContext, 'waitUntil'>
 
 /** Pipes until the source ends; a source that breaks gets the dialect's error frame behind what already flowed. */
 const pipe = async (source: ReadableStream, sink: WritableStream<Uint8Array>, dialect: Dialect): Promise<void> => {
@@ -19,31 +23,38 @@ const pipe = async (source: ReadableStream, sink: WritableStream<Uint8Array>, di
     try {
       await writer.write(new TextEncoder().encode(dialect.errorFrame(apiError('stream_interrupted'))))
       await writer.close()
-      console.error(JSON.stringify({ event: 'stream_interrupted', error: String(broken) }))
+      log('error', 'stream_interrupted', { error: reasonOf(broken) })
     } catch {
       // The client is gone too: nobody is left to tell.
     }
   }
 }
 
-export const relayStream = (
-  answer: Response,
-  dialect: Dialect,
-  context: Pick<ExecutionContext, 'waitUntil'>,
-): Response => {
+/** With `keep`, a second branch of the stream is kept, and goes on when the client leaves. */
+export const relayStream = (answer: Response, dialect: Dialect, context: Context, keep: Keep | undefined): Response => {
   if (!answer.body) return errorResponse(dialect, apiError('node_failed'))
   const { readable, writable } = new IdentityTransformStream()
   context.waitUntil(pipe(answer.body, writable, dialect))
-  return new Response(readable, { headers: SSE_HEADERS })
+  if (!keep) return new Response(readable, { headers: SSE_HEADERS })
+  const [kept, sent] = readable.tee()
+  context.waitUntil(keep(kept, SSE_HEADERS['content-type']))
+  return new Response(sent, { headers: SSE_HEADERS })
 }
 
-/** A whole answer arrives in one piece, so a break can still become a status. */
-export const relayWhole = async (answer: Response, dialect: Dialect): Promise<Response> => {
+/** A whole answer arrives in one piece, so a break can still become a status. Error: node_failed. */
+export const relayWhole = async (
+  answer: Response,
+  context: Context,
+  keep: Keep | undefined,
+): Promise<Result<Response, ApiError>> => {
+  const contentType = 'application/json'
   try {
-    return new Response(await answer.arrayBuffer(), {
-      headers: { 'content-type': 'application/json', 'x-should-retry': 'false' },
-    })
+    const bytes = await answer.arrayBuffer()
+    const body = new Response(bytes).body
+    if (keep && body) context.waitUntil(keep(body, contentType))
+    const headers = { 'content-type': contentType, 'x-should-retry': 'false' }
+    return { ok: true, value: new Response(bytes, { headers }) }
   } catch (error) {
-    return errorResponse(dialect, apiError('stream_interrupted', { internal: String(error) }))
+    return { ok: false, error: apiError('node_failed', { internal: reasonOf(error) }) }
   }
 }

@@ -20,14 +20,15 @@ export const freePort = (): Promise<number> =>
 
 export interface TestStack extends Stack {
   readonly key: string
+  readonly stateDir: string
   admin<T>(method: string, path: string, body?: object): Promise<T>
   /** Stops everything and starts it again on the same state. */
   reboot(): Promise<TestStack>
   remove(): Promise<void>
 }
 
-const boot = async (stateDir: string): Promise<TestStack> => {
-  const stack = await bootStack({ stateDir, edgePort: await freePort(), nodePort: await freePort() })
+const boot = async (stateDir: string, nodeEnv: Readonly<Record<string, string>>): Promise<TestStack> => {
+  const stack = await bootStack({ stateDir, edgePort: await freePort(), nodePort: await freePort(), nodeEnv })
   const key = await firstKey(stateDir, stack.baseUrl, stack.secrets, MODEL)
   const stop = async (): Promise<void> => {
     await stack.stop()
@@ -35,6 +36,7 @@ const boot = async (stateDir: string): Promise<TestStack> => {
   return {
     ...stack,
     key,
+    stateDir,
     admin: (method, path, body) =>
       adminCall({
         baseUrl: stack.baseUrl,
@@ -45,7 +47,7 @@ const boot = async (stateDir: string): Promise<TestStack> => {
       }),
     reboot: async () => {
       await stop()
-      return boot(stateDir)
+      return boot(stateDir, nodeEnv)
     },
     remove: async () => {
       await stop()
@@ -54,7 +56,9 @@ const boot = async (stateDir: string): Promise<TestStack> => {
   }
 }
 
-export const bootTestStack = (): Promise<TestStack> => boot(mkdtempSync(join(tmpdir(), 'sparrow-e2e-')))
+/** `nodeEnv`: settings of the node, for tests that need a slow or a small one. */
+export const bootTestStack = (nodeEnv: Readonly<Record<string, string>> = {}): Promise<TestStack> =>
+  boot(mkdtempSync(join(tmpdir(), 'sparrow-e2e-')), nodeEnv)
 
 export interface LedgerRow {
   readonly id: string

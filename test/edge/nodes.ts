@@ -41,6 +41,8 @@ const serve = (behaviour: Behaviour): Promise<string> =>
       const { run } = JSON.parse(Buffer.concat(parts).toString()) as { run: { stream: boolean } }
       behaviour(res, run.stream)
     })
+    // A connection that the Worker keeps must not be closed under its next request.
+    server.keepAliveTimeout = 0
     server.listen(0, '127.0.0.1', () => {
       server.unref()
       resolve(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)

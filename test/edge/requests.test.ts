@@ -134,10 +134,10 @@ test('a stream that breaks ends with an error frame and costs nothing', async ()
   expect(await balanceOf(account)).toBe(before)
 })
 
-test('a whole answer that breaks becomes a status', async () => {
+test('a whole answer that breaks becomes a status, and is not charged', async () => {
   await removeNodes()
   await registerNode('breaks')
-  expect(await codeOf(await chat(account.key))).toEqual([502, 'stream_interrupted'])
+  expect(await codeOf(await chat(account.key))).toEqual([502, 'node_failed'])
 })
 
 test('the longest prefix hit of each node comes from one statement', async () => {

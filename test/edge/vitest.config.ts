@@ -26,7 +26,7 @@ export default defineConfig(async () => ({
     name: 'edge',
     include: ['**/*.test.ts'],
     setupFiles: ['./setup.ts'],
-    testTimeout: 30_000,
+    testTimeout: 120_000,
     hookTimeout: 60_000,
     sequence: { groupOrder: 3 },
   },

@@ -1,5 +1,9 @@
 // What edge tests share: the Worker, an account with a key and credit, registered nodes, signed receipts.
+import { runDurableObjectAlarm } from 'cloudflare:test'
 import { env, exports } from 'cloudflare:workers'
+import type { Admission } from '../../edge/account/admit.ts'
+import type { AccountObject } from '../../edge/account.ts'
+import { keyHash } from '../../edge/auth.ts'
 import { signReceipt } from '../../schema/receipt.ts'
 import { signCall } from '../../schema/signature.ts'
 import { utf8 } from '../../schema/text.ts'
@@ -71,6 +75,8 @@ export const registerNode = async (id: string, running = 0): Promise<TestNode> =
       }),
     }),
   )
+  // No heartbeat follows: on a machine that stands still for a while the node must not grow stale.
+  await env.DB.prepare('UPDATE nodes SET heartbeat_at = heartbeat_at + 3600000 WHERE id = ?').bind(id).run()
   return { id, privateKey: pair.privateKey }
 }
 
@@ -78,12 +84,15 @@ export const removeNodes = async (): Promise<void> => {
   await env.DB.prepare('DELETE FROM nodes').run()
 }
 
-export const chat = (key: string, body: object = {}): Promise<Response> =>
+export const chat = (key: string, body: object = {}, headers: Record<string, string> = {}): Promise<Response> =>
   call('/v1/chat/completions', {
     method: 'POST',
-    headers: { authorization: `Bearer ${key}` },
+    headers: { authorization: `Bearer ${key}`, ...headers },
     body: JSON.stringify({ model: MODEL, messages: [{ role: 'user', content: 'Hi' }], max_tokens: 10, ...body }),
   })
+
+/** No two receipts stand at one place of a journal. */
+let position = 0
 
 export const receiptOf = (
   node: TestNode,
@@ -98,7 +107,7 @@ export const receiptOf = (
   keyId: account.keyId,
   nodeId: node.id,
   epoch: 'e1',
-  seq: 0,
+  seq: position++,
   model: MODEL,
   hitTokens: 0,
   missTokens: 10,
@@ -127,3 +136,38 @@ export const balanceOf = async (account: Account): Promise<string> => {
   )
   return answer.balance_infos[0]?.total_balance ?? ''
 }
+
+/** The account's own object, for what no endpoint shows. */
+export const objectOf = (account: Account): DurableObjectStub<AccountObject> => {
+  const namespace = (env as unknown as { ACCOUNT: DurableObjectNamespace<AccountObject> }).ACCOUNT
+  return namespace.get(namespace.idFromName(account.id))
+}
+
+/** What the edge asks the object for one run; 20 prompt bytes and 10 tokens unless told. */
+export const admissionOf = (account: Account, changes: Partial<Admission> = {}): Admission => ({
+  requestId: crypto.randomUUID(),
+  keyHash: keyHash(env.SPARROW_SECRET, account.key),
+  model: MODEL,
+  promptBytes: 20,
+  maxTokens: 10,
+  ip: null,
+  fingerprint: null,
+  idempotencyKey: null,
+  isRetry: false,
+  ...changes,
+})
+
+/** Lets the account's alarm run now. */
+export const alarm = async (account: Account): Promise<void> => {
+  await runDurableObjectAlarm(objectOf(account))
+}
+
+/** Carries the account's rows to D1; an alarm that runs by itself at this moment is waited for. */
+export const flush = async (account: Account): Promise<void> => {
+  do await alarm(account)
+  while ((await objectOf(account).books()).waiting > 0)
+}
+
+/** A call with the account's ordinary key. */
+export const asCustomer = (account: Account, path: string, init: RequestInit = {}): Promise<Response> =>
+  call(path, { ...init, headers: { authorization: `Bearer ${account.key}`, ...init.headers } })

@@ -15,7 +15,7 @@ test('error table: each row is a public sentence under a fitting status', () => 
     expect(status, code).toBeGreaterThanOrEqual(400)
     expect(status, code).toBeLessThan(600)
     expect(message, code).toMatch(/^[A-Z].*\.$/)
-    if (retryable) expect([429, 500, 502, 503], code).toContain(status)
+    if (retryable) expect([409, 429, 500, 502, 503], code).toContain(status)
   }
 })
 

@@ -1,0 +1,154 @@
+// Holds: money set aside for a run. `open` until the receipt settles it; `void` when the edge answered an error itself, after
+// which no receipt counts; `released` when no receipt came in time, after which a late one still settles.
+import type { Price } from '../../schema/money.ts'
+import { first } from './tables.ts'
+
+export type HoldState = 'open' | 'settled' | 'void' | 'released'
+
+/** An attempt that failed before the first token. */
+export interface FailedAttempt {
+  readonly attempt: number
+  readonly nodeId: string
+  readonly code: string
+}
+
+export interface PriceInForce extends Price {
+  readonly from: number
+}
+
+export interface NewHold {
+  readonly requestId: string
+  readonly keyId: string
+  readonly family: string
+  readonly model: string
+  readonly amountNano: number
+  readonly promptBytes: number
+  readonly maxTokens: number
+  readonly price: PriceInForce
+  readonly createdAt: number
+  readonly fingerprint: string | null
+  /** First request of the same body that an SDK sent before this one. */
+  readonly retryOf: string | null
+}
+
+export interface Hold extends NewHold {
+  readonly attempt: number
+  readonly attempts: readonly FailedAttempt[]
+  /** The node of the current attempt, known from the second on. */
+  readonly nodeId: string | null
+  readonly state: HoldState
+  readonly closedAt: number | null
+  readonly chargedNano: number
+}
+
+type HoldRow = {
+  request_id: string
+  key_id: string
+  family: string
+  model: string
+  amount: number
+  prompt_bytes: number
+  max_tokens: number
+  price: string
+  created_at: number
+  fingerprint: string | null
+  retry_of: string | null
+  attempt: number
+  attempts: string
+  node_id: string | null
+  state: string
+  closed_at: number | null
+  charged: number
+}
+
+const holdOfRow = (row: HoldRow): Hold => ({
+  requestId: row.request_id,
+  keyId: row.key_id,
+  family: row.family,
+  model: row.model,
+  amountNano: row.amount,
+  promptBytes: row.prompt_bytes,
+  maxTokens: row.max_tokens,
+  price: JSON.parse(row.price) as PriceInForce,
+  createdAt: row.created_at,
+  fingerprint: row.fingerprint,
+  retryOf: row.retry_of,
+  attempt: row.attempt,
+  attempts: JSON.parse(row.attempts) as FailedAttempt[],
+  nodeId: row.node_id,
+  state: row.state as HoldState,
+  closedAt: row.closed_at,
+  chargedNano: row.charged,
+})
+
+const ADD = `INSERT INTO holds (request_id, key_id, family, model, amount, prompt_bytes, max_tokens, price, created_at, fingerprint,
+  retry_of, attempt, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 'open')`
+
+export interface HeldTotals {
+  readonly count: number
+  readonly heldNano: number
+}
+
+export const holdStore = (sql: SqlStorage) => ({
+  /** Of the account, or of one family of keys. */
+  openHolds: (family?: string): HeldTotals => {
+    const where = family === undefined ? '' : ' AND family = ?'
+    const row = first<{ n: number; held: number }>(
+      sql,
+      `SELECT count(*) AS n, coalesce(sum(amount), 0) AS held FROM holds WHERE state = 'open'${where}`,
+      ...(family === undefined ? [] : [family]),
+    )
+    return { count: row?.n ?? 0, heldNano: row?.held ?? 0 }
+  },
+  addHold: (h: NewHold): void => {
+    sql.exec(
+      ADD,
+      ...[h.requestId, h.keyId, h.family, h.model, h.amountNano, h.promptBytes, h.maxTokens, JSON.stringify(h.price)],
+      ...[h.createdAt, h.fingerprint, h.retryOf],
+    )
+  },
+  hold: (requestId: string): Hold | undefined => {
+    const row = first<HoldRow>(sql, 'SELECT * FROM holds WHERE request_id = ?', requestId)
+    return row && holdOfRow(row)
+  },
+  setAttempt: (requestId: string, attempt: number, nodeId: string, failed: FailedAttempt): void => {
+    sql.exec(
+      "UPDATE holds SET attempt = ?, node_id = ?, attempts = json_insert(attempts, '$[#]', json(?)) WHERE request_id = ? AND attempt < ?",
+      ...[attempt, nodeId, JSON.stringify(failed), requestId, attempt],
+    )
+  },
+  /** Settled and void are final; a released hold may still settle. */
+  closeHold: (requestId: string, state: Exclude<HoldState, 'open'>, now: number, chargedNano = 0): void => {
+    sql.exec(
+      "UPDATE holds SET state = ?, closed_at = ?, charged = ? WHERE request_id = ? AND state IN ('open', 'released')",
+      ...[state, now, chargedNano, requestId],
+    )
+  },
+  expireHolds: (before: number, now: number): void => {
+    sql.exec("UPDATE holds SET state = 'released', closed_at = ? WHERE state = 'open' AND created_at <= ?", now, before)
+  },
+  forgetClosed: (before: number): void => {
+    sql.exec("DELETE FROM holds WHERE state <> 'open' AND closed_at < ?", before)
+  },
+  oldestOpenHold: (): number | undefined =>
+    first<{ at: number | null }>(sql, "SELECT min(created_at) AS at FROM holds WHERE state = 'open'")?.at ?? undefined,
+  /** The first request with this body since `since`, by the same keys: what an SDK's retry repeats. */
+  firstWithBody: (family: string, fingerprint: string, since: number): string | undefined => {
+    const row = first<{ id: string }>(
+      sql,
+      `SELECT coalesce(retry_of, request_id) AS id FROM holds WHERE created_at > ? AND state IN ('open', 'settled', 'released')
+         AND family = ? AND fingerprint = ? ORDER BY created_at DESC LIMIT 1`,
+      ...[since, family, fingerprint],
+    )
+    return row?.id
+  },
+  /** What a request and its repetitions were charged so far. */
+  chargedOfGroup: (requestId: string): number =>
+    first<{ nano: number }>(
+      sql,
+      'SELECT coalesce(sum(charged), 0) AS nano FROM holds WHERE request_id = ?1 OR retry_of = ?1',
+      requestId,
+    )?.nano ?? 0,
+  hasRetries: (requestId: string): boolean =>
+    first(sql, 'SELECT 1 AS one FROM holds WHERE retry_of = ? LIMIT 1', requestId) !== undefined,
+})

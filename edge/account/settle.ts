@@ -1,0 +1,85 @@
+// Settlement of one verified receipt: at most once a request, never more than was held, exactly usage x price less the credits.
+import { costOf } from '../../schema/money.ts'
+import type { Receipt, SignedReceipt } from '../../schema/wire.ts'
+import { expectedDemand, scopesOf } from './admit.ts'
+import type { Hold } from './holds.ts'
+import type { Credit } from './money.ts'
+import type { Rates } from './rates.ts'
+import type { AccountStore } from './store.ts'
+
+export type Settlement =
+  | { readonly state: 'settled'; readonly chargedNano: number }
+  | { readonly state: 'ignored' }
+  | { readonly state: 'refused'; readonly reason: string }
+
+/** Why the receipt cannot be about this hold, or `undefined`: a node that says so is wrong in everything it says. */
+const liesAbout = (hold: Hold, r: Receipt): string | undefined => {
+  if (hold.keyId !== r.keyId || hold.model !== r.model) return 'key or model differs from the admitted request'
+  if (r.attempt > hold.attempt) return 'there was no such attempt'
+  if (r.attempt === hold.attempt && hold.nodeId !== null && hold.nodeId !== r.nodeId) return 'another node was asked'
+  if (r.hitTokens + r.missTokens > hold.promptBytes) return 'it counts more prompt tokens than the prompt has bytes'
+  const cost = costOf({ hit: r.hitTokens, miss: r.missTokens, output: r.outputTokens }, hold.price)
+  if (cost > hold.amountNano) return 'it claims more than was held'
+  return undefined
+}
+
+/** An open hold covers its request. Of a late receipt, what balance and budgets no longer have is not charged. */
+const lateCredit = (store: AccountStore, hold: Hold, cost: number, now: number): number => {
+  if (hold.state === 'open') return 0
+  const budget = (limit: number | undefined, family?: string): number =>
+    limit === undefined ? Number.MAX_SAFE_INTEGER : limit - store.spent(now, family) - store.openHolds(family).heldNano
+  const left = Math.min(
+    store.balance() - store.openHolds().heldNano,
+    budget(store.accountLimits().monthlyBudgetNano),
+    budget(store.familyLimits(hold.family).monthlyBudgetNano, hold.family),
+  )
+  return Math.max(0, cost - Math.max(0, left))
+}
+
+/** A request that an SDK sent again costs, over all its repetitions, what the dearest of them costs. */
+const retryCredit = (store: AccountStore, hold: Hold, cost: number): number => {
+  const group = hold.retryOf ?? (store.hasRetries(hold.requestId) ? hold.requestId : undefined)
+  return group === undefined ? 0 : Math.min(cost, store.chargedOfGroup(group))
+}
+
+const creditsOf = (store: AccountStore, hold: Hold, cost: number, now: number): Credit[] => {
+  const retry = retryCredit(store, hold, cost)
+  const late = lateCredit(store, hold, cost - retry, now)
+  const credits: Credit[] = [
+    { reason: 'retry', nano: retry },
+    { reason: 'late_receipt', nano: late },
+  ]
+  return credits.filter(({ nano }) => nano > 0)
+}
+
+/** Must run in a transaction: the hold closes and the charge is posted together. */
+export const settleOne = (
+  store: AccountStore,
+  rates: Rates,
+  { receipt, signature }: SignedReceipt,
+  now: number,
+): Settlement => {
+  const hold = store.hold(receipt.requestId)
+  if (!hold) return { state: 'refused', reason: 'no such request was admitted' }
+  const lie = liesAbout(hold, receipt)
+  if (lie) return { state: 'refused', reason: lie }
+  if (hold.state === 'settled' || hold.state === 'void' || receipt.attempt < hold.attempt) return { state: 'ignored' }
+  const tokens = { hit: receipt.hitTokens, miss: receipt.missTokens, output: receipt.outputTokens }
+  // A node that failed before any work says so with zeros; the edge may be trying another one right now.
+  if (receipt.finish === 'error' && tokens.hit + tokens.miss + tokens.output === 0) return { state: 'ignored' }
+  const cost = costOf(tokens, hold.price)
+  const credits = creditsOf(store, hold, cost, now)
+  const chargedNano = credits.reduce((left, { nano }) => left - nano, cost)
+  store.closeHold(hold.requestId, 'settled', now, chargedNano)
+  store.addCharge(
+    {
+      ...{ receipt, signature, credits, chargedNano, now, price: hold.price, holdNano: hold.amountNano },
+      ...{ admittedAt: hold.createdAt, attempts: hold.attempts, retryOf: hold.retryOf },
+    },
+    hold.family,
+  )
+  const expected = expectedDemand(hold)
+  const used = { requests: 0, tokens: tokens.miss + tokens.output - expected.tokens, 'cached-tokens': tokens.hit }
+  rates.take(scopesOf(store, { family: hold.family, limits: store.familyLimits(hold.family) }), used, now)
+  return { state: 'settled', chargedNano }
+}

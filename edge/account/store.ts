@@ -1,0 +1,14 @@
+// Everything the account object keeps, in one value. Synchronous: callers decide and write without interleaving.
+import { holdStore } from './holds.ts'
+import { keyStore } from './keys.ts'
+import { moneyStore } from './money.ts'
+import { outcomeStore } from './outcomes.ts'
+import { migrate } from './tables.ts'
+
+export const accountStore = (storage: DurableObjectStorage) => {
+  migrate(storage)
+  const { sql } = storage
+  return { ...keyStore(sql), ...holdStore(sql), ...moneyStore(sql), ...outcomeStore(sql) }
+}
+
+export type AccountStore = ReturnType<typeof accountStore>

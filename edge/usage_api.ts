@@ -1,0 +1,164 @@
+// A charge explained to whoever pays it: `GET /v1/usage` lists what a key was charged for, `GET /v1/usage/{request_id}` takes one
+// charge apart, line by line. A key sees its own requests, and those of the keys it was rotated from or into.
+import { and, desc, eq, gte, inArray, lt, sql } from 'drizzle-orm'
+import { drizzle } from 'drizzle-orm/d1'
+import { z } from 'zod'
+import { apiKeys, usage } from '../schema/db.ts'
+import { fail, ok, type Result } from '../schema/errors.ts'
+import { formatUsd } from '../schema/money.ts'
+import type { FailedAttempt, Hold } from './account/holds.ts'
+import type { Credit } from './account/money.ts'
+import { accountObject, type Env } from './env.ts'
+import { type KnownCaller, knownCaller } from './public_api.ts'
+
+type UsageRow = typeof usage.$inferSelect
+
+const PAGE_MAX = 100
+const DAY_MS = 24 * 3_600_000
+
+const query = z.object({
+  /** Unix milliseconds; settled at or after `from`, before `to`. */
+  from: z.coerce.number().int().min(0).optional(),
+  to: z.coerce.number().int().min(0).optional(),
+  limit: z.coerce.number().int().min(1).max(PAGE_MAX).default(20),
+  /** Last request id of the page before. */
+  after: z.uuid().optional(),
+})
+
+interface Line {
+  readonly item: string
+  readonly quantity?: number
+  readonly unit_nano?: number
+  readonly amount_nano: number
+}
+
+const CREDIT_TEXT: Readonly<Record<Credit['reason'], string>> = {
+  retry: 'already charged for the request that this one repeats',
+  late_receipt: 'not charged: the receipt came too late and the balance or budget no longer covered it',
+  affinity: 'cached elsewhere: this prefix was sent to another node by our choice',
+}
+
+const tokenLine = (item: string, quantity: number, unit: number): Line => ({
+  item,
+  quantity,
+  unit_nano: unit,
+  amount_nano: quantity * unit,
+})
+
+const linesOf = (row: UsageRow): Line[] => [
+  tokenLine('cached prompt tokens', row.hitTokens, row.hitNano),
+  tokenLine('uncached prompt tokens', row.missTokens, row.missNano),
+  tokenLine('output tokens', row.outputTokens, row.outputNano),
+  ...(JSON.parse(row.credits) as Credit[]).map(({ reason, nano }) => ({
+    item: CREDIT_TEXT[reason],
+    amount_nano: -nano,
+  })),
+]
+
+const summary = (row: UsageRow) => ({
+  object: 'usage.request',
+  request_id: row.requestId,
+  model: row.model,
+  api_key_id: row.keyId,
+  state: 'settled',
+  finish: row.finish,
+  tokens: {
+    prompt: row.hitTokens + row.missTokens,
+    cached: row.hitTokens,
+    uncached: row.missTokens,
+    output: row.outputTokens,
+    reasoning: row.reasoningTokens,
+  },
+  charge_nano: row.chargedNano,
+  charge_usd: formatUsd(row.chargedNano),
+  settled_at: row.settledAt,
+})
+
+const attemptsOf = (failed: readonly FailedAttempt[], last?: { attempt: number; node: string }) => [
+  ...failed.map(({ attempt, nodeId, code }) => ({ attempt, node: nodeId, outcome: code })),
+  ...(last ? [{ ...last, outcome: 'answered' }] : []),
+]
+
+const explained = (row: UsageRow) => ({
+  ...summary(row),
+  lines: linesOf(row),
+  price_version: row.priceFrom,
+  hold: { amount_nano: row.holdNano, at: row.admittedAt, returned_nano: row.holdNano - row.chargedNano },
+  attempts: attemptsOf(JSON.parse(row.attempts) as FailedAttempt[], { attempt: row.attempt, node: row.nodeId }),
+  credit_nano: row.creditNano,
+  ...(row.retryOf ? { repeats: row.retryOf } : {}),
+  timing: { opened_at: row.openedAt, first_token_at: row.firstTokenAt, closed_at: row.closedAt },
+  receipt: { node: row.nodeId, epoch: row.epoch, seq: row.seq, signature: row.signature },
+})
+
+const STATE_TEXT: Readonly<Record<Hold['state'], string>> = {
+  open: 'running, or its receipt is on its way',
+  settled: 'settled a moment ago',
+  void: 'not charged: it was answered with an error before any token',
+  released: 'not charged: no receipt came in time',
+}
+
+/** A request without a usage row (yet): what the account's object knows of it. */
+const pending = (hold: Hold) => ({
+  object: 'usage.request',
+  request_id: hold.requestId,
+  model: hold.model,
+  api_key_id: hold.keyId,
+  state: hold.state,
+  note: STATE_TEXT[hold.state],
+  lines: [],
+  charge_nano: hold.chargedNano,
+  charge_usd: formatUsd(hold.chargedNano),
+  price_version: hold.price.from,
+  hold: {
+    amount_nano: hold.amountNano,
+    at: hold.createdAt,
+    returned_nano: hold.state === 'open' ? 0 : hold.amountNano,
+  },
+  attempts: attemptsOf(hold.attempts),
+})
+
+const familyKeys = async (env: Env, { accountId, family }: KnownCaller): Promise<string[]> => {
+  const mine = and(eq(apiKeys.accountId, accountId), eq(apiKeys.family, family))
+  const rows = await drizzle(env.DB).select({ id: apiKeys.id }).from(apiKeys).where(mine)
+  return [...new Set([family, ...rows.map(({ id }) => id)])]
+}
+
+export const explainUsage = async (env: Env, headers: Headers, requestId: string): Promise<Result<object>> => {
+  const caller = await knownCaller(env, headers)
+  if (!caller.ok) return caller
+  const keys = await familyKeys(env, caller.value)
+  const row = (await drizzle(env.DB).select().from(usage).where(eq(usage.requestId, requestId)))[0]
+  if (row && keys.includes(row.keyId)) return ok(explained(row))
+  const hold = row ? undefined : await accountObject(env, caller.value.accountId).holdOf(requestId)
+  if (hold && keys.includes(hold.keyId)) return ok(pending(hold))
+  return fail('not_found', { message: `This key made no request "${requestId}", or it is too long ago.` })
+}
+
+export const listUsage = async (env: Env, headers: Headers, asked: Record<string, string>): Promise<Result<object>> => {
+  const parsed = query.safeParse(asked)
+  if (!parsed.success) {
+    const param = String(parsed.error.issues[0]?.path[0] ?? '')
+    return fail('invalid_parameter', { message: `${param}: ${parsed.error.issues[0]?.message}`, param })
+  }
+  const caller = await knownCaller(env, headers)
+  if (!caller.ok) return caller
+  const { limit, after, to, from = Date.now() - 30 * DAY_MS } = parsed.data
+  const keys = await familyKeys(env, caller.value)
+  const where = and(
+    inArray(usage.keyId, keys),
+    gte(usage.settledAt, from),
+    to === undefined ? undefined : lt(usage.settledAt, to),
+    after === undefined
+      ? undefined
+      : sql`(${usage.settledAt}, ${usage.requestId}) < (SELECT settled_at, request_id FROM usage WHERE request_id = ${after})`,
+  )
+  const rows = await drizzle(env.DB)
+    .select()
+    .from(usage)
+    .where(where)
+    .orderBy(desc(usage.settledAt), desc(usage.requestId))
+    .limit(limit + 1)
+  const page = rows.slice(0, limit)
+  return ok({ object: 'list', data: page.map(summary), has_more: rows.length > limit })
+}

@@ -1,0 +1,86 @@
+// The Worker in workerd itself, without the proxy that `wrangler dev` puts before it, and a real node: a client's connection is
+// workerd's own, so that a test sees when the Worker hears of its end.
+import { spawn, spawnSync } from 'node:child_process'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { convertV4MiniflareOptions, Miniflare, type V4MiniflareOptions } from 'miniflare'
+import { unstable_getMiniflareWorkerOptions } from 'wrangler'
+import { adminCall } from '../../scripts/admin_client.ts'
+import { firstKey } from '../../scripts/first_account.ts'
+import { loadSecrets, ROOT } from '../../scripts/stack.ts'
+import { eventually, freePort, MODEL, type TestStack } from './stack.ts'
+
+export type BareStack = Pick<TestStack, 'baseUrl' | 'nodeUrl' | 'key' | 'admin' | 'remove'>
+
+const BIN = join(ROOT, 'node_modules', '.bin')
+
+const bundle = (folder: string): string => {
+  const args = ['deploy', '--dry-run', '--outdir', folder, '--config', join(ROOT, 'wrangler.toml')]
+  const done = spawnSync(join(BIN, 'wrangler'), args, { cwd: ROOT, encoding: 'utf8' })
+  if (done.status !== 0) throw new Error(`wrangler could not bundle the Worker: ${done.stderr}`)
+  return readFileSync(join(folder, 'index.js'), 'utf8')
+}
+
+const migrate = async (miniflare: Miniflare): Promise<void> => {
+  const database = await miniflare.getD1Database('DB')
+  const folder = join(ROOT, 'schema', 'migrations')
+  const files = readdirSync(folder).filter((name) => name.endsWith('.sql'))
+  for (const file of files.sort()) {
+    const statements = readFileSync(join(folder, file), 'utf8').split('--> statement-breakpoint')
+    await database.batch(statements.map((statement) => database.prepare(statement)))
+  }
+}
+
+const startNode = (stateDir: string, edgeUrl: string, port: number, joinToken: string, env: Record<string, string>) => {
+  const child = spawn(join(BIN, 'node'), ['gpu-node/main.ts'], {
+    cwd: ROOT,
+    stdio: 'ignore',
+    env: {
+      ...process.env,
+      SPARROW_EDGE_URL: edgeUrl,
+      SPARROW_NODE_PORT: String(port),
+      SPARROW_STATE_DIR: join(stateDir, 'node'),
+      SPARROW_JOIN_TOKEN: joinToken,
+      SPARROW_DRAIN_SECONDS: '2',
+      ...env,
+    },
+  })
+  process.once('exit', () => child.kill('SIGKILL'))
+  return child
+}
+
+export const bootBareStack = async (nodeEnv: Record<string, string>): Promise<BareStack> => {
+  const stateDir = mkdtempSync(join(tmpdir(), 'sparrow-bare-'))
+  const secrets = loadSecrets(stateDir)
+  const { workerOptions } = unstable_getMiniflareWorkerOptions(join(ROOT, 'wrangler.toml'))
+  const { modulesRules: _, ...options } = workerOptions
+  const bindings = Object.assign({}, workerOptions.bindings, secrets)
+  const settings: object = { ...options, modules: true, script: bundle(stateDir), host: '127.0.0.1', port: 0, bindings }
+  const miniflare = new Miniflare(convertV4MiniflareOptions(settings as V4MiniflareOptions))
+  const baseUrl = (await miniflare.ready).origin
+  await migrate(miniflare)
+  const port = await freePort()
+  const node = startNode(stateDir, baseUrl, port, secrets.JOIN_TOKEN, nodeEnv)
+  const remove = async (): Promise<void> => {
+    const ended = new Promise((done) => node.once('exit', done))
+    node.kill()
+    await ended
+    await miniflare.dispose()
+    rmSync(stateDir, { recursive: true, force: true })
+  }
+  await eventually(async () => {
+    const { nodes } = (await (await fetch(`${baseUrl}/healthz`)).json()) as { nodes: number }
+    return nodes > 0 ? true : undefined
+  }, 60_000)
+  return {
+    baseUrl,
+    nodeUrl: `http://127.0.0.1:${port}`,
+    key: await firstKey(stateDir, baseUrl, secrets, MODEL),
+    admin: (method, path, body) => {
+      const call = { baseUrl, secret: secrets.ADMIN_SECRET, method, path: `/admin/v1${path}` }
+      return adminCall({ ...call, ...(body ? { body } : {}) })
+    },
+    remove,
+  }
+}

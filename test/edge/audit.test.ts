@@ -1,0 +1,150 @@
+// The audit finds what it is for: one planted discrepancy of each kind. And what administrators do is written down for good.
+import { runInDurableObject } from 'cloudflare:test'
+import { env } from 'cloudflare:workers'
+import { beforeAll, beforeEach, expect, test } from 'vitest'
+import type { Finding } from '../../edge/admin/audit.ts'
+import {
+  type Account,
+  admin,
+  alarm,
+  chat,
+  flush,
+  objectOf,
+  openAccount,
+  receiptOf,
+  registerNode,
+  send,
+  type TestNode,
+} from './world.ts'
+
+let node: TestNode
+let account: Account
+let ids: string[]
+beforeAll(async () => {
+  node = await registerNode('good')
+})
+beforeEach(async () => {
+  for (const table of ['usage', 'ledger']) await env.DB.prepare(`DELETE FROM ${table}`).run()
+  await env.DB.prepare('DELETE FROM api_keys').run()
+  await env.DB.prepare('DELETE FROM accounts').run()
+  account = await openAccount(1_000_000)
+  ids = await Promise.all([1, 2, 3].map(async () => (await chat(account.key)).headers.get('x-request-id') ?? ''))
+  await send(
+    node,
+    ids.map((id, seq) => receiptOf(node, account, id, { seq })),
+  )
+  await flush(account)
+})
+
+const findings = async (): Promise<Finding[]> =>
+  (await (await admin('GET', '/audit')).json<{ findings: Finding[] }>()).findings
+const kinds = async () => [...new Set((await findings()).map(({ kind }) => kind))].sort()
+const alter = (sql: string, ...values: unknown[]) =>
+  env.DB.prepare(sql)
+    .bind(...values)
+    .run()
+const alterObject = (sql: string) =>
+  runInDurableObject(objectOf(account), (_object, state) => void state.storage.sql.exec(sql))
+
+test('books in order have no findings', async () => {
+  expect(await (await admin('GET', '/audit')).json()).toEqual({ ok: true, accounts: 1, findings: [] })
+})
+
+test('rows on their way to D1 are no discrepancy', async () => {
+  const id = (await chat(account.key)).headers.get('x-request-id') ?? ''
+  await env.DB.prepare('ALTER TABLE ledger RENAME TO ledger_away').run()
+  await send(node, [receiptOf(node, account, id, { seq: 3 })])
+  await alarm(account)
+  await env.DB.prepare('ALTER TABLE ledger_away RENAME TO ledger').run()
+  expect(await findings()).toEqual([])
+  await flush(account)
+})
+
+test.each([
+  ['balance is not the sum of the ledger', () => alter('UPDATE accounts SET balance_nano = balance_nano + 1')],
+  ['ledger has a gap', () => alter('UPDATE ledger SET seq = seq + 1 WHERE id = ?', ids[2])],
+  [
+    'balance after a row is not the sum up to it',
+    () => alter('UPDATE ledger SET balance_after_nano = 0 WHERE id = ?', ids[1]),
+  ],
+  ['usage without a charge', () => alter('DELETE FROM ledger WHERE id = ?', ids[1])],
+  ['charge without usage', () => alter('DELETE FROM usage WHERE request_id = ?', ids[1])],
+  ['charge differs from usage', () => alter('UPDATE ledger SET amount_nano = amount_nano + 1 WHERE id = ?', ids[1])],
+  [
+    'usage x price - credit is not the charge',
+    () => alter('UPDATE usage SET output_tokens = 6 WHERE request_id = ?', ids[1]),
+  ],
+  [
+    'credit is not the sum of its reasons',
+    () => alter('UPDATE usage SET credit_nano = 1 WHERE request_id = ?', ids[1]),
+  ],
+  ['price was not in the list', () => alter('UPDATE usage SET price_from = 1 WHERE request_id = ?', ids[1])],
+  ['charge above its hold', () => alter('UPDATE usage SET hold_nano = 1 WHERE request_id = ?', ids[1])],
+  ['two usage rows from one receipt', () => alter('UPDATE usage SET seq = 0 WHERE request_id = ?', ids[1])],
+  ["D1 lacks rows of the account's object", () => alter('DELETE FROM ledger WHERE id = ?', ids[2])],
+  ["object's balance differs from D1", () => alterObject('UPDATE account SET balance = balance + 1')],
+  ['holds exceed the balance', () => alterObject("UPDATE holds SET state = 'open', amount = 2000000")],
+  ['active keys differ', () => alterObject('UPDATE keys SET revoked = 1')],
+])('planted: %s', async (kind, plant) => {
+  await plant()
+  expect(await kinds()).toContain(kind)
+  expect((await findings()).find((finding) => finding.kind === kind)).toMatchObject({ account: account.id })
+})
+
+const compare = async (entry: object): Promise<Finding[]> => {
+  const sound = { requestId: ids[0], attempt: 1, accountId: account.id, epoch: 'e1', seq: 0 }
+  const counts = { hitTokens: 0, missTokens: 10, outputTokens: 5, closedAt: Date.now(), acknowledged: true }
+  const body = { nodeId: 'good', entries: [{ ...sound, ...counts, ...entry }] }
+  return (await (await admin('POST', '/audit/receipts', body)).json<{ findings: Finding[] }>()).findings
+}
+
+test('a journal that agrees has no findings; nor has what was rightly not charged', async () => {
+  expect(await compare({})).toEqual([])
+  const failed = (await chat(account.key)).headers.get('x-request-id') ?? ''
+  await objectOf(account).release(failed)
+  expect(await compare({ requestId: failed })).toEqual([])
+  expect(await compare({ requestId: crypto.randomUUID(), missTokens: 0, outputTokens: 0 })).toEqual([])
+})
+
+test.each([
+  ['booked counts differ from the receipt', { outputTokens: 6 }],
+  ['booked from another receipt', { seq: 7 }],
+  ['acknowledged receipt is not booked', { requestId: 'never-booked' }],
+  ['receipt waits for longer than its hold', { requestId: 'waits', acknowledged: false, closedAt: 1 }],
+])('planted in a journal: %s', async (kind, entry) => {
+  expect((await compare(entry)).map((finding) => finding.kind)).toEqual([kind])
+})
+
+interface LogRow {
+  readonly callId: string
+  readonly phase: string
+  readonly action: string
+  readonly detail: string
+}
+
+test('every admin action leaves two rows in the log, refused ones too, without the key it made', async () => {
+  const made = await admin('POST', '/keys', { account: account.id, name: 'logged' })
+  const { key } = await made.json<{ key: string }>()
+  await admin('POST', '/topups', { account: 'nobody', amountNano: 1 })
+  const { data } = await (await admin('GET', '/log')).json<{ data: LogRow[] }>()
+  const [refused, asked, done, before] = data
+  expect(refused).toMatchObject({
+    phase: 'refused',
+    action: 'POST /topups',
+    detail: '{"status":404,"code":"not_found"}',
+  })
+  expect(asked).toMatchObject({ phase: 'asked', callId: refused?.callId })
+  expect(done).toMatchObject({ phase: 'done', action: 'POST /keys' })
+  expect(before?.detail).toContain('logged')
+  expect(JSON.stringify(data)).not.toContain(key)
+})
+
+test('the log can be neither changed nor shortened, and without it nothing is done', async () => {
+  await expect(alter('UPDATE audit_log SET action = ?', 'x')).rejects.toThrow('append-only')
+  await expect(alter('DELETE FROM audit_log')).rejects.toThrow('append-only')
+  await alter('ALTER TABLE audit_log RENAME TO audit_log_away')
+  const failed = await admin('POST', '/topups', { account: account.id, amountNano: 5 })
+  await alter('ALTER TABLE audit_log_away RENAME TO audit_log')
+  expect(failed.status).toBe(500)
+  expect((await objectOf(account).balance()).balanceNano).toBeLessThan(1_000_000)
+})
