@@ -251,7 +251,10 @@ export const openNativeEngine = async (options: EngineOptions): Promise<NativeEn
     },
     nextLogits: (tokens, chunk) =>
       guarded(() => addon.evaluate(handle, [tokens], [chunk], true, false)).logits[0] as Float32Array,
-    bench: (plan) => JSON.parse(guarded(() => addon.bench(handle, JSON.stringify(plan)))) as BenchTimes,
+    bench: ({ depth, prefill, decode, repeats, batch, threads, dense }) => {
+      const asked = JSON.stringify({ depth, prefill, decode, repeats, batch, threads, dense })
+      return JSON.parse(guarded(() => addon.bench(handle, asked))) as BenchTimes
+    },
     crossover: ({ tokens, ...plan }) => {
       const asked = JSON.stringify({ ...plan, prefill: tokens })
       return JSON.parse(guarded(() => addon.bench(handle, asked))) as CrossoverTimes
