@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import type { SequenceSpec } from '../../gpu-node/engine/engine.ts'
 import type { NativeEngine } from '../../gpu-node/engine/native.ts'
-import { collect, GREEDY, type Outcome, prompt, runnableIsas, withEngine } from './engines.ts'
+import { BF16, collect, GREEDY, type Outcome, prompt, runnableIsas, withEngine } from './engines.ts'
 import { GOLDENS, readGolden } from './golden.ts'
 
 const COPIES = join(GOLDENS, 'v32_mtp_copies')
@@ -13,7 +13,7 @@ const VOCAB = 96
 const LETTERS = Array.from({ length: VOCAB }, (_, i) => Uint8Array.of(32 + i))
 
 /** FP8 pages are the BF16 backend's. */
-const fp8Runs = (await runnableIsas(COPIES)).includes('avx512bf16')
+const fp8Runs = (await runnableIsas(COPIES, BF16)).length > 0
 
 type Spec = Partial<SequenceSpec> & { tokens: Int32Array }
 type Options = Partial<Parameters<typeof withEngine>[0]>

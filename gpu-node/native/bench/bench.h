@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "../huge_buffer.h"
+#include "../kernels/cpu/bf16/kernels.h"
 #include "../kernels/cpu/threads.h"
 #include "../model/model.h"
 
@@ -29,6 +30,7 @@ class LimitMeter {
   Limits sample() const;
 
  private:
+  const SpBf16Kernels* kernels_;  // null: no loops for this processor, and no limits
   std::unique_ptr<Threads> threads_;
   HugeBuffer memory_;
 };

@@ -24,8 +24,8 @@ double seconds_of(Threads& threads, const Work& work) {
 
 }  // namespace
 
-LimitMeter::LimitMeter(int threads) : threads_(std::make_unique<Threads>(threads)) {
-  if (!has_avx512bf16()) return;
+LimitMeter::LimitMeter(int threads) : kernels_(bf16_kernels("auto")), threads_(std::make_unique<Threads>(threads)) {
+  if (!kernels_) return;
   memory_ = HugeBuffer(static_cast<size_t>(kPieces * kPieceBytes * threads));
   if (memory_.data()) std::fill_n(memory_.data(), memory_.size(), uint8_t{1});
 }
@@ -33,9 +33,9 @@ LimitMeter::LimitMeter(int threads) : threads_(std::make_unique<Threads>(threads
 Limits LimitMeter::sample() const {
   if (!memory_.data()) return {};
   std::atomic<int64_t> sink{0};  // or the loops would be left out
-  const double compute = seconds_of(*threads_, [&](int64_t) { sink += sp_limit_bf16(kPieceSteps) > 0; });
-  const double read =
-      seconds_of(*threads_, [&](int64_t i) { sink += sp_limit_read(memory_.data() + i * kPieceBytes, kPieceBytes); });
+  const double compute = seconds_of(*threads_, [&](int64_t) { sink += kernels_->limit_bf16(kPieceSteps) > 0; });
+  const double read = seconds_of(
+      *threads_, [&](int64_t i) { sink += kernels_->limit_read(memory_.data() + i * kPieceBytes, kPieceBytes); });
   return {static_cast<double>(memory_.size()) / read,
           static_cast<double>(kPieces * kPieceSteps * SP_LIMIT_FLOPS * threads_->count()) / compute};
 }

@@ -37,7 +37,10 @@ const SpKernels* kernels_for(const std::string& isa) {
 }
 
 std::string supported_isas() {
-  std::string names = has_avx512bf16() ? "auto, reference, avx512bf16" : "auto, reference";
+  std::string names = "auto, reference";
+  for (const char* isa : {"avx512bf16", "avx2bf16"}) {
+    if (bf16_kernels(isa)) names += std::string(", ") + isa;
+  }
   for (const Choice& choice : kChoices) {
     if (choice.runs_here()) names += std::string(", ") + choice.kernels->isa;
   }

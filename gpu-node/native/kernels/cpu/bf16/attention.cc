@@ -19,6 +19,7 @@ struct State {
 
 /// One (token, group of up to 16 heads).
 struct Query {
+  const SpBf16Kernels& k;
   const SpAttention& a;
   SpKvView kv;
   int64_t token, first_head;
@@ -29,10 +30,10 @@ struct Query {
 
   const uint16_t* pack(std::vector<uint16_t>& memory) const {
     // Aligned by hand: the kernel loads 64 bytes at a time.
-    memory.resize(static_cast<size_t>(kv.layout.row_halves * SP_LANES + 32));
+    memory.resize(static_cast<size_t>(kv.layout.row_halves * SP_LANES * 2 + 32));
     auto* at = reinterpret_cast<uint16_t*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) & ~uintptr_t{63});
     const int64_t head = token * a.heads + first_head;
-    sp_pack_query(&kv.layout, a.q_latent + head * kv.layout.latent, a.q_rope + head * kv.layout.rope, heads, at);
+    k.pack_query(&kv.layout, a.q_latent + head * kv.layout.latent, a.q_rope + head * kv.layout.rope, heads, at);
     return at;
   }
 
@@ -44,7 +45,7 @@ struct Query {
     thread_local std::vector<uint16_t> wide;
     const size_t size = kv.layout.fp8 ? static_cast<size_t>(SP_CHUNK_KEYS * (kv.layout.row_halves + 32)) : 0;
     if (wide.size() < size) wide.resize(size);
-    sp_attend_chunk(&chunk, &kv, wide.data(), out);
+    k.attend_chunk(&chunk, &kv, wide.data(), out);
   }
 
   float* out(float* z) const { return z + (token * a.heads + first_head) * kv.layout.latent; }
@@ -70,12 +71,13 @@ int64_t page_bytes(void* self, int32_t latent, int32_t rope, int32_t index) {
 
 void cache_write(void* self, const SpPages* pages, const SpTokens* tokens, const float* latent, const float* rope,
                  const float* index) {
-  const SpLayout l = layout_of(pool(self), pages->latent, pages->rope, pages->index);
+  const Pool& p = pool(self);
+  const SpLayout l = layout_of(p, pages->latent, pages->rope, pages->index);
   pool(self).threads.each(tokens->n, [&](int64_t t) {
     const int64_t at = tokens->positions[t] % SP_PAGE_TOKENS;
     uint8_t* page = pages->base + pages->page_stride * tokens->tables[t][tokens->positions[t] / SP_PAGE_TOKENS];
-    sp_store_row(&l, latent + t * l.latent, rope + t * l.rope, page + at * l.row_bytes);
-    if (index) sp_store_index_key(&l, index + t * l.index, at, page);
+    p.k.store_row(&l, latent + t * l.latent, rope + t * l.rope, page + at * l.row_bytes);
+    if (index) p.k.store_index_key(&l, index + t * l.index, at, page);
   });
 }
 
@@ -85,7 +87,8 @@ void attend(void* self, const SpAttention* a, const SpPages* pages, const SpToke
   const int64_t groups = ceil_div(a->heads, SP_QUERY_HEADS), items = tokens->n * groups;
   const auto query_of = [&](int64_t item) {
     const int64_t t = item / groups, head = item % groups * SP_QUERY_HEADS;
-    return Query{*a,
+    return Query{p.k,
+                 *a,
                  {layout, pages->base, pages->page_stride, tokens->tables[t]},
                  t,
                  head,
@@ -102,9 +105,9 @@ void attend(void* self, const SpAttention* a, const SpPages* pages, const SpToke
       q.chunk(packed, 0, into);
       for (int32_t c = 1; c < q.chunks(); c++) {
         q.chunk(packed, c, next);
-        sp_attend_merge(next, q.heads, layout.latent, into);
+        p.k.attend_merge(next, q.heads, layout.latent, into);
       }
-      sp_attend_finish(into, q.heads, layout.latent, q.out(z));
+      p.k.attend_finish(into, q.heads, layout.latent, q.out(z));
     });
     return;
   }
@@ -119,8 +122,8 @@ void attend(void* self, const SpAttention* a, const SpPages* pages, const SpToke
       q.chunk(packed, static_cast<int32_t>(c), states[static_cast<size_t>(c)].ready(q.heads, layout.latent));
     });
     for (int32_t c = 1; c < q.chunks(); c++)
-      sp_attend_merge(&states[static_cast<size_t>(c)].softmax, q.heads, layout.latent, &states[0].softmax);
-    sp_attend_finish(&states[0].softmax, q.heads, layout.latent, q.out(z));
+      p.k.attend_merge(&states[static_cast<size_t>(c)].softmax, q.heads, layout.latent, &states[0].softmax);
+    p.k.attend_finish(&states[0].softmax, q.heads, layout.latent, q.out(z));
   }
 }
 

@@ -14,7 +14,7 @@ void embed(void* self, const SpMatrix* table, const int32_t* ids, int32_t n, flo
   const int64_t cols = table->cols;
   pool(self).threads.each(n, [&](int64_t t) {
     if (table->dtype == SP_BF16)
-      return sp_from_bf16(static_cast<const uint16_t*>(table->data) + ids[t] * cols, cols, y + t * cols);
+      return pool(self).k.from_bf16(static_cast<const uint16_t*>(table->data) + ids[t] * cols, cols, y + t * cols);
     for (int64_t i = 0; i < cols; i++) y[t * cols + i] = static_cast<float>(weight_at(*table, ids[t], i));
   });
 }
@@ -31,12 +31,12 @@ void each_token(void* self, int32_t n, const Body& body) {
 
 void rms_norm(void* self, const float* x, int64_t ldx, const float* gain, int32_t n, int32_t dim, float eps, float* y,
               int64_t ldy) {
-  each_token(self, n, [&](int64_t t) { sp_rms_norm_row(x + t * ldx, gain, dim, eps, y + t * ldy); });
+  each_token(self, n, [&](int64_t t) { pool(self).k.rms_norm_row(x + t * ldx, gain, dim, eps, y + t * ldy); });
 }
 
 void layer_norm(void* self, const float* x, const float* gain, const float* bias, int32_t n, int32_t dim, float eps,
                 float* y) {
-  each_token(self, n, [&](int64_t t) { sp_layer_norm_row(x + t * dim, gain, bias, dim, eps, y + t * dim); });
+  each_token(self, n, [&](int64_t t) { pool(self).k.layer_norm_row(x + t * dim, gain, bias, dim, eps, y + t * dim); });
 }
 
 void rope(void* self, float* x, const int32_t* positions, int32_t n, int32_t heads, int64_t ld_token, int64_t ld_head,
@@ -60,13 +60,13 @@ constexpr int64_t kStep = 8192;
 void add(void* self, float* x, const float* y, int64_t count) {
   pool(self).threads.each(ceil_div(count, kStep), [&](int64_t i) {
     const float *row = y + i * kStep, one = 1;
-    sp_add_rows(&row, &one, 1, std::min(kStep, count - i * kStep), x + i * kStep);
+    pool(self).k.add_rows(&row, &one, 1, std::min(kStep, count - i * kStep), x + i * kStep);
   });
 }
 
 void swiglu(void* self, float* gate, const float* up, int64_t count) {
   pool(self).threads.each(ceil_div(count, kStep), [&](int64_t i) {
-    sp_swiglu_row(gate + i * kStep, up + i * kStep, std::min(kStep, count - i * kStep));
+    pool(self).k.swiglu_row(gate + i * kStep, up + i * kStep, std::min(kStep, count - i * kStep));
   });
 }
 
@@ -82,17 +82,24 @@ void gate(void* self, const SpGate* g, const float* logits, int32_t n, int32_t* 
 }  // namespace
 }  // namespace bf16
 
-bool has_avx512bf16() {
+static bool has_avx512bf16() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni") &&
          __builtin_cpu_supports("avx512vbmi");
 }
 
-Backend open_bf16_backend(int threads, bool fp8_kv) {
-  auto owner = std::make_shared<bf16::Pool>(threads, fp8_kv);
+const SpBf16Kernels* bf16_kernels(const std::string& isa) {
+  if ((isa == "auto" || isa == sp_bf16_avx512.isa) && has_avx512bf16()) return &sp_bf16_avx512;
+  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if ((isa == "auto" || isa == sp_bf16_avx2.isa) && has_avx2) return &sp_bf16_avx2;
+  return nullptr;
+}
+
+Backend open_bf16_backend(const SpBf16Kernels& kernels, int threads, bool fp8_kv) {
+  auto owner = std::make_shared<bf16::Pool>(kernels, threads, fp8_kv);
   return {{SP_BACKEND_ABI,     "cpu",
-           "avx512bf16",       owner.get(),
+           kernels.isa,        owner.get(),
            bf16::page_bytes,   bf16::pack,
            bf16::embed,        bf16::rms_norm,
            bf16::layer_norm,   bf16::matmul,

@@ -51,17 +51,17 @@ struct Call {
     for (int64_t s = first; s < end; s++) {
       const auto* half = reinterpret_cast<const uint16_t*>(row(s));
       if (kv.layout.fp8) {
-        sp_load_fp8_row(&kv.layout, row(s), rows + s * kv.layout.row_halves);
+        pool.k.load_fp8_row(&kv.layout, row(s), rows + s * kv.layout.row_halves);
         half = rows + s * kv.layout.row_halves;
       }
-      sp_from_bf16(half + kv.layout.latent, kv.layout.rope, rope + s * kv.layout.rope);
+      pool.k.from_bf16(half + kv.layout.latent, kv.layout.rope, rope + s * kv.layout.rope);
     }
   }
 
   void prepare_token(int64_t t) const {
     const int64_t dim = a.nope + kv.layout.rope;
     for (int64_t h = 0; h < a.heads; h++)
-      sp_to_bf16(a.q + (t * a.heads + h) * dim, dim, ceil_div(dim, 2) * 2, q + (t * a.heads + h) * ld_q);
+      pool.k.to_bf16(a.q + (t * a.heads + h) * dim, dim, ceil_div(dim, 2) * 2, q + (t * a.heads + h) * ld_q);
     uint16_t* mask = masks + t * blocks;
     const int64_t length = tokens.positions[t] + 1;
     for (int64_t b = 0; b < blocks; b++) {
@@ -81,7 +81,7 @@ struct Call {
     const uint16_t* x =
         kv.layout.fp8 ? rows + first * kv.layout.row_halves : reinterpret_cast<const uint16_t*>(row(first));
     const Inputs inputs = {{x, nullptr, kv.layout.row_halves, 0, static_cast<int32_t>(count)}, {}};
-    for (int64_t p = 0; p < head_panels(w); p++) multiply(w, h, panel_of(w, p), inputs, y, out);
+    for (int64_t p = 0; p < head_panels(w); p++) multiply(pool.k, w, h, panel_of(w, p), inputs, y, out);
   }
 
   int64_t key_block() const { return key_layout.row_halves * SP_LANES; }
@@ -92,11 +92,11 @@ struct Call {
       const int64_t first = page * SP_PAGE_TOKENS, count = std::min<int64_t>(SP_PAGE_TOKENS, keys - first);
       expand(*a.uk, h, page, wide);
       for (int64_t k = 0; k < count; k += SP_LANES)
-        sp_pack_query(&key_layout, wide + k * a.nope, rope + (first + k) * kv.layout.rope,
-                      static_cast<int32_t>(std::min<int64_t>(SP_LANES, count - k)),
-                      packed_keys + (first + k) / SP_LANES * key_block());
+        pool.k.pack_keys(&key_layout, wide + k * a.nope, rope + (first + k) * kv.layout.rope,
+                         static_cast<int32_t>(std::min<int64_t>(SP_LANES, count - k)),
+                         packed_keys + (first + k) / SP_LANES * key_block());
       expand(*a.uv, h, page, wide);
-      sp_pack_values(wide, a.v, static_cast<int32_t>(count), a.v, value_block(), packed_values + first * SP_LANES);
+      pool.k.pack_values(wide, a.v, static_cast<int32_t>(count), a.v, value_block(), packed_values + first * SP_LANES);
     }
     // Keys up to a whole sixteen have weight zero, so their values must be numbers.
     const int64_t from = ceil_div(keys, 2) * 32, end = blocks * SP_LANES * SP_LANES;
@@ -123,13 +123,13 @@ struct Call {
     for (int64_t b = 0; b < width; b += SP_PANEL_BLOCKS) {
       const auto some = static_cast<int32_t>(std::min<int64_t>(SP_PANEL_BLOCKS, width - b));
       const SpPanel panel = {static_cast<int32_t>(b), 1, some, some * SP_LANES};
-      sp_gemm_bf16(&k, &panel, &queries, scores + b * SP_LANES, ld);
+      pool.k.gemm_bf16(&k, &panel, &queries, scores + b * SP_LANES, ld);
     }
     float totals[kTokens];
     for (int64_t t = 0; t < count; t++)
-      totals[t] =
-          sp_masked_softmax(scores + t * ld, masks + (first + t) * blocks, tokens.positions[first + t] / SP_LANES + 1,
-                            static_cast<int32_t>(width), a.scale, weights + t * ld_weights);
+      totals[t] = pool.k.masked_softmax(scores + t * ld, masks + (first + t) * blocks,
+                                        tokens.positions[first + t] / SP_LANES + 1, static_cast<int32_t>(width),
+                                        a.scale, weights + t * ld_weights);
     const SpPacked v = {reinterpret_cast<const uint8_t*>(packed_values),
                         value_block() * 2,
                         0,
@@ -144,9 +144,9 @@ struct Call {
       const int64_t some = std::min<int64_t>(SP_PANEL_BLOCKS, ceil_div(a.v, SP_LANES) - b);
       const auto left = static_cast<int32_t>(std::min<int64_t>(some * SP_LANES, a.v - b * SP_LANES));
       const SpPanel panel = {static_cast<int32_t>(b), 1, static_cast<int32_t>(some), left};
-      sp_gemm_bf16(&v, &panel, &p, y + b * SP_LANES, int64_t{a.heads} * a.v);
+      pool.k.gemm_bf16(&v, &panel, &p, y + b * SP_LANES, int64_t{a.heads} * a.v);
     }
-    for (int64_t t = 0; t < count; t++) sp_divide_row(y + t * a.heads * a.v, a.v, totals[t]);
+    for (int64_t t = 0; t < count; t++) pool.k.divide_row(y + t * a.heads * a.v, a.v, totals[t]);
   }
 
   void head(int64_t h, float* out) const {

@@ -66,38 +66,38 @@ struct Call {
     if (gate.size() < size) gate.resize(size), up.resize(size);
     const Inputs x = inputs(g, false);
     const SpPanel panel = inner_panel(index);
-    multiply(e.gate[g.expert], 0, panel, x, gate.data(), inter);
-    multiply(e.up[g.expert], 0, panel, x, up.data(), inter);
+    multiply(p.k, e.gate[g.expert], 0, panel, x, gate.data(), inter);
+    multiply(p.k, e.up[g.expert], 0, panel, x, up.data(), inter);
     // Blocks that lie together go together.
     const int32_t pieces = panel.step == 1 ? 1 : panel.count, wide = panel.count / pieces * SP_LANES;
     for (int64_t i = 0; i < g.count; i++) {
       for (int32_t piece = 0; piece < pieces; piece++) {
         const int64_t at = (panel.begin + piece * panel.step) * SP_LANES, rows = std::min<int64_t>(wide, inter - at);
         float* row = gate.data() + i * inter + at;
-        sp_swiglu_row(row, up.data() + i * inter + at, rows);
+        p.k.swiglu_row(row, up.data() + i * inter + at, rows);
         if (codes)
-          p.inner_codes.set(g.begin + i, row, rows, at);
+          p.inner_codes.set(p.k, g.begin + i, row, rows, at);
         else
-          sp_to_bf16(row, rows, at + rows == inter ? rows + inter % 2 : rows,
-                     p.expert_inner.data() + (g.begin + i) * ld_inter + at);
+          p.k.to_bf16(row, rows, at + rows == inter ? rows + inter % 2 : rows,
+                      p.expert_inner.data() + (g.begin + i) * ld_inter + at);
       }
     }
   }
 
   void outer(const Group& g, int64_t index) const {
     const SpMatrix& down = e.down[g.expert];
-    multiply(down, 0, panel_of(down, index), inputs(g, true), p.expert_out.data() + g.begin * hidden, hidden);
+    multiply(p.k, down, 0, panel_of(down, index), inputs(g, true), p.expert_out.data() + g.begin * hidden, hidden);
   }
 
   /// Token t's activations to each of its slots.
   void gather(const float* x, int64_t t, const int32_t* place) const {
     if (codes) {
-      p.codes.set(t, x + t * hidden, hidden, 0);
+      p.codes.set(p.k, t, x + t * hidden, hidden, 0);
       for (int32_t s = 0; s < e.top_k; s++) p.expert_codes.copy(place[s], p.codes, t);
       return;
     }
     uint16_t* row = p.half.data() + t * ld_hidden;
-    sp_to_bf16(x + t * hidden, hidden, ceil_div(hidden, 2) * 2, row);
+    p.k.to_bf16(x + t * hidden, hidden, ceil_div(hidden, 2) * 2, row);
     for (int32_t s = 0; s < e.top_k; s++)
       std::memcpy(p.expert_x.data() + place[s] * ld_hidden, row, static_cast<size_t>(ceil_div(hidden, 2) * 4));
   }
@@ -135,7 +135,7 @@ void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids,
       const int32_t count = std::min(kRows, e->top_k - from);
       for (int32_t i = 0; i < count; i++)
         rows[i] = p.expert_out.data() + plan.place[static_cast<size_t>(t * e->top_k + from + i)] * hidden;
-      sp_add_rows(rows, weights + t * e->top_k + from, count, hidden, y + t * hidden);
+      p.k.add_rows(rows, weights + t * e->top_k + from, count, hidden, y + t * hidden);
     }
   };
   const int64_t groups = static_cast<int64_t>(plan.groups.size());

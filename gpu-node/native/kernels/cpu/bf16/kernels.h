@@ -1,5 +1,6 @@
-// Kernels of the BF16 backend: AVX-512 with BF16, VNNI and VBMI (Zen 4, Sapphire Rapids and later). Pure functions over
-// raw pointers. Every (row, token), (query, key) and (head, chunk) has one accumulator and one order of additions, so a
+// Kernels of the BF16 backend. Those named here are for AVX-512 with BF16, VNNI and VBMI (Zen 4, Sapphire Rapids and
+// later); avx2/ has the same for AVX2 with FMA, and the backend calls either through a table. Pure functions over raw
+// pointers. Every (row, token), (query, key) and (head, chunk) has one accumulator and one order of additions, so a
 // token's result is the same in any batch.
 #pragma once
 #include <stdint.h>
@@ -86,7 +87,7 @@ typedef struct SpKvView {
 
 /// One query's group of up to 16 heads over up to SP_CHUNK_KEYS keys.
 typedef struct SpChunk {
-  const uint16_t* query;  // (row_halves / 2, 16, 2)
+  const uint16_t* query;  // from sp_pack_query
   const int32_t* chosen;  // (count) positions, or null: first, first + 1, ...
   int32_t first, count, heads;
   float scale;
@@ -101,7 +102,8 @@ typedef struct SpSoftmax {
 /// Writes one row of a page; reads it as BF16 (row_halves) where it is FP8.
 void sp_store_row(const SpLayout* layout, const float* latent, const float* rope, uint8_t* row);
 void sp_load_fp8_row(const SpLayout* layout, const uint8_t* row, uint16_t* half);
-/// q_latent (heads, latent) and q_rope (heads, rope) -> the packed query.
+/// q_latent (heads, latent) and q_rope (heads, rope) -> the packed query: (row_halves / 2, 16, 2), or as AVX2 reads it
+/// (row_halves, 16) floats.
 void sp_pack_query(const SpLayout* layout, const float* q_latent, const float* q_rope, int32_t heads, uint16_t* query);
 /// The state of one chunk alone. FP8 rows are widened into `wide` (SP_CHUNK_KEYS, row_halves + 32).
 void sp_attend_chunk(const SpChunk* chunk, const SpKvView* kv, uint16_t* wide, SpSoftmax* out);
@@ -150,3 +152,38 @@ int32_t sp_keep_from(int32_t* keys, int32_t* positions, int32_t count, int32_t c
 int64_t sp_limit_read(const uint8_t* from, int64_t bytes);
 float sp_limit_bf16(int64_t steps);
 #define SP_LIMIT_FLOPS (12 * 64)
+
+/// One instruction set's kernels, each with the type and meaning of the function above.
+typedef struct SpBf16Kernels {
+  const char* isa;
+  decltype(&sp_gemm_bf16) gemm_bf16;
+  decltype(&sp_gemm_codes) gemm_codes;
+  decltype(&sp_quantize_row) quantize_row;
+  decltype(&sp_to_bf16) to_bf16;
+  decltype(&sp_from_bf16) from_bf16;
+  decltype(&sp_rms_norm_row) rms_norm_row;
+  decltype(&sp_layer_norm_row) layer_norm_row;
+  decltype(&sp_swiglu_row) swiglu_row;
+  decltype(&sp_add_rows) add_rows;
+  decltype(&sp_store_row) store_row;
+  decltype(&sp_load_fp8_row) load_fp8_row;
+  decltype(&sp_pack_query) pack_query;
+  decltype(&sp_attend_chunk) attend_chunk;
+  decltype(&sp_attend_merge) attend_merge;
+  decltype(&sp_attend_finish) attend_finish;
+  decltype(&sp_pack_query) pack_keys;  // the packed weight (pairs, 16, 2) whose rows are up to 16 keys
+  decltype(&sp_pack_values) pack_values;
+  decltype(&sp_masked_softmax) masked_softmax;
+  decltype(&sp_divide_row) divide_row;
+  decltype(&sp_quantize_index_query) quantize_index_query;
+  decltype(&sp_store_index_key) store_index_key;
+  decltype(&sp_index_page) index_page;
+  decltype(&sp_order_keys) order_keys;
+  decltype(&sp_append_above) append_above;
+  decltype(&sp_cut) cut;
+  decltype(&sp_keep_from) keep_from;
+  decltype(&sp_limit_read) limit_read;
+  decltype(&sp_limit_bf16) limit_bf16;
+} SpBf16Kernels;
+
+extern const SpBf16Kernels sp_bf16_avx512, sp_bf16_avx2;

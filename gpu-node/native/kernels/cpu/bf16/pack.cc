@@ -66,7 +66,8 @@ void put_scale(int64_t group, int64_t lane, float scale, uint8_t* scales) {
   std::memcpy(scales + (group * SP_LANES + lane) * 2, reinterpret_cast<const uint8_t*>(&scale) + 2, 2);
 }
 
-void pack_row_fp8(const SpMatrix& w, int64_t row, int64_t lane, uint8_t* block, uint8_t* scales) {
+void pack_row_fp8(const SpBf16Kernels& k, const SpMatrix& w, int64_t row, int64_t lane, uint8_t* block,
+                  uint8_t* scales) {
   static const std::array<float, 256> values = [] {
     std::array<float, 256> all;
     for (int code = 0; code < 256; code++) all[static_cast<size_t>(code)] = e4m3_to_float(static_cast<uint8_t>(code));
@@ -81,7 +82,7 @@ void pack_row_fp8(const SpMatrix& w, int64_t row, int64_t lane, uint8_t* block, 
     for (int64_t c = g * kGroupOfFp8; c < end; c++) most = std::max(most, std::fabs(values[from[c]]));
     uint16_t half;
     const float wanted = most * block_scale / 127;
-    sp_to_bf16(&wanted, 1, 1, &half);
+    k.to_bf16(&wanted, 1, 1, &half);
     const float scale = bf16_to_float(half), inverse = scale > 0 ? block_scale / scale : 0;
     put_scale(g, lane, scale, scales);
     for (int64_t c = g * kGroupOfFp8; c < end; c++) {
@@ -91,7 +92,7 @@ void pack_row_fp8(const SpMatrix& w, int64_t row, int64_t lane, uint8_t* block, 
   }
 }
 
-void pack_row(const SpMatrix& w, int64_t row, int64_t lane, uint8_t* block, uint8_t* scales) {
+void pack_row(const SpBf16Kernels& k, const SpMatrix& w, int64_t row, int64_t lane, uint8_t* block, uint8_t* scales) {
   const uint8_t* from = static_cast<const uint8_t*>(w.data);
   switch (w.dtype) {
     case SP_F32: {
@@ -99,14 +100,14 @@ void pack_row(const SpMatrix& w, int64_t row, int64_t lane, uint8_t* block, uint
       if (stays_float(w)) return pack_row(floats, w.cols, lane, 1, reinterpret_cast<float*>(block));
       thread_local std::vector<uint16_t> half;
       half.resize(static_cast<size_t>(w.cols));
-      sp_to_bf16(floats, w.cols, w.cols, half.data());
+      k.to_bf16(floats, w.cols, w.cols, half.data());
       return pack_row(half.data(), w.cols, lane, 2, reinterpret_cast<uint16_t*>(block));
     }
     case SP_BF16:
       return pack_row(static_cast<const uint16_t*>(w.data) + row * w.cols, w.cols, lane, 2,
                       reinterpret_cast<uint16_t*>(block));
     case SP_F8_E4M3:
-      return pack_row_fp8(w, row, lane, block, scales);
+      return pack_row_fp8(k, w, row, lane, block, scales);
     default:
       pack_row_codes(w, from + row * (w.dtype == SP_I8 ? w.cols : ceil_div(w.cols, 2)), lane, block);
       for (int64_t g = 0; g < group_count(w); g++) put_scale(g, lane, w.scale[row * group_count(w) + g], scales);
@@ -137,7 +138,7 @@ int64_t pack(void* self, const SpMatrix* w, void* to) {
     const int64_t in_head = b % blocks * SP_LANES, first = b / blocks * head_rows + in_head;
     std::memset(block, 0, static_cast<size_t>(bytes));
     for (int64_t lane = 0; lane < std::min<int64_t>(SP_LANES, head_rows - in_head); lane++)
-      pack_row(*w, first + lane, lane, block, block + code_bytes(*w));
+      pack_row(pool(self).k, *w, first + lane, lane, block, block + code_bytes(*w));
   });
   return w->heads * blocks * bytes;
 }

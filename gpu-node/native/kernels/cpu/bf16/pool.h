@@ -16,13 +16,14 @@ struct CodeRows {
   int64_t ld = 0;
   void resize(int64_t rows, int64_t cols);
   /// `cols` values of a row from column `at`, a multiple of SP_STRETCH.
-  void set(int64_t row, const float* x, int64_t cols, int64_t at);
+  void set(const SpBf16Kernels& k, int64_t row, const float* x, int64_t cols, int64_t at);
   void copy(int64_t row, const CodeRows& from, int64_t from_row);
   SpCodes view(int64_t row, int32_t n) const;
 };
 
 struct Pool {
-  Pool(int threads, bool fp8_kv) : threads(threads), fp8_kv(fp8_kv) {}
+  Pool(const SpBf16Kernels& kernels, int threads, bool fp8_kv) : k(kernels), threads(threads), fp8_kv(fp8_kv) {}
+  const SpBf16Kernels& k;
   Threads threads;
   const bool fp8_kv;                             // KV pages keep latents as E4M3
   std::vector<uint16_t> half;                    // activations of the current product
@@ -67,7 +68,8 @@ int64_t head_panels(const SpMatrix& w);
 /// continue four streams of memory.
 SpPanel panel_of(const SpMatrix& w, int64_t index);
 /// A panel of head h times the inputs of its kind: y is the head's first row.
-void multiply(const SpMatrix& w, int64_t h, const SpPanel& panel, const Inputs& x, float* y, int64_t ldy);
+void multiply(const SpBf16Kernels& k, const SpMatrix& w, int64_t h, const SpPanel& panel, const Inputs& x, float* y,
+              int64_t ldy);
 
 // Operations of the table.
 int64_t pack(void* self, const SpMatrix* w, void* to);

@@ -12,11 +12,12 @@ int64_t panel_count(const SpMatrix& w) {
 }
 
 /// Panel `index` of w for inputs x, where head h reads its own columns `h * head_step` further on.
-void run_panel(const SpMatrix& w, int64_t index, Inputs x, int64_t half_step, int64_t full_step, float* y) {
+void run_panel(const SpBf16Kernels& k, const SpMatrix& w, int64_t index, Inputs x, int64_t half_step, int64_t full_step,
+               float* y) {
   const int64_t per_head = head_panels(w), h = index / per_head;
   if (x.plain.half) x.plain.half += h * half_step;
   x.plain.full += h * full_step;
-  multiply(w, h, panel_of(w, index % per_head), x, y + h * (w.rows / w.heads), w.rows);
+  multiply(k, w, h, panel_of(w, index % per_head), x, y + h * (w.rows / w.heads), w.rows);
 }
 
 }  // namespace
@@ -31,14 +32,15 @@ SpPanel panel_of(const SpMatrix& w, int64_t index) {
           static_cast<int32_t>(ceil_div(head_blocks(w) - index, panels)), static_cast<int32_t>(rows)};
 }
 
-void multiply(const SpMatrix& w, int64_t h, const SpPanel& panel, const Inputs& x, float* y, int64_t ldy) {
+void multiply(const SpBf16Kernels& k, const SpMatrix& w, int64_t h, const SpPanel& panel, const Inputs& x, float* y,
+              int64_t ldy) {
   SpPacked packed = view(w);
   packed.data += h * head_blocks(w) * packed.block_bytes;
   y += panel.begin * SP_LANES;
   if (input_kind(w) == InputKind::kCodes)
-    sp_gemm_codes(&packed, &panel, &x.codes, y, ldy);
+    k.gemm_codes(&packed, &panel, &x.codes, y, ldy);
   else
-    sp_gemm_bf16(&packed, &panel, &x.plain, y, ldy);
+    k.gemm_bf16(&packed, &panel, &x.plain, y, ldy);
 }
 
 void round_rows(Pool& p, const float* x, int64_t ldx, int64_t rows, int64_t cols, uint16_t* half) {
@@ -46,7 +48,7 @@ void round_rows(Pool& p, const float* x, int64_t ldx, int64_t rows, int64_t cols
   const int64_t ld = padded(cols);
   const auto some = [&](int64_t i) {
     for (int64_t r = i * kRows; r < std::min(rows, (i + 1) * kRows); r++)
-      sp_to_bf16(x + r * ldx, cols, ceil_div(cols, 2) * 2, half + r * ld);
+      p.k.to_bf16(x + r * ldx, cols, ceil_div(cols, 2) * 2, half + r * ld);
   };
   p.threads.each(ceil_div(rows, kRows), some);
 }
@@ -61,9 +63,9 @@ void CodeRows::resize(int64_t rows, int64_t cols) {
   grow(sums, rows * ld / SP_STRETCH);
 }
 
-void CodeRows::set(int64_t row, const float* x, int64_t cols, int64_t at) {
+void CodeRows::set(const SpBf16Kernels& k, int64_t row, const float* x, int64_t cols, int64_t at) {
   const int64_t stretch = (row * ld + at) / SP_STRETCH;
-  sp_quantize_row(x, cols, codes.data() + row * ld + at, scales.data() + stretch, sums.data() + stretch);
+  k.quantize_row(x, cols, codes.data() + row * ld + at, scales.data() + stretch, sums.data() + stretch);
 }
 
 void CodeRows::copy(int64_t row, const CodeRows& from, int64_t from_row) {
@@ -94,7 +96,8 @@ void matmul(void* self, const SpProduct* products, int32_t count, const float* x
     constexpr int64_t kRows = 4;
     p.codes.resize(n, cols);
     p.threads.each(ceil_div(n, kRows), [&](int64_t i) {
-      for (int64_t t = i * kRows; t < std::min<int64_t>(n, (i + 1) * kRows); t++) p.codes.set(t, x + t * cols, cols, 0);
+      for (int64_t t = i * kRows; t < std::min<int64_t>(n, (i + 1) * kRows); t++)
+        p.codes.set(p.k, t, x + t * cols, cols, 0);
     });
     inputs.codes = p.codes.view(0, n);
   }
@@ -103,7 +106,7 @@ void matmul(void* self, const SpProduct* products, int32_t count, const float* x
   p.threads.each(panels, [&](int64_t panel) {
     const SpProduct* at = products;
     while (panel >= panel_count(*at->w)) panel -= panel_count(*at++->w);
-    run_panel(*at->w, panel, inputs, 0, 0, at->y);
+    run_panel(p.k, *at->w, panel, inputs, 0, 0, at->y);
   });
 }
 
@@ -115,11 +118,11 @@ void matmul_heads(void* self, const SpMatrix* w, const float* x, int64_t ldx, in
     p.half.resize(std::max(p.half.size(), static_cast<size_t>(n * w->heads * ld)));
     p.threads.each(n, [&](int64_t t) {
       for (int64_t h = 0; h < w->heads; h++)
-        sp_to_bf16(x + t * ldx + h * ldh, w->cols, ceil_div(w->cols, 2) * 2, p.half.data() + (t * w->heads + h) * ld);
+        p.k.to_bf16(x + t * ldx + h * ldh, w->cols, ceil_div(w->cols, 2) * 2, p.half.data() + (t * w->heads + h) * ld);
     });
     inputs.plain.half = p.half.data();
   }
-  p.threads.each(panel_count(*w), [&](int64_t panel) { run_panel(*w, panel, inputs, ld, ldh, y); });
+  p.threads.each(panel_count(*w), [&](int64_t panel) { run_panel(p.k, *w, panel, inputs, ld, ldh, y); });
 }
 
 }  // namespace sparrow::bf16

@@ -14,7 +14,8 @@ constexpr int64_t kQueryBlock = 16;
 /// The best of the positions offered so far, in ascending order; more than `k` between two clean-ups.
 class Candidates {
  public:
-  void start(int32_t k) {
+  void start(const SpBf16Kernels& kernels, int32_t k) {
+    kernels_ = &kernels;
     k_ = k;
     size_ = 0;
     floor_ = INT32_MIN;
@@ -25,8 +26,8 @@ class Candidates {
 
   void offer(const float* scores, int32_t count, int32_t first) {
     int32_t keys[SP_PAGE_TOKENS];
-    sp_order_keys(scores, count, keys);
-    size_ += sp_append_above(keys, count, floor_, first, keys_.data() + size_, positions_.data() + size_);
+    kernels_->order_keys(scores, count, keys);
+    size_ += kernels_->append_above(keys, count, floor_, first, keys_.data() + size_, positions_.data() + size_);
     if (size_ > limit_) shrink(k_ / 8);
   }
 
@@ -55,7 +56,7 @@ class Candidates {
   void shrink(int32_t slack) {
     if (size_ <= k_) return;
     int32_t kept;
-    const int32_t cut = sp_cut(keys_.data(), size_, k_, slack, &kept);
+    const int32_t cut = kernels_->cut(keys_.data(), size_, k_, slack, &kept);
     int32_t ties = kept;
     if (kept > k_ + slack) {
       // Equal keys at the cut: the earliest positions stay.
@@ -63,10 +64,11 @@ class Candidates {
       for (int32_t i = 0; i < size_; i++) above += keys_[static_cast<size_t>(i)] > cut;
       ties = k_ - above;
     }
-    size_ = sp_keep_from(keys_.data(), positions_.data(), size_, cut, ties);
+    size_ = kernels_->keep_from(keys_.data(), positions_.data(), size_, cut, ties);
     floor_ = cut;  // later keys that equal it lose to k earlier ones
   }
 
+  const SpBf16Kernels* kernels_ = nullptr;
   std::vector<int32_t> keys_, positions_;
   int32_t k_ = 0, size_ = 0, limit_ = 0;
   int32_t floor_ = 0;  // keys up to it can no longer be among the k best
@@ -78,17 +80,18 @@ struct Heads {
   std::vector<float> w;
   std::vector<int32_t> start;
   SpIndexHeads view;
-  void load(const SpIndexQuery& query, int64_t token, int64_t quads) {
+  void load(const SpBf16Kernels& k, const SpIndexQuery& query, int64_t token, int64_t quads) {
     q.resize(static_cast<size_t>(query.heads * quads * 4));
     w.resize(static_cast<size_t>(query.heads));
     start.resize(w.size());
     view = {q.data(), w.data(), start.data(), query.heads};
-    sp_quantize_index_query(query.q + token * query.heads * query.dim, query.w + token * query.heads, query.dim, quads,
-                            &view);
+    k.quantize_index_query(query.q + token * query.heads * query.dim, query.w + token * query.heads, query.dim, quads,
+                           &view);
   }
 };
 
 struct Selection {
+  const SpBf16Kernels& k;
   const SpIndexQuery& query;
   const SpPages& pages;
   const SpTokens& tokens;
@@ -123,7 +126,7 @@ struct Selection {
     alignas(64) float row[SP_PAGE_TOKENS];
     const int32_t first = static_cast<int32_t>(page * SP_PAGE_TOKENS);
     const int32_t count = std::min<int32_t>(SP_PAGE_TOKENS, length(t) - first);
-    sp_index_page(&heads.view, &layout, pages.base + pages.page_stride * tokens.tables[t][page], row);
+    k.index_page(&heads.view, &layout, pages.base + pages.page_stride * tokens.tables[t][page], row);
     if (scores) std::copy_n(row, count, scores + t * ld_scores + first);
     best.offer(row, count, first);
   }
@@ -135,8 +138,8 @@ struct Selection {
     int64_t pages_seen = 0;
     for (int64_t t = begin; t < end; t++) {
       if (trivial(t)) continue;
-      heads[static_cast<size_t>(t - begin)].load(query, t, layout.index_quads);
-      best[static_cast<size_t>(t - begin)].start(query.top_k);
+      heads[static_cast<size_t>(t - begin)].load(k, query, t, layout.index_quads);
+      best[static_cast<size_t>(t - begin)].start(k, query.top_k);
       pages_seen = std::max<int64_t>(pages_seen, ceil_div(length(t), SP_PAGE_TOKENS));
     }
     for (int64_t page = 0; page < pages_seen; page++) {
@@ -158,7 +161,7 @@ struct Selection {
     thread_local std::vector<Candidates> parts;
     Heads& heads = own;
     std::vector<Candidates>& best = parts;
-    heads.load(query, t, layout.index_quads);
+    heads.load(k, query, t, layout.index_quads);
     constexpr int64_t kShares = 3;  // a thread, so that one that was held up is helped
     const int64_t all = ceil_div(length(t), SP_PAGE_TOKENS),
                   share = std::max<int64_t>(8, ceil_div(all, kShares * p.threads.count()));
@@ -166,7 +169,7 @@ struct Selection {
     if (best.size() < static_cast<size_t>(shares)) best.resize(static_cast<size_t>(shares));
     p.threads.each(shares, [&](int64_t i) {
       Candidates& mine = best[static_cast<size_t>(i)];
-      mine.start(query.top_k);
+      mine.start(k, query.top_k);
       const int64_t end = std::min(all, (i + 1) * share);
       for (int64_t page = i * share; page < end; page++) {
         if (page + 1 < end) prefetch(t, page + 1);
@@ -184,8 +187,8 @@ struct Selection {
 void index_select(void* self, const SpIndexQuery* query, const SpPages* pages, const SpTokens* tokens, int32_t* chosen,
                   int32_t* counts, float* scores, int64_t ld_scores) {
   Pool& p = pool(self);
-  const Selection s = {*query, *pages, *tokens, layout_of(p, pages->latent, pages->rope, pages->index),
-                       chosen, counts, scores,  ld_scores};
+  const Selection s = {p.k,    *query, *pages, *tokens,  layout_of(p, pages->latent, pages->rope, pages->index),
+                       chosen, counts, scores, ld_scores};
   if (tokens->n < 2 * p.threads.count()) {
     for (int64_t t = 0; t < tokens->n; t++) s.alone(p, t);
     return;

@@ -1,0 +1,185 @@
+// Absorbed attention of one query over one chunk of keys, on AVX2. Scores: lanes are heads, rows of a few keys are
+// widened to fp32 and broadcast. Weighted sum: lanes are latent dimensions, sixteen of all keys widened at a time.
+#include <math.h>
+
+#include "kernels_avx2.h"
+#include "lanes.h"
+
+namespace {
+
+constexpr int32_t kDims = 256;  // of the rows that are widened together
+constexpr int kAhead = 32;      // keys: chosen rows lie apart, and memory takes longer than a few keys' work
+
+SP_INLINE void prefetch_rows(const uint16_t* const* rows, int32_t count, int64_t halves) {
+  for (int32_t i = 0; i < count; i++) {
+    for (int64_t d = 0; d < halves; d += 32) _mm_prefetch((const char*)(rows[i] + d), _MM_HINT_T0);
+  }
+}
+
+/// scores (N, 16) of N keys for 8 * V heads.
+template <int V, int N>
+static void score_keys(const float* query, int64_t halves, const uint16_t* const* rows, float* scores) {
+  alignas(32) float wide[N][kDims];
+  __m256 sum[N][V];
+  for (int i = 0; i < N; i++) {
+    for (int v = 0; v < V; v++) sum[i][v] = _mm256_setzero_ps();
+  }
+  for (int64_t from = 0; from < halves; from += kDims) {
+    const int64_t here = halves - from < kDims ? halves - from : kDims;
+    for (int i = 0; i < N; i++) {
+      for (int64_t d = 0; d < here; d += 8) _mm256_store_ps(wide[i] + d, load_bf16(rows[i] + from + d));
+    }
+    for (int64_t d = 0; d < here; d++) {
+      __m256 q[V];
+      for (int v = 0; v < V; v++) q[v] = _mm256_load_ps(query + (from + d) * SP_LANES + v * 8);
+      for (int i = 0; i < N; i++) {
+        const __m256 x = _mm256_broadcast_ss(wide[i] + d);
+        for (int v = 0; v < V; v++) sum[i][v] = _mm256_fmadd_ps(q[v], x, sum[i][v]);
+      }
+    }
+  }
+  for (int i = 0; i < N; i++) {
+    for (int v = 0; v < V; v++) _mm256_store_ps(scores + i * SP_LANES + v * 8, sum[i][v]);
+  }
+}
+
+template <int V>
+static void score_rows(const float* query, int64_t halves, const uint16_t* const* rows, int32_t count, float* scores) {
+  constexpr int kKeys = V == 2 ? 6 : 12;
+  prefetch_rows(rows, count < kAhead ? count : kAhead, halves);
+  int32_t i = 0;
+  for (; i + kKeys <= count; i += kKeys) {
+    const int32_t left = count - i - kAhead;
+    prefetch_rows(rows + i + kAhead, left < kKeys ? left : kKeys, halves);
+    score_keys<V, kKeys>(query, halves, rows + i, scores + i * SP_LANES);
+  }
+  for (; i + 3 <= count; i += 3) score_keys<V, 3>(query, halves, rows + i, scores + i * SP_LANES);
+  for (; i < count; i++) score_keys<V, 1>(query, halves, rows + i, scores + i * SP_LANES);
+}
+
+/// scores (count, 16) become weights in place; tops and totals per head. Eight heads from `at`.
+static void softmax(const SpChunk* c, int at, float* scores, SpSoftmax* out) {
+  const __m256 scale = _mm256_set1_ps(c->scale);
+  __m256 top = _mm256_set1_ps(-INFINITY), total = _mm256_setzero_ps();
+  for (int32_t i = 0; i < c->count; i++) {
+    const __m256 s = _mm256_mul_ps(_mm256_load_ps(scores + i * SP_LANES + at), scale);
+    _mm256_store_ps(scores + i * SP_LANES + at, s);
+    top = _mm256_max_ps(top, s);
+  }
+  for (int32_t i = 0; i < c->count; i++) {
+    const __m256 e = exp_lanes(_mm256_sub_ps(_mm256_load_ps(scores + i * SP_LANES + at), top));
+    total = _mm256_add_ps(total, e);
+    _mm256_store_ps(scores + i * SP_LANES + at, e);
+  }
+  _mm256_storeu_ps(out->top + at, top);
+  _mm256_storeu_ps(out->total + at, total);
+}
+
+/// z of H heads, `left` columns of sixteen: the sum over keys of weight * value; values (count, 16).
+template <int H>
+SP_INLINE void weigh(const float* values, int32_t count, const float* weights, int64_t left, int32_t latent, float* z) {
+  __m256 sum[H][2];
+  for (int h = 0; h < H; h++) sum[h][0] = sum[h][1] = _mm256_setzero_ps();
+  for (int32_t i = 0; i < count; i++) {
+    const __m256 low = _mm256_load_ps(values + i * 16), high = _mm256_load_ps(values + i * 16 + 8);
+    for (int h = 0; h < H; h++) {
+      const __m256 w = _mm256_broadcast_ss(weights + i * SP_LANES + h);
+      sum[h][0] = _mm256_fmadd_ps(low, w, sum[h][0]);
+      sum[h][1] = _mm256_fmadd_ps(high, w, sum[h][1]);
+    }
+  }
+  for (int h = 0; h < H; h++) {
+    store_left(z + int64_t{h} * latent, left, sum[h][0]);
+    store_left(z + int64_t{h} * latent + 8, left - 8, sum[h][1]);
+  }
+}
+
+static void weigh_rows(const uint16_t* const* rows, const SpChunk* c, const float* weights, int32_t latent, float* z) {
+  alignas(32) float values[SP_CHUNK_KEYS * 16];
+  for (int64_t d = 0; d < latent; d += 16) {
+    for (int32_t i = 0; i < c->count; i++) {
+      _mm256_store_ps(values + i * 16, load_bf16(rows[i] + d));
+      _mm256_store_ps(values + i * 16 + 8, load_bf16(rows[i] + d + 8));
+    }
+    const float* w = weights;
+    float* to = z + d;
+    int32_t left = c->heads;
+    const auto step = [&](int32_t heads) { left -= heads, w += heads, to += int64_t{heads} * latent; };
+    for (; left >= 6 && left != 8; step(6)) weigh<6>(values, c->count, w, latent - d, latent, to);
+    for (; left >= 4; step(4)) weigh<4>(values, c->count, w, latent - d, latent, to);
+    for (; left >= 1; step(1)) weigh<1>(values, c->count, w, latent - d, latent, to);
+  }
+}
+
+/// y = a * y + b * x.
+SP_INLINE void blend(const float* x, float b, float a, int64_t count, float* y) {
+  const __m256 keep = _mm256_set1_ps(a), add = _mm256_set1_ps(b);
+  for (int64_t i = 0; i < count; i += 8) {
+    const __m256 old = _mm256_mul_ps(load_left(y + i, count - i), keep);
+    store_left(y + i, count - i, _mm256_fmadd_ps(load_left(x + i, count - i), add, old));
+  }
+}
+
+}  // namespace
+
+void sp_pack_query_avx2(const SpLayout* layout, const float* q_latent, const float* q_rope, int32_t heads,
+                        uint16_t* query) {
+  float* to = (float*)query;
+  const int64_t latent = layout->latent, rope = layout->rope;
+  for (int64_t d = 0; d < layout->row_halves * SP_LANES; d += 8) _mm256_storeu_ps(to + d, _mm256_setzero_ps());
+  for (int64_t h = 0; h < heads; h++) {
+    for (int64_t d = 0; d < latent; d++) to[d * SP_LANES + h] = q_latent[h * latent + d];
+    for (int64_t d = 0; d < rope; d++) to[(latent + d) * SP_LANES + h] = q_rope[h * rope + d];
+  }
+}
+
+void sp_attend_chunk_avx2(const SpChunk* c, const SpKvView* kv, uint16_t* wide, SpSoftmax* out) {
+  alignas(32) float scores[SP_CHUNK_KEYS * SP_LANES];
+  const uint16_t* rows[SP_CHUNK_KEYS];
+  const SpLayout* l = &kv->layout;
+  for (int32_t i = 0; i < c->count; i++) {
+    const int64_t at = c->chosen ? c->chosen[i] : c->first + i;
+    const uint8_t* row =
+        kv->base + kv->page_stride * kv->table[at / SP_PAGE_TOKENS] + at % SP_PAGE_TOKENS * l->row_bytes;
+    rows[i] = (const uint16_t*)row;
+    if (!l->fp8) continue;
+    rows[i] = wide + i * (l->row_halves + 32);
+    sp_load_fp8_row_avx2(l, row, wide + i * (l->row_halves + 32));
+  }
+  const float* query = (const float*)c->query;
+  for (int i = 8; i < SP_LANES; i++) out->top[i] = out->total[i] = 0;
+  if (c->heads > 8) {
+    score_rows<2>(query, l->row_halves, rows, c->count, scores);
+    softmax(c, 8, scores, out);
+  } else {
+    score_rows<1>(query, l->row_halves, rows, c->count, scores);
+  }
+  softmax(c, 0, scores, out);
+  weigh_rows(rows, c, scores, l->latent, out->z);
+}
+
+void sp_attend_merge_avx2(const SpSoftmax* next, int32_t heads, int32_t latent, SpSoftmax* into) {
+  float keep[SP_LANES], add[SP_LANES];
+  for (int at = 0; at < SP_LANES; at += 8) {
+    const __m256 old_top = _mm256_loadu_ps(into->top + at), new_top = _mm256_loadu_ps(next->top + at);
+    const __m256 top = _mm256_max_ps(old_top, new_top);
+    _mm256_storeu_ps(keep + at, exp_lanes(_mm256_sub_ps(old_top, top)));
+    _mm256_storeu_ps(add + at, exp_lanes(_mm256_sub_ps(new_top, top)));
+    _mm256_storeu_ps(into->top + at, top);
+  }
+  for (int at = 0; at < SP_LANES; at += 8) {
+    const __m256 old = _mm256_mul_ps(_mm256_loadu_ps(into->total + at), _mm256_loadu_ps(keep + at));
+    const __m256 both = _mm256_fmadd_ps(_mm256_loadu_ps(next->total + at), _mm256_loadu_ps(add + at), old);
+    _mm256_storeu_ps(into->total + at, both);
+  }
+  for (int64_t h = 0; h < heads; h++) blend(next->z + h * latent, add[h], keep[h], latent, into->z + h * latent);
+}
+
+void sp_attend_finish_avx2(const SpSoftmax* state, int32_t heads, int32_t latent, float* z) {
+  for (int64_t h = 0; h < heads; h++) {
+    const __m256 scale = _mm256_set1_ps(1.0f / state->total[h]);
+    for (int64_t i = 0; i < latent; i += 8)
+      store_left(z + h * latent + i, latent - i,
+                 _mm256_mul_ps(load_left(state->z + h * latent + i, latent - i), scale));
+  }
+}
