@@ -34,7 +34,7 @@ static void score_keys(const float* query, int64_t halves, const uint16_t* const
       for (int v = 0; v < V; v++) q[v] = _mm256_load_ps(query + (from + d) * SP_LANES + v * 8);
       for (int i = 0; i < N; i++) {
         const __m256 x = _mm256_broadcast_ss(wide[i] + d);
-        for (int v = 0; v < V; v++) sum[i][v] = _mm256_fmadd_ps(q[v], x, sum[i][v]);
+        for (int v = 0; v < V; v++) add_product(sum[i][v], q[v], x);
       }
     }
   }
@@ -84,8 +84,8 @@ SP_INLINE void weigh(const float* values, int32_t count, const float* weights, i
     const __m256 low = _mm256_load_ps(values + i * 16), high = _mm256_load_ps(values + i * 16 + 8);
     for (int h = 0; h < H; h++) {
       const __m256 w = _mm256_broadcast_ss(weights + i * SP_LANES + h);
-      sum[h][0] = _mm256_fmadd_ps(low, w, sum[h][0]);
-      sum[h][1] = _mm256_fmadd_ps(high, w, sum[h][1]);
+      add_product(sum[h][0], low, w);
+      add_product(sum[h][1], high, w);
     }
   }
   for (int h = 0; h < H; h++) {

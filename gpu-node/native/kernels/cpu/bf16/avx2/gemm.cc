@@ -7,7 +7,7 @@ namespace {
 
 constexpr int kTokens = SP_TILE_TOKENS;
 constexpr int32_t kColumns = 1024;  // of a stretch: six tokens of it stay in the first cache
-constexpr int64_t kAhead = 512;     // halves; only where a single token leaves the loop waiting for memory
+constexpr int64_t kAhead = 512;     // halves; only where few tokens leave the loop waiting for memory
 
 constexpr int32_t kRow = kColumns + 8;  // floats from a token to the next: room for a zero
 
@@ -23,18 +23,18 @@ struct Halves {
     for (int64_t k = 0; k < count; k += 2) {
       for (int r = 0; r < R; r++) {
         const __m256i* pair = (const __m256i*)(w + r * stride + k * SP_LANES);
-        if (T == 1) __builtin_prefetch(w + r * stride + k * SP_LANES + kAhead);
+        if (T <= 4) __builtin_prefetch(w + r * stride + k * SP_LANES + kAhead);
         const __m256 even[2] = {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_load_si256(pair), 16)),
                                 _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_load_si256(pair + 1), 16))};
         for (int t = 0; t < T; t++) {
           const __m256 a = _mm256_broadcast_ss(x + t * kRow + k);
-          for (int i = 0; i < 2; i++) sum[r][t][i] = _mm256_fmadd_ps(even[i], a, sum[r][t][i]);
+          for (int i = 0; i < 2; i++) add_product(sum[r][t][i], even[i], a);
         }
         const __m256 odd[2] = {_mm256_castsi256_ps(_mm256_and_si256(_mm256_load_si256(pair), high)),
                                _mm256_castsi256_ps(_mm256_and_si256(_mm256_load_si256(pair + 1), high))};
         for (int t = 0; t < T; t++) {
           const __m256 b = _mm256_broadcast_ss(x + t * kRow + k + 1);
-          for (int i = 0; i < 2; i++) sum[r][t][i] = _mm256_fmadd_ps(odd[i], b, sum[r][t][i]);
+          for (int i = 0; i < 2; i++) add_product(sum[r][t][i], odd[i], b);
         }
       }
     }
@@ -53,7 +53,7 @@ struct Floats {
         const __m256 rows[2] = {_mm256_load_ps(row), _mm256_load_ps(row + 8)};
         for (int t = 0; t < T; t++) {
           const __m256 a = _mm256_broadcast_ss(x + t * kRow + k);
-          for (int i = 0; i < 2; i++) sum[r][t][i] = _mm256_fmadd_ps(rows[i], a, sum[r][t][i]);
+          for (int i = 0; i < 2; i++) add_product(sum[r][t][i], rows[i], a);
         }
       }
     }
