@@ -44,11 +44,17 @@ struct Call {
     Inputs x = {};
     if (codes)
       x.codes = (inner ? p.inner_codes : p.expert_codes).view(g.begin, g.count);
+    else if (!p.k.rounds)
+      x.plain = {nullptr, full(inner, g.begin), 0, inner ? ld_inter : ld_hidden, g.count};
     else if (inner)
       x.plain = {p.expert_inner.data() + g.begin * ld_inter, nullptr, ld_inter, 0, g.count};
     else
       x.plain = {p.expert_x.data() + g.begin * ld_hidden, nullptr, ld_hidden, 0, g.count};
     return x;
+  }
+
+  float* full(bool inner, int64_t slot) const {
+    return inner ? p.full_inner.data() + slot * ld_inter : p.full_x.data() + slot * ld_hidden;
   }
 
   /// Panels of the two inner products. Quantised ones have 64 rows in a row: their results are quantised in stretches.
@@ -77,6 +83,8 @@ struct Call {
         p.k.swiglu_row(row, up.data() + i * inter + at, rows);
         if (codes)
           p.inner_codes.set(p.k, g.begin + i, row, rows, at);
+        else if (!p.k.rounds)
+          std::copy_n(row, rows, full(true, g.begin + i) + at);
         else
           p.k.to_bf16(row, rows, at + rows == inter ? rows + inter % 2 : rows,
                       p.expert_inner.data() + (g.begin + i) * ld_inter + at);
@@ -94,6 +102,10 @@ struct Call {
     if (codes) {
       p.codes.set(p.k, t, x + t * hidden, hidden, 0);
       for (int32_t s = 0; s < e.top_k; s++) p.expert_codes.copy(place[s], p.codes, t);
+      return;
+    }
+    if (!p.k.rounds) {
+      for (int32_t s = 0; s < e.top_k; s++) std::copy_n(x + t * hidden, hidden, full(false, place[s]));
       return;
     }
     uint16_t* row = p.half.data() + t * ld_hidden;
@@ -121,6 +133,9 @@ void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids,
     p.codes.resize(n, hidden);
     p.expert_codes.resize(slots, hidden);
     p.inner_codes.resize(slots, inter);
+  } else if (!p.k.rounds) {
+    reserve(p.full_x, slots * call.ld_hidden);
+    reserve(p.full_inner, slots * call.ld_inter);
   } else {
     reserve(p.half, n * call.ld_hidden);
     reserve(p.expert_x, slots * call.ld_hidden);

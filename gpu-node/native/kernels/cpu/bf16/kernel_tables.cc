@@ -3,6 +3,7 @@
 #include "kernels.h"
 
 const SpBf16Kernels sp_bf16_avx512 = {"avx512bf16",
+                                      true,
                                       sp_gemm_bf16,
                                       sp_gemm_codes,
                                       sp_quantize_row,
@@ -33,6 +34,7 @@ const SpBf16Kernels sp_bf16_avx512 = {"avx512bf16",
                                       sp_limit_bf16};
 
 const SpBf16Kernels sp_bf16_avx2 = {"avx2bf16",
+                                    false,
                                     sp_gemm_bf16_avx2,
                                     sp_gemm_codes_avx2,
                                     sp_quantize_row_avx2,

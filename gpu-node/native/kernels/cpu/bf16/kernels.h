@@ -34,7 +34,7 @@ typedef struct SpCodes {
   int32_t n;
 } SpCodes;
 
-/// Activations of a product: BF16 pairs and the fp32 they came from.
+/// Activations of a product: BF16 pairs and the fp32 they came from. Without `half` the product is of the latter.
 typedef struct SpInput {
   const uint16_t* half;  // (n, ld_half), ld_half even, padded with zeros
   const float* full;     // (n, ld_full)
@@ -156,6 +156,7 @@ float sp_limit_bf16(int64_t steps);
 /// One instruction set's kernels, each with the type and meaning of the function above.
 typedef struct SpBf16Kernels {
   const char* isa;
+  bool rounds;  // activations become BF16 before a product; else they stay fp32
   decltype(&sp_gemm_bf16) gemm_bf16;
   decltype(&sp_gemm_codes) gemm_codes;
   decltype(&sp_quantize_row) quantize_row;

@@ -87,7 +87,7 @@ void matmul(void* self, const SpProduct* products, int32_t count, const float* x
     return std::any_of(products, products + count, [&](const SpProduct& q) { return input_kind(*q.w) == kind; });
   };
   Inputs inputs = {{nullptr, x, ld, cols, n}, {}};
-  if (any(InputKind::kHalf)) {
+  if (p.k.rounds && any(InputKind::kHalf)) {
     p.half.resize(std::max(p.half.size(), static_cast<size_t>(n * ld)));
     round_rows(p, x, cols, n, cols, p.half.data());
     inputs.plain.half = p.half.data();
@@ -114,7 +114,7 @@ void matmul_heads(void* self, const SpMatrix* w, const float* x, int64_t ldx, in
   Pool& p = pool(self);
   const int64_t ld = padded(w->cols);
   Inputs inputs = {{nullptr, x, ld * w->heads, ldx, n}, {}};
-  if (input_kind(*w) == InputKind::kHalf) {
+  if (p.k.rounds && input_kind(*w) == InputKind::kHalf) {
     p.half.resize(std::max(p.half.size(), static_cast<size_t>(n * w->heads * ld)));
     p.threads.each(n, [&](int64_t t) {
       for (int64_t h = 0; h < w->heads; h++)
