@@ -47,6 +47,7 @@ const settings = z.object({
   SPARROW_QUEUE_MAX: count(1, 100_000).default(64).describe('runs that may wait for the engine'),
   SPARROW_PENDING_MAX: count(1, 1e7).default(20_000).describe('unacknowledged receipts before runs are refused'),
   SPARROW_DRAIN_SECONDS: count(0, 3600).default(30).describe('time running requests get after SIGTERM'),
+  SPARROW_STUCK_SECONDS: count(1, 86_400).default(60).describe('an engine with work and no step for so long is stuck'),
   SPARROW_STALL_SECONDS: count(1, 86_400).default(120).describe('a reader that takes nothing for so long is cut off'),
 })
 

@@ -125,6 +125,8 @@ export interface EngineStats {
   readonly kvPagesUsed: number
   readonly kvPagesCached: number
   readonly steps: number
+  /** 1 while there is work that steps should move on: not when all that is left waits for masks or the disk. */
+  readonly busy: number
   readonly prefillTokens: number
   readonly decodeTokens: number
   readonly cachedTokens: number
