@@ -38,6 +38,10 @@ const settings = z.object({
   SPARROW_CACHE_BYTES: count(0, 2 ** 50)
     .default(4 * 2 ** 30)
     .describe('size of that folder at most; 0: none'),
+  SPARROW_PREFIX_CACHE: z
+    .enum(['on', 'off'])
+    .default('on')
+    .describe('compute every prompt whole: no page is reused, in memory or from disk'),
   SPARROW_CONTEXT_TOKENS: count(2, 1e7).optional().describe("cap on the model's own context"),
   SPARROW_STEP_TOKENS: count(1, 1e6).optional().describe('prefill tokens a step'),
   SPARROW_SPECULATE: z

@@ -71,6 +71,12 @@ const addGauges = (shop: Workshop, server: RunServer): void => {
     sparrow_stream_backlog_bytes: { help: 'Bytes that readers have not taken', read: () => server.backlogBytes() },
     sparrow_prefill_tokens_per_second: { help: 'Measured prefill', read: () => prefillSpeed.tokensPerSecond },
   })
+  metrics.vllm.open(shop.model, {
+    running: () => admission.running,
+    waiting: () => admission.waiting,
+    cacheUsage: () => engine.stats().kvPagesUsed / engine.stats().kvPages,
+    preemptions: () => engine.stats().preemptions ?? 0,
+  })
   metrics.addGauges(cacheGauges(engine))
   metrics.addCounters(cacheCounters(engine))
   metrics.addCounters({
