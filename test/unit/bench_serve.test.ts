@@ -13,6 +13,7 @@ import { requestsOf, type WorkloadOptions } from '../bench/serve/workload.ts'
 test('arrivals are those of a Poisson process: seeded, ascending, gaps of the mean and the spread of an exponential', () => {
   const times = arrivals(50, 400, 7)
   expect(arrivals(50, 400, 7)).toEqual(times)
+  expect(times).toHaveLength(20_000)
   expect(arrivals(50, 400, 8)).not.toEqual(times)
   expect(times.every((at, i) => at < 400_000 && at > (times[i - 1] ?? 0))).toBe(true)
   const gaps = times.slice(1).map((at, i) => at - (times[i] ?? 0))
@@ -202,6 +203,11 @@ const failures: [string, ReturnType<typeof answer>, string][] = [
 test.each(failures)('the client: %s is an error', async (_, how, error) => {
   answer = () => how
   expect((await once()).error).toBe(error)
+})
+
+test('the client: what takes too long is cut off in the stream too', async () => {
+  answer = () => ({ frames: new Array(200).fill(piece('a')) })
+  expect((await once(60)).error).toBe('timeout')
 })
 
 test('options: defaults, a sweep, and what is wrong by name', () => {

@@ -100,8 +100,10 @@ export const ask = async (
     }
   } catch (failure) {
     const { code, message } = failure as NodeJS.ErrnoException
-    error = signal.aborted ? (stop.aborted ? 'not done in time' : 'timeout') : (code ?? message)
+    error = code ?? message
   }
+  // A request that is aborted once its head is here ends its response without an error.
+  if (error !== undefined && signal.aborted) error = stop.aborted ? 'not done in time' : 'timeout'
   return {
     ...{ lag, ttft, gaps, e2e: performance.now() - due, error },
     promptTokens: usage?.prompt_tokens ?? 0,

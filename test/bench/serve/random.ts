@@ -13,13 +13,12 @@ export const randomOf = (seed: number): Random => {
   }
 }
 
-/** Poisson arrivals: milliseconds from the start, ascending, all below `seconds`. */
+/**
+ * Arrivals of a Poisson process, given that as many come as are expected: then they lie uniformly, independent of each other.
+ * So a short load offers just the rate it names. Milliseconds from the start, ascending.
+ */
 export const arrivals = (rate: number, seconds: number, seed: number): number[] => {
   const random = randomOf(seed)
-  const times: number[] = []
-  for (let at = 0; ; ) {
-    at += (-Math.log(1 - random()) / rate) * 1000
-    if (at >= seconds * 1000) return times
-    times.push(at)
-  }
+  const count = Math.max(1, Math.round(rate * seconds))
+  return Array.from({ length: count }, () => random() * seconds * 1000).sort((a, b) => a - b)
 }
