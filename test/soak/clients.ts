@@ -166,7 +166,7 @@ const badSchema = refused(400, () => {
   const response_format = { type: 'json_schema', json_schema: { name: 'x', schema, strict: true } }
   return { messages: user('x'), response_format }
 })
-const badValue = refused(400, () => ({ messages: user('x'), temperature: 99 }))
+const badValue = refused(422, () => ({ messages: user('x'), temperature: 99 }))
 const wrongKey = refused(401, () => ({ messages: user('x') }), 'sk-wrong')
 const wrongModel = refused(404, () => ({ messages: user('x'), model: 'nobody' }))
 const tooLong = refused(413, (random) => ({ messages: user(`${random()} ${FACTS.repeat(12)}`) }))
