@@ -2,10 +2,10 @@
 // books agree.
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { bootSoakStack, soak } from '../soak/soak.ts'
-import type { TestStack } from './stack.ts'
+import type { BareStack } from './workerd.ts'
 
 const PAGES = 100
-let stack: TestStack
+let stack: BareStack
 
 beforeAll(async () => {
   stack = await bootSoakStack(PAGES)

@@ -1,4 +1,4 @@
-// npm run soak -- [--minutes 30] [--clients 8] [--pages 100] [--seed N] [--json]: many unlike clients at once against the whole stack with few
+// npm run soak -- [--minutes 30] [--clients 8] [--pages 100] [--seed N] [--json]: many unlike clients at once against the Worker in workerd and a node with few
 // KV pages, then everything must be as it was: nothing runs, no page is held, memory has not grown, and every run has one
 // receipt, one usage row and the right charge.
 import { join } from 'node:path'
@@ -6,7 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { type AuditReport, auditBooks } from '../../scripts/admin_audit.ts'
 import { type Random, randomOf } from '../bench/serve/random.ts'
-import { bootTestStack, eventually, type TestStack } from '../e2e/stack.ts'
+import { eventually } from '../e2e/stack.ts'
+import { type BareStack, bootBareStack } from '../e2e/workerd.ts'
 import { pickClient } from './clients.ts'
 import { bytesOf, workerdBytes } from './processes.ts'
 import { type Sampled, type Trend, trendOf } from './trend.ts'
@@ -46,7 +47,7 @@ interface Log {
   readonly workerdBytes: Sampled[]
 }
 
-const clientLoop = async (stack: TestStack, random: Random, until: number, log: Log): Promise<void> => {
+const clientLoop = async (stack: BareStack, random: Random, until: number, log: Log): Promise<void> => {
   while (performance.now() < until) {
     const [name, client] = pickClient(random)
     const signal = AbortSignal.timeout(STUCK_MS)
@@ -61,8 +62,17 @@ const clientLoop = async (stack: TestStack, random: Random, until: number, log: 
   }
 }
 
-const watch = async (stack: TestStack, start: number, until: number, log: Log): Promise<void> => {
+type Say = (text: string) => void
+
+const progress = ({ outcomes, wrong, nodeBytes, workerdBytes }: Log): string => {
+  const visits = [...outcomes.values()].reduce((sum, count) => sum + count, 0)
+  const mib = (samples: readonly Sampled[]) => ((samples.at(-1)?.value ?? 0) / MIB).toFixed(0)
+  return `${visits} visits, node ${mib(nodeBytes)} MiB, workerd ${mib(workerdBytes)} MiB, ${wrong.length} wrong ${wrong.at(-1) ?? ''}`
+}
+
+const watch = async (stack: BareStack, start: number, until: number, log: Log, say: Say): Promise<void> => {
   const every = Math.max(250, (until - start) / 400)
+  let saidAt = start
   while (performance.now() < until) {
     const at = (performance.now() - start) / 1000
     log.nodeBytes.push({ at, value: bytesOf(stack.nodePid()) })
@@ -70,13 +80,17 @@ const watch = async (stack: TestStack, start: number, until: number, log: Log): 
     const live = await fetch(`${stack.nodeUrl}/livez`)
     if (live.status !== 200) log.wrong.push(`/livez: ${live.status} ${await live.text()}`)
     else await live.arrayBuffer()
+    if (performance.now() - saidAt > 60_000) {
+      saidAt = performance.now()
+      say(`${Math.round(at / 60)} min: ${progress(log)}`)
+    }
     await sleep(every)
   }
 }
 
 type Samples = ReadonlyMap<string, number>
 
-const scrape = async (stack: TestStack): Promise<Samples> => {
+const scrape = async (stack: BareStack): Promise<Samples> => {
   const text = await (await fetch(`${stack.nodeUrl}/metrics`)).text()
   const rows = [...text.matchAll(/^([\w:]+)((?:\{[^}]*\})?) (\S+)$/gm)]
   const sums = new Map<string, number>()
@@ -92,7 +106,7 @@ const QUIET = [
 ]
 
 /** Waits until nothing runs and every receipt is settled; the names of what never came to rest. */
-const comesToRest = async (stack: TestStack): Promise<string[]> => {
+const comesToRest = async (stack: BareStack): Promise<string[]> => {
   const loud = (samples: Samples) => QUIET.filter((name) => samples.get(name) !== 0)
   const deadline = Date.now() + 60_000
   for (;;) {
@@ -108,7 +122,7 @@ interface UsagePage {
 }
 
 /** Ids of every usage row of the key. */
-const usageIds = async (stack: TestStack): Promise<string[]> => {
+const usageIds = async (stack: BareStack): Promise<string[]> => {
   const ids: string[] = []
   for (;;) {
     const after = ids.length > 0 ? `&after=${ids.at(-1)}` : ''
@@ -122,7 +136,7 @@ const usageIds = async (stack: TestStack): Promise<string[]> => {
 }
 
 /** Runs of the node, receipts it delivered, usage rows, and the answers that clients got: the same runs, each once. */
-const checkBooks = async (stack: TestStack, log: Log, samples: Samples): Promise<number> => {
+const checkBooks = async (stack: BareStack, log: Log, samples: Samples): Promise<number> => {
   const runs = samples.get('vllm:request_success_total') ?? 0
   const receipts = samples.get('sparrow_receipts_total') ?? 0
   if (receipts !== runs) log.wrong.push(`${runs} runs, ${receipts} receipts delivered`)
@@ -135,8 +149,7 @@ const checkBooks = async (stack: TestStack, log: Log, samples: Samples): Promise
     log.wrong.push(`${runs} runs, ${ids.length} usage rows, ${rows.size} of them different`)
   const missing = [...log.ids].filter((id) => !rows.has(id))
   if (missing.length > 0) log.wrong.push(`answered and not in the books: ${missing.slice(0, 5).join(', ')}`)
-  const call = <T>(method: string, path: string, body?: object) => stack.admin<T>(method, path, body)
-  const audit = (): Promise<AuditReport> => auditBooks(call, [join(stack.stateDir, 'node', 'journal')])
+  const audit = (): Promise<AuditReport> => auditBooks(stack.admin, [join(stack.stateDir, 'node', 'journal')])
   const report = await eventually(async () => ((one) => (one.ok ? one : undefined))(await audit()), 20_000).catch(audit)
   for (const finding of report.findings.slice(0, 10)) log.wrong.push(`audit: ${JSON.stringify(finding)}`)
   return ids.length
@@ -152,14 +165,14 @@ const checkMemory = (name: string, trend: Trend, seconds: number, wrong: string[
   )
 }
 
-export const soak = async (stack: TestStack, options: SoakOptions): Promise<SoakReport> => {
+export const soak = async (stack: BareStack, options: SoakOptions, say: Say = () => {}): Promise<SoakReport> => {
   const { seconds, clients, seed } = options
   await stack.admin('POST', '/topups', { account: 'demo', amountNano: CREDIT_NANO })
   const log: Log = { outcomes: new Map(), wrong: [], ids: new Set(), nodeBytes: [], workerdBytes: [] }
   const start = performance.now()
   const until = start + 1000 * seconds
   const loops = Array.from({ length: clients }, (_, i) => clientLoop(stack, randomOf(seed * 1000 + i), until, log))
-  await Promise.all([...loops, watch(stack, start, until, log)])
+  await Promise.all([...loops, watch(stack, start, until, log, say)])
   for (const name of await comesToRest(stack)) log.wrong.push(`${name} did not come to rest`)
   const samples = await scrape(stack)
   const usageRows = await checkBooks(stack, log, samples)
@@ -178,8 +191,8 @@ export const soak = async (stack: TestStack, options: SoakOptions): Promise<Soak
 }
 
 /** A stack whose pages hold one and a half contexts, so that runs wait for each other's. */
-export const bootSoakStack = (kvPages: number): Promise<TestStack> =>
-  bootTestStack({ SPARROW_KV_PAGES: String(kvPages), SPARROW_STALL_SECONDS: '30' })
+export const bootSoakStack = (kvPages: number): Promise<BareStack> =>
+  bootBareStack({ SPARROW_KV_PAGES: String(kvPages), SPARROW_STALL_SECONDS: '30' })
 
 const main = async (): Promise<boolean> => {
   const { values } = parseArgs({
@@ -199,7 +212,9 @@ const main = async (): Promise<boolean> => {
   const options = { seconds: 60 * number('minutes'), clients: number('clients') }
   const stack = await bootSoakStack(number('pages'))
   try {
-    const report = await soak(stack, { ...options, kvPages: number('pages'), seed: number('seed') })
+    const report = await soak(stack, { ...options, kvPages: number('pages'), seed: number('seed') }, (text) =>
+      console.error(text),
+    )
     if (values.json) console.log(JSON.stringify(report))
     else print(report)
     return report.wrong.length === 0
