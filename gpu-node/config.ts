@@ -38,6 +38,10 @@ const settings = z.object({
   SPARROW_CACHE_BYTES: count(0, 2 ** 50)
     .default(4 * 2 ** 30)
     .describe('size of that folder at most; 0: none'),
+  SPARROW_PREFIX_CACHE: z
+    .enum(['on', 'off'])
+    .default('on')
+    .describe('compute every prompt whole: no page is reused, in memory or from disk'),
   SPARROW_CONTEXT_TOKENS: count(2, 1e7).optional().describe("cap on the model's own context"),
   SPARROW_STEP_TOKENS: count(1, 1e6).optional().describe('prefill tokens a step'),
   SPARROW_SPECULATE: z
@@ -47,6 +51,7 @@ const settings = z.object({
   SPARROW_QUEUE_MAX: count(1, 100_000).default(64).describe('runs that may wait for the engine'),
   SPARROW_PENDING_MAX: count(1, 1e7).default(20_000).describe('unacknowledged receipts before runs are refused'),
   SPARROW_DRAIN_SECONDS: count(0, 3600).default(30).describe('time running requests get after SIGTERM'),
+  SPARROW_STUCK_SECONDS: count(1, 86_400).default(60).describe('an engine with work and no step for so long is stuck'),
   SPARROW_STALL_SECONDS: count(1, 86_400).default(120).describe('a reader that takes nothing for so long is cut off'),
 })
 

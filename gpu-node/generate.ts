@@ -15,6 +15,7 @@ import { NO_COUNTS, type RunCounts } from './journal_records.ts'
 import { log, reasonOf } from './log.ts'
 import type { Metrics, PrefillSpeed } from './metrics.ts'
 import { type Prepared, prepare, refusalOf, tooLong } from './prepare.ts'
+import { RunClock } from './run_clock.ts'
 import type { EncodedPrompt, Tokenizer } from './tokenizer.ts'
 
 /** What every run needs of its node. */
@@ -57,6 +58,7 @@ export class Generation {
   /** One a choice, where the answer is held to a grammar. */
   readonly #grammars: readonly GrammarSession[]
   readonly #openedAt = Date.now()
+  readonly #clock: RunClock
   readonly #done = Promise.withResolvers<void>()
   readonly #handles: SequenceHandle[] = []
   #cancelled = false
@@ -66,8 +68,6 @@ export class Generation {
   #ended = 0
   #counts: RunCounts = NO_COUNTS
   #progressAt = PROGRESS_TOKENS
-  #startedAt = 0
-  #lastTokensAt = 0
   #isOpen = false
   #isStarted = false
   #finish: FinishReason | undefined
@@ -81,6 +81,7 @@ export class Generation {
     place: Place,
     how: Prepared,
     grammars: readonly GrammarSession[],
+    clock: RunClock,
   ) {
     this.#shop = shop
     this.#request = request
@@ -93,6 +94,7 @@ export class Generation {
     const { textBytes } = shop.tokenizer
     this.#choices = Array.from({ length: n }, (_, i) => new ChoiceText(request.run, how.format, textBytes, i))
     this.#grammars = grammars
+    this.#clock = clock
   }
 
   /** Submits and resolves when the last byte is handed over or the receipt of a broken run is durable. Error: refused. */
@@ -175,22 +177,23 @@ export class Generation {
   #start(index: number, promptTokens: number, cachedTokens: number): void {
     if (index > 0) return
     this.#isStarted = true
-    this.#startedAt = performance.now()
+    this.#clock.taken()
+    this.#shop.metrics.vllm.admitted(promptTokens, cachedTokens)
     this.#place.started()
     this.#counts = { ...this.#counts, hit: cachedTokens, miss: promptTokens - cachedTokens }
   }
 
   #tokens(index: number, ids: readonly number[], logprobs?: readonly SampledLogprob[]): void {
     this.#grammars[index]?.accept(ids)
-    const now = performance.now()
     const { metrics, prefillSpeed, journal } = this.#shop
+    const between = this.#clock.tokens(index)
+    metrics.vllm.sampled(ids.length)
     if (this.#counts.firstTokenAt === null) {
-      metrics.firstToken((Date.now() - this.#openedAt) / 1000)
-      prefillSpeed.observe(this.#counts.miss, now - this.#startedAt)
-    } else {
-      metrics.betweenTokens((now - this.#lastTokensAt) / 1000 / ids.length)
+      metrics.firstToken(this.#clock.toFirst)
+      prefillSpeed.observe(this.#counts.miss, this.#clock.prefill * 1000)
+    } else if (between !== undefined) {
+      metrics.betweenTokens(between / ids.length)
     }
-    this.#lastTokensAt = now
     this.#choices[index]?.tokens(ids, logprobs)
     if (this.#handles.length < this.#choices.length) this.#submitOthers()
     const [output, reasoning] = [this.#sum('output'), this.#sum('reasoning')]
@@ -232,6 +235,7 @@ export class Generation {
   /** Every choice has ended. */
   async #end(): Promise<void> {
     const finish = this.#finishOfRun()
+    const times = this.#clock.times()
     const { cachedTokens = 0, computedTokens = 0 } = this.#prefilled ?? {}
     const output = this.#sum('output')
     const free = finish === 'error' || !this.#isStarted
@@ -243,6 +247,7 @@ export class Generation {
     await journal.close(key, { finish, prefix: this.#residentBlocks(resident), counts: this.#counts })
     this.#place.leave()
     metrics.finished(finish, this.#counts)
+    metrics.vllm.ended(finish, times, cachedTokens + computedTokens, output)
     onClosed()
     this.#finish = finish
     this.#flush()
@@ -333,6 +338,7 @@ export const generate = async (
 ): Promise<Result<void>> => {
   const prepared = prepare(request, shop)
   if (!prepared.ok) return prepared
+  const clock = new RunClock()
   const place = shop.admission.enter()
   if (!place.ok) return place
   const grammars: GrammarSession[] = []
@@ -350,7 +356,7 @@ export const generate = async (
       return { ok: false, error: tooLong(contextLength, String(prompt.ids.length)) }
     }
     if (answer.gone) return ok(undefined)
-    const generation = new Generation(shop, request, prompt, answer, place.value, prepared.value, grammars)
+    const generation = new Generation(shop, request, prompt, answer, place.value, prepared.value, grammars, clock)
     live.add(generation)
     try {
       return await generation.run()

@@ -103,6 +103,11 @@ export class Journal {
     return this.#state.open.size
   }
 
+  /** The disk failed: no run can be opened any more. */
+  get failed(): boolean {
+    return this.#failure !== undefined
+  }
+
   /** Resolves when the OPEN is durable; the attempt counts as seen at once. */
   open(run: OpenRun): Promise<void> {
     this.#append({ t: 'open', run })

@@ -2,14 +2,16 @@
 import { join } from 'node:path'
 import { readSettings, StartError } from './config.ts'
 import { openNativeEngine } from './engine/native.ts'
+import { withoutReuse } from './engine/without_reuse.ts'
 import { type OpenEngine, startNode } from './node.ts'
 import { obeySignals } from './signals.ts'
 
-const openEngine: OpenEngine = (settings, { tokenBytes }) => {
+const openEngine: OpenEngine = async (settings, { tokenBytes }) => {
+  const reuses = settings.SPARROW_PREFIX_CACHE === 'on'
   const { SPARROW_THREADS: threads, SPARROW_KV_PAGES: kvPages } = settings
   const { SPARROW_KV_BYTES: kvBytes, SPARROW_CACHE_BYTES: cacheBytes } = settings
   const { SPARROW_CONTEXT_TOKENS: contextLength, SPARROW_STEP_TOKENS: stepTokens } = settings
-  return openNativeEngine({
+  const engine = await openNativeEngine({
     modelDir: settings.SPARROW_MODEL_DIR,
     tokenBytes,
     isa: settings.SPARROW_ISA,
@@ -17,13 +19,14 @@ const openEngine: OpenEngine = (settings, { tokenBytes }) => {
     speculate: settings.SPARROW_SPECULATE === 'on',
     attention: settings.SPARROW_ATTENTION,
     cacheDir: settings.SPARROW_CACHE_DIR ?? join(settings.SPARROW_STATE_DIR, 'cache'),
-    cacheBytes,
+    cacheBytes: reuses ? cacheBytes : 0,
     ...(threads === undefined ? {} : { threads }),
     ...(kvPages === undefined ? {} : { kvPages }),
     ...(kvBytes === undefined ? {} : { kvBytes }),
     ...(contextLength === undefined ? {} : { contextLength }),
     ...(stepTokens === undefined ? {} : { stepTokens }),
   })
+  return reuses ? engine : withoutReuse(engine)
 }
 
 const main = async (): Promise<void> => {

@@ -1,5 +1,6 @@
 // What Prometheus reads at /metrics, and the measured prefill speed that heartbeats carry.
 import { Counter, Gauge, Histogram, Registry } from 'prom-client'
+import { VllmMetrics } from './vllm_metrics.ts'
 
 const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 const ITL_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5]
@@ -9,6 +10,8 @@ export type Gauges = Readonly<Record<string, { readonly help: string; readonly r
 
 export class Metrics {
   readonly #registry = new Registry()
+  /** The same under vLLM's names. */
+  readonly vllm = new VllmMetrics(this.#registry)
   readonly #requests: Counter<'finish'>
   readonly #refused: Counter<'code'>
   readonly #tokens: Counter<'kind'>
@@ -85,6 +88,7 @@ export class Metrics {
 
   betweenTokens(seconds: number): void {
     this.#itl.observe(seconds)
+    this.vllm.betweenTokens(seconds)
   }
 
   get contentType(): string {

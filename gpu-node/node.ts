@@ -6,6 +6,7 @@ import { Admission } from './admission.ts'
 import { cacheCounters, cacheGauges } from './cache_metrics.ts'
 import { type Settings, StartError } from './config.ts'
 import { type Engine, EngineError } from './engine/engine.ts'
+import { createFront, type Front } from './front.ts'
 import type { Workshop } from './generate.ts'
 import { Grammars } from './grammar.ts'
 import { EdgeLink } from './heartbeat.ts'
@@ -13,9 +14,11 @@ import { loadIdentity, lockState } from './identity.ts'
 import { Journal } from './journal.ts'
 import { log } from './log.ts'
 import { Metrics, PrefillSpeed } from './metrics.ts'
-import { createNodeServer, type NodeServer } from './server.ts'
+import { LOADING, type NodeState, readinessOf } from './probes.ts'
+import { createRunServer, type RunServer } from './server.ts'
 import { Shipper } from './shipper.ts'
 import { loadTokenizer, type Tokenizer } from './tokenizer.ts'
+import { Watchdog } from './watchdog.ts'
 
 const LAST_RECEIPTS_MS = 5_000
 
@@ -41,20 +44,20 @@ const openEngine = async (open: OpenEngine, settings: Settings, tokenizer: Token
   return engine
 }
 
-const listen = (server: NodeServer, settings: Settings): Promise<string> =>
+const listen = ({ http }: Front, settings: Settings): Promise<string> =>
   new Promise((resolve, reject) => {
     const { SPARROW_NODE_HOST: host, SPARROW_NODE_PORT: port } = settings
-    server.http.once('error', (error: NodeJS.ErrnoException) => {
+    http.once('error', (error: NodeJS.ErrnoException) => {
       const what = error.code === 'EADDRINUSE' ? 'is busy; set SPARROW_NODE_PORT to another' : error.message
       reject(new StartError(`Port ${port} on ${host} ${what}.`))
     })
-    server.http.listen(port, host, () => {
-      const bound = (server.http.address() as AddressInfo).port
+    http.listen(port, host, () => {
+      const bound = (http.address() as AddressInfo).port
       resolve(`http://${host.includes(':') ? `[${host}]` : host}:${bound}`)
     })
   })
 
-const addGauges = (shop: Workshop, server: NodeServer): void => {
+const addGauges = (shop: Workshop, server: RunServer): void => {
   const { engine, admission, journal, metrics, prefillSpeed } = shop
   metrics.addGauges({
     sparrow_running: { help: 'Runs the engine works on', read: () => admission.running },
@@ -67,6 +70,12 @@ const addGauges = (shop: Workshop, server: NodeServer): void => {
     sparrow_journal_pending: { help: 'Receipts not yet acknowledged', read: () => journal.pending.size },
     sparrow_stream_backlog_bytes: { help: 'Bytes that readers have not taken', read: () => server.backlogBytes() },
     sparrow_prefill_tokens_per_second: { help: 'Measured prefill', read: () => prefillSpeed.tokensPerSecond },
+  })
+  metrics.vllm.open(shop.model, {
+    running: () => admission.running,
+    waiting: () => admission.waiting,
+    cacheUsage: () => engine.stats().kvPagesUsed / engine.stats().kvPages,
+    preemptions: () => engine.stats().preemptions ?? 0,
   })
   metrics.addGauges(cacheGauges(engine))
   metrics.addCounters(cacheCounters(engine))
@@ -95,78 +104,106 @@ export const startNode = async (
   onJournalFailure: (error: unknown) => void,
 ): Promise<RunningNode> => {
   const lock = await lockState(settings.SPARROW_STATE_DIR)
+  const metrics = new Metrics()
+  // What probes read: a node that loads, until its parts are together.
+  const view: View = { state: () => LOADING, stillMs: () => 0, health: () => ({}) }
+  const front = createFront({
+    metrics,
+    live: () => {
+      const { stuck } = view.state()
+      return { alive: !stuck, engineStillMs: Math.round(view.stillMs()) }
+    },
+    readiness: () => readinessOf(view.state()),
+    health: () => view.health(),
+  })
   try {
-    return await assemble(settings, open, onJournalFailure, lock)
+    const address = await listen(front, settings)
+    log('info', 'loading', { address, model: settings.SPARROW_MODEL_DIR })
+    const loaded = await load(settings, open, onJournalFailure)
+    const drain = assemble({ settings, loaded, metrics, front, view, address })
+    const { nodeId } = loaded.identity
+    return { nodeId, address, drain: () => drain().finally(lock.release) }
   } catch (error) {
+    front.http.close()
+    front.http.closeAllConnections()
     lock.release()
     throw error
   }
 }
 
-const assemble = async (
-  settings: Settings,
-  open: OpenEngine,
-  onJournalFailure: (error: unknown) => void,
-  lock: { release(): void },
-): Promise<RunningNode> => {
+interface View {
+  state: () => NodeState
+  stillMs: () => number
+  health: () => Readonly<Record<string, unknown>>
+}
+
+/** What takes its time, or can fail. */
+const load = async (settings: Settings, open: OpenEngine, onJournalFailure: (error: unknown) => void) => {
   const stateDir = settings.SPARROW_STATE_DIR
   const identity = await loadIdentity(stateDir, settings.SPARROW_NODE_ID)
-  const { nodeId } = identity
   const tokenizer = await loadTokenizer(settings.SPARROW_MODEL_DIR)
   const engine = await openEngine(open, settings, tokenizer)
+  const { nodeId } = identity
   const journal = await Journal.start({ dir: join(stateDir, 'journal'), nodeId, onFailure: onJournalFailure })
-  const metrics = new Metrics()
+  return { identity, tokenizer, engine, journal }
+}
+
+interface Assembly {
+  readonly settings: Settings
+  readonly loaded: Awaited<ReturnType<typeof load>>
+  readonly metrics: Metrics
+  readonly front: Front
+  readonly view: View
+  readonly address: string
+}
+
+/** Returns what takes it apart. */
+const assemble = ({ settings, loaded, metrics, front, view, address }: Assembly): (() => Promise<void>) => {
+  const { identity, tokenizer, engine, journal } = loaded
+  const { nodeId } = identity
+  const { SPARROW_EDGE_URL: edgeUrl, SPARROW_PENDING_MAX: pendingMax, SPARROW_MODEL_NAME: model } = settings
   const admission = new Admission(settings.SPARROW_QUEUE_MAX)
   const shop: Workshop = {
-    ...{ nodeId, model: settings.SPARROW_MODEL_NAME, engine, tokenizer, journal, admission, metrics },
+    ...{ nodeId, model, engine, tokenizer, journal, admission, metrics },
     grammars: new Grammars({ tokenizer, ...engine.info }),
     prefillSpeed: new PrefillSpeed(),
     onClosed: () => shipper.notify(),
   }
   const shipper = new Shipper({
-    ...{ edgeUrl: settings.SPARROW_EDGE_URL, identity, journal },
-    deadLetterFile: join(stateDir, 'refused_receipts.jsonl'),
+    ...{ edgeUrl, identity, journal },
+    deadLetterFile: join(settings.SPARROW_STATE_DIR, 'refused_receipts.jsonl'),
     onUnknown: () => link.forgotten(),
     onSettled: (outcome, count) => metrics.receipts(outcome, count),
   })
-  const server = createNodeServer({
-    shop,
-    dispatchKey: () => link.dispatchKey,
-    health: () => {
-      const { model } = shop
-      const { draining, running, waiting } = admission
-      const ready = link.registered && !draining
-      return { ready, nodeId, model, registered: link.registered, draining, running, waiting, engine: engine.info }
-    },
-    pendingMax: settings.SPARROW_PENDING_MAX,
-    stallMs: settings.SPARROW_STALL_SECONDS * 1000,
-  })
+  const stallMs = settings.SPARROW_STALL_SECONDS * 1000
+  const server = createRunServer({ shop, dispatchKey: () => link.dispatchKey, pendingMax, stallMs })
+  const watchdog = new Watchdog(engine, settings.SPARROW_STUCK_SECONDS * 1000)
   addGauges(shop, server)
-  const address = await listen(server, settings)
   const link = new EdgeLink({
-    ...{ edgeUrl: settings.SPARROW_EDGE_URL, joinToken: settings.SPARROW_JOIN_TOKEN, identity },
+    ...{ edgeUrl, joinToken: settings.SPARROW_JOIN_TOKEN, identity },
     registration: {
-      address: settings.SPARROW_NODE_ADDRESS ?? address,
-      model: settings.SPARROW_MODEL_NAME,
-      chatFormat: settings.SPARROW_CHAT_FORMAT,
+      ...{ address: settings.SPARROW_NODE_ADDRESS ?? address, model, chatFormat: settings.SPARROW_CHAT_FORMAT },
       contextTokens: engine.info.contextLength,
     },
     load: () => loadOf(shop),
-    isDraining: () => admission.draining,
+    // To the edge a stuck engine is a node that takes nothing more; unlike a draining one it may come back.
+    isDraining: () => admission.draining || watchdog.stuck,
     onRegistered: () => shipper.edgeIsBack(),
   })
-  log('info', 'listening', { node: nodeId, address, model: shop.model, engine: engine.info })
-  void link.beat()
-
-  const parts = { shop, journal, shipper, link, server, drainMs: settings.SPARROW_DRAIN_SECONDS * 1000 }
-  return {
-    nodeId,
-    address,
-    drain: async () => {
-      await takeApart(parts)
-      lock.release()
-    },
+  view.stillMs = () => watchdog.stillMs
+  view.state = () => ({
+    ...{ loading: false, draining: admission.draining, stuck: watchdog.stuck, journalFailed: journal.failed },
+    ...{ receiptsWait: journal.pending.size > pendingMax, registered: link.registered },
+  })
+  view.health = () => {
+    const { draining, running, waiting } = admission
+    return { nodeId, model, registered: link.registered, draining, running, waiting, engine: engine.info }
   }
+  front.open(server.run)
+  log('info', 'ready', { node: nodeId, address, model, engine: engine.info })
+  void link.beat()
+  const drainMs = settings.SPARROW_DRAIN_SECONDS * 1000
+  return () => takeApart({ shop, journal, shipper, link, server, front, watchdog, drainMs })
 }
 
 interface Parts {
@@ -174,11 +211,14 @@ interface Parts {
   readonly journal: Journal
   readonly shipper: Shipper
   readonly link: EdgeLink
-  readonly server: NodeServer
+  readonly server: RunServer
+  readonly front: Front
+  readonly watchdog: Watchdog
   readonly drainMs: number
 }
 
-const takeApart = async ({ shop, journal, shipper, link, server, drainMs }: Parts): Promise<void> => {
+const takeApart = async (parts: Parts): Promise<void> => {
+  const { shop, journal, shipper, link, server, front, watchdog, drainMs } = parts
   const { admission, engine } = shop
   admission.drain()
   log('info', 'draining', { running: admission.running, waiting: admission.waiting })
@@ -189,11 +229,12 @@ const takeApart = async ({ shop, journal, shipper, link, server, drainMs }: Part
     for (const generation of server.live) generation.shutDown()
     await admission.idle(LAST_RECEIPTS_MS)
   }
-  server.http.close()
+  front.http.close()
   await Promise.race([told, new Promise((done) => setTimeout(done, LAST_RECEIPTS_MS).unref())])
   const delivered = await shipper.flush(LAST_RECEIPTS_MS)
   await Promise.all([shipper.stop(), link.stop()])
-  server.http.closeAllConnections()
+  front.http.closeAllConnections()
+  watchdog.stop()
   await engine.close()
   await shop.grammars.close()
   await journal.stop()

@@ -1,38 +1,29 @@
-// The node's HTTP face: POST /run for the edge alone, /healthz and /metrics for whoever watches it.
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+// POST /run, for the edge alone: verify, admit once, generate.
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { fail, ok, type Result } from '../schema/errors.ts'
 import { REQUEST_BODY_BYTES_MAX } from '../schema/limits.ts'
 import { verifyCall } from '../schema/signature.ts'
-import { PATHS, type RunRequest, runRequestSchema } from '../schema/wire.ts'
+import { type RunRequest, runRequestSchema } from '../schema/wire.ts'
 import { Answer } from './answer.ts'
+import type { RunHandler } from './front.ts'
 import { type Generation, generate, type Workshop } from './generate.ts'
-import { log, reasonOf } from './log.ts'
+import { log } from './log.ts'
 
 /** A client's body rendered and quoted again, and the prefix keys. */
 const RUN_BODY_BYTES_MAX = 2 * REQUEST_BODY_BYTES_MAX + 1024 * 1024
-/** The edge sends its body at once; a caller that trickles is not the edge. */
-const RUN_BODY_TIMEOUT_MS = 30_000
-/** An idle connection outlives the Worker's use of it: one closed under a request reads as a node that is down. */
-const TIMEOUTS = { requestTimeout: RUN_BODY_TIMEOUT_MS, headersTimeout: 10_000, keepAliveTimeout: 300_000 }
 /** How long a taken attempt is remembered before the journal knows it. */
 const TAKEN_MS = 5 * 60_000
-
-export interface Health {
-  readonly ready: boolean
-  readonly [field: string]: unknown
-}
 
 export interface ServerOptions {
   readonly shop: Workshop
   /** Key of the edge's calls; `undefined` until registered. */
   readonly dispatchKey: () => Uint8Array | undefined
-  readonly health: () => Health
   readonly pendingMax: number
   readonly stallMs: number
 }
 
-export interface NodeServer {
-  readonly http: Server
+export interface RunServer {
+  readonly run: RunHandler
   /** Runs between submission and last byte. */
   readonly live: ReadonlySet<Generation>
   /** Bytes that slow readers have not taken. */
@@ -88,8 +79,8 @@ class Taken {
   }
 }
 
-export const createNodeServer = (options: ServerOptions): NodeServer => {
-  const { shop, dispatchKey, health, pendingMax, stallMs } = options
+export const createRunServer = (options: ServerOptions): RunServer => {
+  const { shop, dispatchKey, pendingMax, stallMs } = options
   const live = new Set<Generation>()
   const answers = new Set<Answer>()
   const taken = new Taken(shop.journal)
@@ -126,40 +117,9 @@ export const createNodeServer = (options: ServerOptions): NodeServer => {
     answer.refuse(result.error)
   }
 
-  const http = createServer({ ...TIMEOUTS }, (request, response) => {
-    const path = new URL(request.url ?? '/', 'http://node').pathname
-    handle(path, request, response).catch((error) => {
-      if (!response.destroyed) log('error', 'request_failed', { path, error: reasonOf(error) })
-      response.destroy()
-    })
-  })
-
-  const handle = async (path: string, request: IncomingMessage, response: ServerResponse): Promise<void> => {
-    const method = path === PATHS.run ? 'POST' : 'GET'
-    if (![PATHS.run, '/healthz', '/metrics'].includes(path)) return sendJson(response, 404, errorBody('not_found'))
-    if (request.method !== method) return sendJson(response, 405, errorBody('method_not_allowed'))
-    if (path === PATHS.run) return run(request, response)
-    if (path === '/healthz') {
-      const state = health()
-      return sendJson(response, state.ready ? 200 : 503, state)
-    }
-    response.writeHead(200, { 'content-type': shop.metrics.contentType })
-    response.end(await shop.metrics.text())
-  }
-
   return {
-    http,
+    run,
     live,
     backlogBytes: () => [...answers].reduce((sum, answer) => sum + answer.backlogBytes, 0),
   }
-}
-
-const errorBody = (code: 'not_found' | 'method_not_allowed') => {
-  const { error } = fail(code)
-  return { error: { code: error.code, message: error.message } }
-}
-
-const sendJson = (response: ServerResponse, status: number, body: unknown): void => {
-  response.writeHead(status, { 'content-type': 'application/json' })
-  response.end(JSON.stringify(body))
 }

@@ -125,6 +125,10 @@ export interface EngineStats {
   readonly kvPagesUsed: number
   readonly kvPagesCached: number
   readonly steps: number
+  /** 1 while there is work that steps should move on: not when all that is left waits for masks or the disk. */
+  readonly busy: number
+  /** Sequences that gave their pages back and began again. */
+  readonly preemptions?: number
   readonly prefillTokens: number
   readonly decodeTokens: number
   readonly cachedTokens: number

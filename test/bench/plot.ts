@@ -1,5 +1,5 @@
 // Charts of what the benches measured: node test/bench/plot.ts FILE.json ... --out DIR
-// Files are those of `npm run bench:peer -- --json FILE` and `npm run bench:engine -- ... --json > FILE`.
+// Files are those of `npm run bench:peer -- --json FILE` `npm run bench:engine -- ... --json > FILE` and the same of bench:serve.
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -28,7 +28,8 @@ if (process.argv[1] === import.meta.filename) {
     if (positionals.length === 0 || !values.out)
       throw new Error('usage: node test/bench/plot.ts FILE.json ... --out DIR')
     const written = plot(positionals, values.out)
-    if (written.length === 0) throw new Error('these results give no chart: two depths or two batch sizes are needed')
+    if (written.length === 0)
+      throw new Error('these results give no chart: two depths, two batch sizes or two rates are needed')
     for (const path of written) console.log(path)
   } catch (error) {
     console.error(`plot: ${error instanceof Error ? error.message : String(error)}`)

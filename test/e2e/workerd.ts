@@ -11,7 +11,7 @@ import { firstKey } from '../../scripts/first_account.ts'
 import { loadSecrets, ROOT } from '../../scripts/stack.ts'
 import { eventually, freePort, MODEL, type TestStack } from './stack.ts'
 
-export type BareStack = Pick<TestStack, 'baseUrl' | 'nodeUrl' | 'key' | 'admin' | 'remove'>
+export type BareStack = Pick<TestStack, 'baseUrl' | 'nodeUrl' | 'nodePid' | 'stateDir' | 'key' | 'admin' | 'remove'>
 
 const BIN = join(ROOT, 'node_modules', '.bin')
 
@@ -76,6 +76,8 @@ export const bootBareStack = async (nodeEnv: Record<string, string>): Promise<Ba
   return {
     baseUrl,
     nodeUrl: `http://127.0.0.1:${port}`,
+    nodePid: () => node.pid,
+    stateDir,
     key: await firstKey(stateDir, baseUrl, secrets, MODEL),
     admin: (method, path, body) => {
       const call = { baseUrl, secret: secrets.ADMIN_SECRET, method, path: `/admin/v1${path}` }

@@ -119,3 +119,17 @@ test('a mask shorter than the vocabulary forbids what it does not hold', async (
   const { ids } = await masked({ tokens: prompt(40, 2048, 9), temperature: 1, maxTokens: 3 }, () => words)
   expect(ids).toEqual([31, 31, 31])
 })
+
+test('an engine whose only sequence waits for its mask has nothing to do, and has when the mask is there', async () => {
+  expect(engine.stats().busy).toBe(0)
+  let ended = false
+  const tokens = prompt(200, engine.info.vocabSize, 77)
+  const handle = engine.submit({ ...GREEDY, maxTokens: 1, tokens, masked: true }, (events) => {
+    ended = events.some(({ kind }) => kind === 'end')
+  })
+  expect(engine.stats().busy).toBe(1)
+  await expect.poll(() => engine.stats()).toMatchObject({ busy: 0, running: 1 })
+  handle.mask(0, EVERY)
+  await expect.poll(() => ended).toBe(true)
+  await expect.poll(() => engine.stats()).toMatchObject({ busy: 0, running: 0 })
+})

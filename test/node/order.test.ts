@@ -1,5 +1,6 @@
 // The order billing stands on, with a disk that answers when the test says so: no byte before OPEN is durable, no finish
 // before CLOSE is, and nothing more once the disk fails.
+import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
@@ -9,14 +10,14 @@ import { Grammars } from '../../gpu-node/grammar.ts'
 import { Journal, type Meter } from '../../gpu-node/journal.ts'
 import { Metrics, PrefillSpeed } from '../../gpu-node/metrics.ts'
 import type { RunningNode } from '../../gpu-node/node.ts'
-import { createNodeServer, type NodeServer } from '../../gpu-node/server.ts'
+import { createRunServer } from '../../gpu-node/server.ts'
 import { loadTokenizer } from '../../gpu-node/tokenizer.ts'
 import { DISPATCH_SECRET, post, runRequest, tempDir, testSettings } from './fixture.ts'
 import { scriptedEngine } from './scripted_engine.ts'
 
 let dir: ReturnType<typeof tempDir>
 let journal: Journal
-let server: NodeServer
+let server: Server
 let node: RunningNode
 let opened: PromiseWithResolvers<void>
 let closed: PromiseWithResolvers<void>
@@ -54,20 +55,17 @@ beforeEach(async () => {
     prefillSpeed: new PrefillSpeed(),
     onClosed: () => {},
   }
-  server = createNodeServer({
-    shop,
-    dispatchKey: () => new TextEncoder().encode(DISPATCH_SECRET),
-    health: () => ({ ready: true }),
-    ...{ pendingMax: 100, stallMs: 10_000 },
-  })
-  await new Promise<void>((done) => server.http.listen(0, '127.0.0.1', done))
-  const address = `http://127.0.0.1:${(server.http.address() as AddressInfo).port}`
+  const dispatchKey = () => new TextEncoder().encode(DISPATCH_SECRET)
+  const { run } = createRunServer({ shop, dispatchKey, pendingMax: 100, stallMs: 10_000 })
+  server = createServer((request, response) => void run(request, response))
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
+  const address = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
   node = { nodeId: 'node-test', address, drain: async () => {} }
 })
 
 afterEach(async () => {
-  server.http.closeAllConnections()
-  server.http.close()
+  server.closeAllConnections()
+  server.close()
   await journal.stop()
   dir.remove()
 })

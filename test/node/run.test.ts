@@ -309,7 +309,7 @@ test('/metrics is Prometheus text with the counts of the receipts', async () => 
   await fetch(`${node.address}/metrics`)
   const text = await (await fetch(`${node.address}/metrics`)).text()
   for (const line of text.split('\n').filter((line) => line !== '')) {
-    expect(line).toMatch(/^(# (HELP|TYPE) sparrow_\w+ .+|sparrow_\w+(\{[^}]*\})? [\d.e+-]+)$/)
+    expect(line).toMatch(/^(# (HELP|TYPE) (sparrow_|vllm:)\w+ .+|(sparrow_|vllm:)\w+(\{[^}]*\})? [\d.e+-]+)$/)
   }
   const value = (name: string) => Number(new RegExp(`^${name.replace(/[{}]/g, '\\$&')} (\\S+)$`, 'm').exec(text)?.[1])
   const sum = (pick: (r: Receipt) => number) => edge.receipts.reduce((total, receipt) => total + pick(receipt), 0)

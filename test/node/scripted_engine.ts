@@ -15,8 +15,10 @@ export interface Script {
   readonly stepMs?: number
   /** Ends the run with an engine error behind the ids. */
   readonly fails?: boolean
-  /** Stays in the queue: no start event until cancelled. */
+  /** Stays in the queue: no start event until cancelled. To who watches it this engine hangs. */
   readonly queued?: boolean
+  /** As `queued`, but for want of a mask, not of steps. */
+  readonly held?: boolean
 }
 
 export interface ScriptedEngine extends Engine {
@@ -30,6 +32,8 @@ const CONTEXT = 4096
 export const scriptedEngine = (script: (spec: SequenceSpec) => Script): ScriptedEngine => {
   const seen = new Set<string>()
   let running = 0
+  let held = 0
+  let steps = 0
   const engine: ScriptedEngine = {
     script,
     submitted: [],
@@ -51,7 +55,8 @@ export const scriptedEngine = (script: (spec: SequenceSpec) => Script): Scripted
       })
     },
     stats: () => ({
-      ...{ running, waiting: 0, kvPages: 1024, kvPagesUsed: 0, kvPagesCached: 0, steps: 0 },
+      ...{ running, waiting: 0, kvPages: 1024, kvPagesUsed: 0, kvPagesCached: 0, steps },
+      busy: running > held ? 1 : 0,
       ...{ prefillTokens: 0, decodeTokens: 0, cachedTokens: 0, sparseQueries: 0, draftTokens: 10, acceptedTokens: 7 },
       ...{ memoryHits: 0, diskHits: 0, evictions: 0, diskPages: 0, diskBytes: 0, diskPending: 0, diskReads: 0 },
       ...{ diskWrites: 0, diskEvictions: 0, diskCorrupt: 0, diskErrors: 0 },
@@ -60,12 +65,13 @@ export const scriptedEngine = (script: (spec: SequenceSpec) => Script): Scripted
   }
   const play = (
     spec: SequenceSpec,
-    { ids, idsPerStep = 1, stepMs = 0, fails = false, queued = false }: Script,
+    { ids, idsPerStep = 1, stepMs = 0, fails = false, queued = false, held: isHeld = false }: Script,
     promptTokens: number,
     cachedTokens: number,
     onEvents: (events: readonly EngineEvent[]) => void,
   ): SequenceHandle => {
     running++
+    if (isHeld) held++
     let at = 0
     let ended = false
     const computedTokens = promptTokens - cachedTokens
@@ -73,11 +79,13 @@ export const scriptedEngine = (script: (spec: SequenceSpec) => Script): Scripted
     const limit = Math.min(ids.length, spec.maxTokens)
     const end = (reason: Extract<EngineEvent, { kind: 'end' }>['reason']): EngineEvent => {
       ended = true
-      const computed = queued ? 0 : computedTokens
+      if (isHeld) held--
+      const computed = queued || isHeld ? 0 : computedTokens
       return { kind: 'end', reason, promptTokens, cachedTokens, computedTokens: computed, sampledTokens: at }
     }
     const step = (): void => {
       if (ended) return
+      steps++
       const events: EngineEvent[] = at === 0 ? [{ kind: 'start', promptTokens, cachedTokens }] : []
       const next = ids.slice(at, Math.min(at + idsPerStep, limit))
       at += next.length
@@ -86,7 +94,7 @@ export const scriptedEngine = (script: (spec: SequenceSpec) => Script): Scripted
       onEvents(events)
       if (!ended) soon(step)
     }
-    if (!queued) soon(step)
+    if (!queued && !isHeld) soon(step)
     return {
       cancel: () => {
         engine.cancels++

@@ -2,6 +2,7 @@
 import { expect, test } from 'vitest'
 import { chartsOf, type EngineResult, type Result, resultSchema } from '../bench/plot/charts.ts'
 import { type Chart, lineChart, niceStep, shortNumber } from '../bench/plot/svg.ts'
+import { summarise } from '../bench/serve/summary.ts'
 
 const machine = {
   cpu: 'A & B <chip>',
@@ -202,4 +203,33 @@ test('the chart with llama.cpp in it comes before that without', () => {
   const batch = chartsOf([engineResult(false, [125, 100]), both]).filter(({ name }) => name === 'batch-mid')
   expect(batch).toHaveLength(1)
   expect(batch[0]?.chart.series).toHaveLength(3)
+})
+
+test('an open loop gives goodput by rate, with the prefix cache and without', () => {
+  const slo = { ttftMs: 1000, itlMs: 100 }
+  const points = (['on', 'off'] as const).flatMap((cache) =>
+    [1, 2].map((rate) => ({ cache, rate, ...summarise([], 1, slo), goodput: cache === 'on' ? rate : 0.5 })),
+  )
+  const workload = { workload: 'shared', isl: 3072, prefixShare: 0.8, prefixes: 4, turns: 8, conversations: 8, seed: 1 }
+  const result = { kind: 'bench:serve', machine, model: 'sparrow-mini', workload, osl: 16, duration: 30, slo, points }
+  const [one, ...others] = chartsOf([resultSchema.parse(result)])
+  expect(others).toEqual([])
+  expect(one?.chart.series.map(({ name, points }) => [name, points])).toEqual([
+    [
+      'prefix cache on',
+      [
+        [1, 1],
+        [2, 2],
+      ],
+    ],
+    [
+      'prefix cache off',
+      [
+        [1, 0.5],
+        [2, 0.5],
+      ],
+    ],
+  ])
+  if (one) expectXml(lineChart(one.chart))
+  expect(chartsOf([resultSchema.parse({ ...result, points: points.slice(0, 1) })])).toEqual([])
 })

@@ -121,6 +121,7 @@ Status Engine::submit(Request r) {
     std::lock_guard lock(mutex_);
     submitted_.push_back(std::move(r));
     stats_.waiting++;
+    stats_.busy = 1;
   }
   wake_.notify_one();
   return ok_status();
@@ -130,6 +131,7 @@ void Engine::cancel(uint64_t id) {
   {
     std::lock_guard lock(mutex_);
     cancelled_.push_back(id);
+    stats_.busy = 1;
   }
   wake_.notify_one();
 }
@@ -269,6 +271,7 @@ void Engine::flush() {
     std::lock_guard lock(mutex_);
     counters_.running = static_cast<int64_t>(running_.size());
     counters_.waiting = static_cast<int64_t>(waiting_.size() + submitted_.size());
+    counters_.busy = !idle() || !submitted_.empty() || !cancelled_.empty() || !masks_.empty();
     counters_.pages = pool_.pages();
     counters_.pages_used = pool_.pages() - pool_.available();
     counters_.pages_cached = pool_.cached();

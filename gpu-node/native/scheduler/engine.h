@@ -36,6 +36,7 @@ struct EngineOptions {
 struct EngineStats {
   int64_t running = 0, waiting = 0, pages_used = 0, pages_cached = 0, pages = 0, steps = 0, prefill_tokens = 0,
           decode_tokens = 0, cached_tokens = 0, sparse_queries = 0, draft_tokens = 0, accepted_tokens = 0;
+  int64_t busy = 0;       // 1: there is work that steps should move on
   PagePool::Hits hits;    // pages of admitted prompts
   int64_t evictions = 0;  // of pages from memory
   DiskStats disk;         // pending: published and not yet written

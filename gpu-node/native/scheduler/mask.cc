@@ -10,6 +10,7 @@ void Engine::mask(Mask mask) {
   {
     std::lock_guard lock(mutex_);
     masks_.push_back(std::move(mask));
+    stats_.busy = 1;
   }
   wake_.notify_one();
 }

@@ -93,6 +93,7 @@ std::string to_json(const EngineStats& s) {
                                                     {"kvPagesCached", s.pages_cached},
                                                     {"kvPages", s.pages},
                                                     {"steps", s.steps},
+                                                    {"busy", s.busy},
                                                     {"prefillTokens", s.prefill_tokens},
                                                     {"decodeTokens", s.decode_tokens},
                                                     {"cachedTokens", s.cached_tokens},

@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { limitsSchema, machineSchema } from '../machine.ts'
 import type { Pairs } from '../peer/pairs.ts'
 import { type PeerResult, peerResultSchema } from '../peer/result.ts'
+import { curvesOf, type ServeResult, serveResultSchema } from '../serve/result.ts'
 import type { Chart, Series } from './svg.ts'
 
 /** What `npm run bench:engine -- --json` prints. */
@@ -26,7 +27,7 @@ export const engineResultSchema = z.object({
 })
 export type EngineResult = z.infer<typeof engineResultSchema>
 
-export const resultSchema = z.discriminatedUnion('kind', [peerResultSchema, engineResultSchema])
+export const resultSchema = z.discriminatedUnion('kind', [peerResultSchema, engineResultSchema, serveResultSchema])
 export type Result = z.infer<typeof resultSchema>
 
 export interface NamedChart {
@@ -133,12 +134,37 @@ const ofEngine = (results: readonly EngineResult[]): NamedChart[] => {
   return charts
 }
 
+const CACHE_SERIES = {
+  on: { name: 'prefix cache on', tone: 'ours' },
+  off: { name: 'prefix cache off', tone: 'peer' },
+} as const
+
+const ofServe = (r: ServeResult): NamedChart[] => {
+  const curves = curvesOf(r.points)
+  if (curves.every(({ goodput }) => goodput.length < 2)) return []
+  const { workload, isl, prefixShare } = r.workload
+  const shared = workload === 'shared' ? `, ${Math.round(100 * prefixShare)}% shared` : ''
+  const series = curves.map(
+    ({ cache, goodput }): Series => ({ ...(cache ? CACHE_SERIES[cache] : CACHE_SERIES.on), points: goodput }),
+  )
+  const what = `${r.model}, ${isl} tokens in${shared}, ${r.osl} out; TTFT <= ${r.slo.ttftMs} ms, ${r.slo.itlMs} ms a token`
+  const chart: Chart = {
+    ...{
+      title: 'Goodput of an open loop',
+      subtitle: `${what}; ${r.machine.cores} cores, ${r.machine.date.slice(0, 10)}`,
+    },
+    ...{ xLabel: 'requests a second sent (doublings)', yLabel: 'requests a second answered in time', series },
+  }
+  return [{ name: `serve-${workload}-${isl}`, chart }]
+}
+
 /** Where two results give a chart of one name, that with a peer in it stays. */
 export const chartsOf = (results: readonly Result[]): NamedChart[] => {
   const peers = results.filter((r) => r.kind === 'bench:peer')
   const engines = results.filter((r) => r.kind === 'bench:engine')
+  const serves = results.filter((r) => r.kind === 'bench:serve')
   const found = new Map<string, NamedChart>()
-  for (const chart of [...peers.flatMap(ofPeer), ...groups(engines).flatMap(ofEngine)])
+  for (const chart of [...peers.flatMap(ofPeer), ...groups(engines).flatMap(ofEngine), ...serves.flatMap(ofServe)])
     if (!found.has(chart.name)) found.set(chart.name, chart)
   return [...found.values()]
 }

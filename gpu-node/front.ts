@@ -1,0 +1,92 @@
+// The node's one HTTP server. It listens before the model is loaded, so that probes get a truthful answer all the time;
+// POST /run works once the node is open.
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { fail } from '../schema/errors.ts'
+import { PATHS } from '../schema/wire.ts'
+import { log, reasonOf } from './log.ts'
+import type { Metrics } from './metrics.ts'
+import type { Readiness } from './probes.ts'
+
+/** The edge sends its body at once; a caller that trickles is not the edge. */
+const RUN_BODY_TIMEOUT_MS = 30_000
+/** An idle connection outlives the Worker's use of it: one closed under a request reads as a node that is down. */
+const TIMEOUTS = { requestTimeout: RUN_BODY_TIMEOUT_MS, headersTimeout: 10_000, keepAliveTimeout: 300_000 }
+
+export interface Liveness {
+  /** False: this process does not get well by itself. */
+  readonly alive: boolean
+  readonly [field: string]: unknown
+}
+
+export interface FrontOptions {
+  readonly metrics: Metrics
+  readonly live: () => Liveness
+  readonly readiness: () => Readiness
+  /** What runs, for people. */
+  readonly health: () => Readonly<Record<string, unknown>>
+}
+
+export type RunHandler = (request: IncomingMessage, response: ServerResponse) => Promise<void>
+
+export interface Front {
+  readonly http: Server
+  /** From now on runs are taken. */
+  open(run: RunHandler): void
+}
+
+const refuse = async (_: IncomingMessage, response: ServerResponse): Promise<void> => {
+  response.setHeader('retry-after', '1')
+  const message = 'This node still loads its model.'
+  sendJson(response, 503, { error: { code: 'no_node', message, retryAfterSeconds: 1 } })
+}
+
+export const createFront = ({ metrics, live, readiness, health }: FrontOptions): Front => {
+  let run: RunHandler = refuse
+  const pages: Readonly<Record<string, (response: ServerResponse) => void | Promise<void>>> = {
+    '/livez': (response) => {
+      const state = live()
+      sendJson(response, state.alive ? 200 : 503, state)
+    },
+    '/readyz': (response) => {
+      const state = readiness()
+      sendJson(response, state.ready ? 200 : 503, state)
+    },
+    '/healthz': (response) => {
+      const state = readiness()
+      sendJson(response, state.ready ? 200 : 503, { ...state, ...health() })
+    },
+    '/metrics': async (response) => {
+      const text = await metrics.text()
+      response.writeHead(200, { 'content-type': metrics.contentType }).end(text)
+    },
+  }
+  const handle = async (path: string, request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    const page = Object.hasOwn(pages, path) ? pages[path] : undefined
+    if (path !== PATHS.run && !page) return sendJson(response, 404, errorBody('not_found'))
+    if (request.method !== (page ? 'GET' : 'POST')) return sendJson(response, 405, errorBody('method_not_allowed'))
+    await (page ? page(response) : run(request, response))
+  }
+  const http = createServer({ ...TIMEOUTS }, (request, response) => {
+    const path = new URL(request.url ?? '/', 'http://node').pathname
+    handle(path, request, response).catch((error) => {
+      if (!response.destroyed) log('error', 'request_failed', { path, error: reasonOf(error) })
+      response.destroy()
+    })
+  })
+  return {
+    http,
+    open: (handler) => {
+      run = handler
+    },
+  }
+}
+
+const errorBody = (code: 'not_found' | 'method_not_allowed') => {
+  const { error } = fail(code)
+  return { error: { code: error.code, message: error.message } }
+}
+
+const sendJson = (response: ServerResponse, status: number, body: unknown): void => {
+  response.writeHead(status, { 'content-type': 'application/json' })
+  response.end(JSON.stringify(body))
+}
