@@ -13,6 +13,7 @@ import { loadIdentity, lockState } from './identity.ts'
 import { Journal } from './journal.ts'
 import { log } from './log.ts'
 import { Metrics, PrefillSpeed } from './metrics.ts'
+import { scheduleCounters } from './schedule_metrics.ts'
 import { createNodeServer, type NodeServer } from './server.ts'
 import { Shipper } from './shipper.ts'
 import { loadTokenizer, type Tokenizer } from './tokenizer.ts'
@@ -70,6 +71,7 @@ const addGauges = (shop: Workshop, server: NodeServer): void => {
   })
   metrics.addGauges(cacheGauges(engine))
   metrics.addCounters(cacheCounters(engine))
+  metrics.addCounters(scheduleCounters(engine))
   metrics.addCounters({
     sparrow_spec_decode_num_draft_tokens_total: {
       help: 'Tokens guessed by the MTP layer and checked',
@@ -116,7 +118,7 @@ const assemble = async (
   const engine = await openEngine(open, settings, tokenizer)
   const journal = await Journal.start({ dir: join(stateDir, 'journal'), nodeId, onFailure: onJournalFailure })
   const metrics = new Metrics()
-  const admission = new Admission(settings.SPARROW_QUEUE_MAX)
+  const admission = new Admission(settings.SPARROW_QUEUE_MAX, settings.SPARROW_QUEUE_SHARE)
   const shop: Workshop = {
     ...{ nodeId, model: settings.SPARROW_MODEL_NAME, engine, tokenizer, journal, admission, metrics },
     grammars: new Grammars({ tokenizer, ...engine.info }),
