@@ -1,4 +1,5 @@
-// Who may use the engine now: a bounded queue, and a door that closes when the node drains.
+// Who may use the engine now: a bounded queue of which an account may hold a part, and a door that closes when the node
+// drains.
 import { type ApiError, apiError, ok, type Result } from '../schema/errors.ts'
 
 /** One admitted run's place. */
@@ -9,15 +10,39 @@ export interface Place {
   leave(): void
 }
 
+const RETRY_SECONDS_MAX = 60
+
+/** How long one of the queue's places takes to become free, as the last ones did. */
+class Turnover {
+  #seconds = 1
+  #lastAt = 0
+
+  freed(now = performance.now()): void {
+    const seen = (now - this.#lastAt) / 1000
+    this.#lastAt = now
+    // A pause means that nobody waited, and says nothing about a full queue.
+    if (seen < RETRY_SECONDS_MAX) this.#seconds += 0.2 * (seen - this.#seconds)
+  }
+
+  secondsFor(places: number): number {
+    return Math.min(RETRY_SECONDS_MAX, Math.max(1, Math.ceil(places * this.#seconds)))
+  }
+}
+
 export class Admission {
   readonly #queueMax: number
+  readonly #accountMax: number
+  readonly #byAccount = new Map<string, number>()
+  readonly #turnover = new Turnover()
   #waiting = 0
   #running = 0
   #draining = false
   #idle: (() => void)[] = []
 
-  constructor(queueMax: number) {
+  /** `share`: the part of the queue that one account may hold, over 0 to 1. */
+  constructor(queueMax: number, share: number) {
     this.#queueMax = queueMax
+    this.#accountMax = Math.max(1, Math.floor(queueMax * share))
   }
 
   get waiting(): number {
@@ -36,29 +61,43 @@ export class Admission {
     this.#draining = true
   }
 
-  /** A place in the queue. Errors: node_draining; no_node when the queue is full. */
-  enter(): Result<Place, ApiError> {
+  /** A place in the queue. Errors: node_draining; no_node when the queue, or the account's part of it, is full. */
+  enter(accountId: string): Result<Place, ApiError> {
     if (this.#draining) return { ok: false, error: apiError('node_draining', { retryAfterSeconds: 1 }) }
-    if (this.#waiting >= this.#queueMax) {
-      const message = `The queue is full: ${this.#waiting} requests wait already. Retry after a moment.`
-      return { ok: false, error: apiError('no_node', { message, retryAfterSeconds: 2 }) }
-    }
-    this.#waiting++
+    const own = this.#byAccount.get(accountId) ?? 0
+    if (this.#waiting >= this.#queueMax) return this.#full(this.#waiting, 'requests wait')
+    if (own >= this.#accountMax) return this.#full(own, 'requests of this account wait')
+    this.#wait(accountId, 1)
     let state: 'waiting' | 'running' | 'gone' = 'waiting'
     return ok({
       started: () => {
         if (state !== 'waiting') return
         state = 'running'
-        this.#waiting--
+        this.#wait(accountId, -1)
+        this.#turnover.freed()
         this.#running++
       },
       leave: () => {
-        if (state === 'waiting') this.#waiting--
+        if (state === 'waiting') this.#wait(accountId, -1)
         if (state === 'running') this.#running--
         state = 'gone'
         if (this.#waiting + this.#running === 0) for (const resolve of this.#idle.splice(0)) resolve()
       },
     })
+  }
+
+  #full(many: number, who: string): { ok: false; error: ApiError } {
+    const message = `The queue is full: ${many} ${who} already. Retry after a moment.`
+    // By then those who wait now have been taken.
+    const retryAfterSeconds = this.#turnover.secondsFor(many)
+    return { ok: false, error: apiError('no_node', { message, retryAfterSeconds }) }
+  }
+
+  #wait(accountId: string, change: 1 | -1): void {
+    this.#waiting += change
+    const own = (this.#byAccount.get(accountId) ?? 0) + change
+    if (own > 0) this.#byAccount.set(accountId, own)
+    else this.#byAccount.delete(accountId)
   }
 
   /** Resolves true once nothing runs or waits, false after `deadlineMs`. */

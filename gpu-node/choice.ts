@@ -1,7 +1,7 @@
 // One of the answers to a prompt while it is made: token ids to text, text to deltas, deltas with the tokens behind them.
 import type { AnswerParser, ChatFormat } from '../schema/chat/chat_format.ts'
 import type { Delta, SampledToken } from '../schema/dialects/dialect.ts'
-import type { Run } from '../schema/wire.ts'
+import type { Run, RunRequest } from '../schema/wire.ts'
 import type { EndReason, SampledLogprob, SequenceSpec } from './engine/engine.ts'
 import { TokenLog } from './token_log.ts'
 
@@ -18,9 +18,13 @@ export const seedOf = (run: Run, choice: number): bigint => {
   return z ^ (z >> 32n)
 }
 
+/** Whose pages it may share, and with whom it shares the engine. */
+export type Owner = Pick<RunRequest, 'cacheSalt' | 'accountId'>
+
 /** What the engine is asked for a choice. */
-export const specOf = (run: Run, tokens: Int32Array, cacheSalt: string, choice: number): SequenceSpec => ({
-  ...{ tokens, cacheSalt, maxTokens: run.maxTokens, temperature: run.temperature, topP: run.topP },
+export const specOf = (run: Run, tokens: Int32Array, of: Owner, choice: number): SequenceSpec => ({
+  ...{ tokens, cacheSalt: of.cacheSalt, account: of.accountId, priority: run.priority },
+  ...{ maxTokens: run.maxTokens, temperature: run.temperature, topP: run.topP },
   seed: seedOf(run, choice),
   stop: run.stop.map((text) => new TextEncoder().encode(text)),
   ...{ topK: run.topK, minP: run.minP, logitBias: run.logitBias, topLogprobs: run.topLogprobs },

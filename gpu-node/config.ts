@@ -43,12 +43,19 @@ const settings = z.object({
     .default('on')
     .describe('compute every prompt whole: no page is reused, in memory or from disk'),
   SPARROW_CONTEXT_TOKENS: count(2, 1e7).optional().describe("cap on the model's own context"),
-  SPARROW_STEP_TOKENS: count(1, 1e6).optional().describe('prefill tokens a step'),
+  SPARROW_STEP_TOKENS: count(1, 8192).optional().describe('tokens a step, at most'),
+  SPARROW_RUNNING_MAX: count(1, 4096).default(256).describe('sequences that run at once'),
   SPARROW_SPECULATE: z
     .enum(['on', 'off'])
     .default('on')
     .describe("guess ahead with the checkpoint's next-token-prediction layer, where it has one"),
-  SPARROW_QUEUE_MAX: count(1, 100_000).default(64).describe('runs that may wait for the engine'),
+  SPARROW_QUEUE_MAX: count(1, 100_000).default(128).describe('runs that may wait for the engine'),
+  SPARROW_QUEUE_SHARE: z.coerce
+    .number()
+    .min(0.01)
+    .max(1)
+    .default(0.5)
+    .describe('part of them that one account may hold'),
   SPARROW_PENDING_MAX: count(1, 1e7).default(20_000).describe('unacknowledged receipts before runs are refused'),
   SPARROW_DRAIN_SECONDS: count(0, 3600).default(30).describe('time running requests get after SIGTERM'),
   SPARROW_STUCK_SECONDS: count(1, 86_400).default(60).describe('an engine with work and no step for so long is stuck'),

@@ -40,6 +40,8 @@ const FINISH: Readonly<Record<EndReason, FinishReason>> = {
   stop_string: 'stop',
   length: 'length',
   cancelled: 'cancelled',
+  // The reader gets what there is, as at max_tokens.
+  deadline: 'length',
   error: 'error',
 }
 
@@ -63,6 +65,8 @@ export class Generation {
   readonly #handles: SequenceHandle[] = []
   #cancelled = false
   #failed = false
+  /** The deadline passed before a token came. */
+  #overdue = false
   /** The first choice's end: what the prompt cost. */
   #prefilled: EndEvent | undefined
   #ended = 0
@@ -139,9 +143,11 @@ export class Generation {
   }
 
   #submit(index: number): void {
-    const spec = specOf(this.#request.run, this.#prompt.ids, this.#request.cacheSalt, index)
+    const { run } = this.#request
+    const spec = specOf(run, this.#prompt.ids, this.#request, index)
     const masked = this.#grammars.length > 0
-    const handle = this.#shop.engine.submit({ ...spec, masked }, (events) => this.#take(index, events))
+    const deadlineMs = run.deadlineMs && Math.max(1, Math.round(run.deadlineMs - this.#clock.sinceArrivalMs()))
+    const handle = this.#shop.engine.submit({ ...spec, masked, deadlineMs }, (events) => this.#take(index, events))
     this.#handles.push(handle)
     this.#obeyGrammar(index, handle)
   }
@@ -216,12 +222,17 @@ export class Generation {
       this.#cancel()
     }
     if (event.reason === 'cancelled') this.#cancel()
+    if (event.reason === 'deadline' && this.#sum('output') === 0) {
+      this.#overdue = true
+      this.#cancel()
+    }
     if (index === 0) this.#prefilled = event
     if (++this.#ended === this.#handles.length) void this.#end().catch((error) => this.#break(error))
   }
 
   /** How the run as a whole ended: the first choice's word, unless a choice failed or was cancelled. */
   #finishOfRun(): FinishReason {
+    if (this.#overdue) return 'cancelled'
     const cancelled = this.#choices.some((choice) => choice.reason === 'cancelled' || choice.reason === undefined)
     if (this.#failed || (this.#shutDown && cancelled)) return 'error'
     return cancelled ? 'cancelled' : this.#finishOf(this.#choices[0])
@@ -238,7 +249,9 @@ export class Generation {
     const times = this.#clock.times()
     const { cachedTokens = 0, computedTokens = 0 } = this.#prefilled ?? {}
     const output = this.#sum('output')
-    const free = finish === 'error' || !this.#isStarted
+    // An error in place of an answer is free; behind a head the prefill was told, and is billed as any cancelled one.
+    const unanswered = this.#overdue && !this.#answer.headSent
+    const free = finish === 'error' || unanswered || !this.#isStarted
     this.#counts = free ? NO_COUNTS : { ...this.#counts, hit: cachedTokens, miss: computedTokens, output }
     const { requestId } = this.#request.run
     const resident = finish === 'error' ? 0 : cachedTokens + computedTokens
@@ -311,9 +324,9 @@ export class Generation {
     this.#done.resolve()
   }
 
-  /** The engine failed or the node stops. The receipt says zero; a cancel by the reader never gets here. */
+  /** The engine failed, the node stops or the deadline passed; a cancel by the reader never gets here. */
   #endBroken(): void {
-    const code = this.#shutDown ? 'node_draining' : 'internal_error'
+    const code = this.#shutDown ? 'node_draining' : this.#overdue ? 'deadline_exceeded' : 'internal_error'
     if (this.#answer.headSent) this.#answer.end(this.#dialect.errorFrame(apiError(code)))
     else this.#answer.refuse(apiError(code, this.#shutDown ? { retryAfterSeconds: 1 } : {}))
     this.#done.resolve()
@@ -339,7 +352,7 @@ export const generate = async (
   const prepared = prepare(request, shop)
   if (!prepared.ok) return prepared
   const clock = new RunClock()
-  const place = shop.admission.enter()
+  const place = shop.admission.enter(request.accountId)
   if (!place.ok) return place
   const grammars: GrammarSession[] = []
   try {

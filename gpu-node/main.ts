@@ -20,6 +20,7 @@ const openEngine: OpenEngine = async (settings, { tokenBytes }) => {
     attention: settings.SPARROW_ATTENTION,
     cacheDir: settings.SPARROW_CACHE_DIR ?? join(settings.SPARROW_STATE_DIR, 'cache'),
     cacheBytes: reuses ? cacheBytes : 0,
+    maxRunning: settings.SPARROW_RUNNING_MAX,
     ...(threads === undefined ? {} : { threads }),
     ...(kvPages === undefined ? {} : { kvPages }),
     ...(kvBytes === undefined ? {} : { kvBytes }),

@@ -15,6 +15,7 @@ import { Journal } from './journal.ts'
 import { log } from './log.ts'
 import { Metrics, PrefillSpeed } from './metrics.ts'
 import { LOADING, type NodeState, readinessOf } from './probes.ts'
+import { scheduleCounters } from './schedule_metrics.ts'
 import { createRunServer, type RunServer } from './server.ts'
 import { Shipper } from './shipper.ts'
 import { loadTokenizer, type Tokenizer } from './tokenizer.ts'
@@ -75,10 +76,11 @@ const addGauges = (shop: Workshop, server: RunServer): void => {
     running: () => admission.running,
     waiting: () => admission.waiting,
     cacheUsage: () => engine.stats().kvPagesUsed / engine.stats().kvPages,
-    preemptions: () => engine.stats().preemptions ?? 0,
+    preemptions: () => engine.stats().preemptions,
   })
   metrics.addGauges(cacheGauges(engine))
   metrics.addCounters(cacheCounters(engine))
+  metrics.addCounters(scheduleCounters(engine))
   metrics.addCounters({
     sparrow_spec_decode_num_draft_tokens_total: {
       help: 'Tokens guessed by the MTP layer and checked',
@@ -162,7 +164,7 @@ const assemble = ({ settings, loaded, metrics, front, view, address }: Assembly)
   const { identity, tokenizer, engine, journal } = loaded
   const { nodeId } = identity
   const { SPARROW_EDGE_URL: edgeUrl, SPARROW_PENDING_MAX: pendingMax, SPARROW_MODEL_NAME: model } = settings
-  const admission = new Admission(settings.SPARROW_QUEUE_MAX)
+  const admission = new Admission(settings.SPARROW_QUEUE_MAX, settings.SPARROW_QUEUE_SHARE)
   const shop: Workshop = {
     ...{ nodeId, model, engine, tokenizer, journal, admission, metrics },
     grammars: new Grammars({ tokenizer, ...engine.info }),

@@ -25,6 +25,10 @@ export class RunClock {
     this.#arrived = now()
   }
 
+  sinceArrivalMs(): number {
+    return this.#now() - this.#arrived
+  }
+
   taken(): void {
     this.#taken ??= this.#now()
   }

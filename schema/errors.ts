@@ -42,6 +42,7 @@ export const ERRORS = {
   insufficient_quota: row(429, 'insufficient_quota', false, 'The monthly budget is used up.'),
   client_closed: row(499, 'client_closed', false, 'The client closed the request.'),
   internal_error: row(500, 'server_error', true, 'Something failed on our side. You were not charged.'),
+  deadline_exceeded: row(504, 'timeout_error', false, 'The deadline of this request passed before its first token.'),
   node_failed: row(502, 'server_error', true, 'The node failed before it could answer. You were not charged.'),
   stream_interrupted: row(502, 'server_error', false, 'The node was lost in mid-answer. Only receipted tokens count.'),
   no_node: row(503, 'overloaded_error', true, 'No node can take this request right now. Retry after a moment.'),

@@ -10,6 +10,11 @@ export const MAX_TOKENS_DEFAULT = 4096
 export const MAX_TOKENS_MAX = 65_536
 /** Answers to one prompt that a request may ask for. */
 export const CHOICES_MAX = 16
+/** Of runs; the highest goes first. */
+export const PRIORITY_MIN = -2
+export const PRIORITY_MAX = 2
+/** A day, in milliseconds. */
+export const DEADLINE_MS_MAX = 86_400_000
 export const TOP_LOGPROBS_MAX = 20
 export const LOGIT_BIAS_MAX = 1024
 /** An outcome under an `Idempotency-Key` is kept for so long, then forgotten together with its key. */

@@ -1,7 +1,15 @@
 // The wire contract between edge and node: every message that crosses that border, validated once on arrival.
 // Both directions are signed the same way (signature.ts): a short-lived JWT that carries a hash of the body.
 import { z } from 'zod'
-import { CHOICES_MAX, GRAMMAR_CHARS_MAX, LOGIT_BIAS_MAX, TOP_LOGPROBS_MAX } from './limits.ts'
+import {
+  CHOICES_MAX,
+  DEADLINE_MS_MAX,
+  GRAMMAR_CHARS_MAX,
+  LOGIT_BIAS_MAX,
+  PRIORITY_MAX,
+  PRIORITY_MIN,
+  TOP_LOGPROBS_MAX,
+} from './limits.ts'
 
 const count = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER)
 const id = z.string().min(1).max(64)
@@ -63,6 +71,10 @@ export const runSchema = z.object({
       marks: z.array(z.string().min(1).max(64)).max(8),
     })
     .optional(),
+  /** Which run a node takes first; absent: 0. */
+  priority: z.number().int().min(PRIORITY_MIN).max(PRIORITY_MAX).optional(),
+  /** Milliseconds from the run's arrival at a node: then it ends, wherever it is. */
+  deadlineMs: count.min(1).max(DEADLINE_MS_MAX).optional(),
   ...samplingShape,
 })
 export type Run = z.infer<typeof runSchema>

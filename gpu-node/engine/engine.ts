@@ -28,8 +28,10 @@ export interface EngineOptions {
   readonly dense?: boolean
   /** Guess a token ahead with the checkpoint's MTP layer, where it has one; default: true. Answers stay the same. */
   readonly speculate?: boolean
-  /** Prefill tokens a step: how long a step may keep decoding sequences waiting. */
+  /** Tokens a step, at most; beside decoding sequences fewer of a prompt, so that a step takes about twice as long. */
   readonly stepTokens?: number
+  /** Sequences that run at once; default: 256. */
+  readonly maxRunning?: number
 }
 
 export interface EngineInfo {
@@ -52,6 +54,12 @@ export interface SequenceSpec {
   readonly tokens: Int32Array
   /** Pages are shared only between sequences of the same salt. */
   readonly cacheSalt: string
+  /** Who shares the engine fairly with the others; absent: nobody in particular. */
+  readonly account?: string
+  /** From -2 to 2, the highest first; time waited lifts, up to the highest there is. Absent: 0. */
+  readonly priority?: number | undefined
+  /** Ends the sequence with reason `deadline` so many milliseconds after it was submitted, wherever it is. */
+  readonly deadlineMs?: number | undefined
   readonly maxTokens: number
   readonly temperature: number
   readonly topP: number
@@ -91,7 +99,7 @@ export interface SampledLogprob {
   readonly top: readonly IdLogprob[]
 }
 
-export type EndReason = 'stop_token' | 'stop_string' | 'length' | 'cancelled' | 'error'
+export type EndReason = 'stop_token' | 'stop_string' | 'length' | 'cancelled' | 'deadline' | 'error'
 
 export type EngineEvent =
   | { readonly kind: 'start'; readonly promptTokens: number; readonly cachedTokens: number }
@@ -102,7 +110,7 @@ export type EngineEvent =
       readonly reason: EndReason
       readonly promptTokens: number
       readonly cachedTokens: number
-      /** Prompt tokens really prefilled. */
+      /** Prompt tokens really prefilled, once each however often a preempted sequence computed them. */
       readonly computedTokens: number
       readonly sampledTokens: number
       readonly message?: string
@@ -127,8 +135,6 @@ export interface EngineStats {
   readonly steps: number
   /** 1 while there is work that steps should move on: not when all that is left waits for masks or the disk. */
   readonly busy: number
-  /** Sequences that gave their pages back and began again. */
-  readonly preemptions?: number
   readonly prefillTokens: number
   readonly decodeTokens: number
   readonly cachedTokens: number
@@ -137,6 +143,14 @@ export interface EngineStats {
   /** Tokens guessed by the MTP layer and checked, and those of them that were right. */
   readonly draftTokens: number
   readonly acceptedTokens: number
+  /** Times that a running sequence gave its pages back, and tokens computed again for that. */
+  readonly preemptions: number
+  readonly recomputedTokens: number
+  /** Sequences that began to run, and how long they had waited in all. */
+  readonly admitted: number
+  readonly queueWaitMicroseconds: number
+  /** Sequences that a deadline ended. */
+  readonly deadlines: number
   /** Pages of admitted prompts that were found in memory, and those that were read from disk for them. */
   readonly memoryHits: number
   readonly diskHits: number

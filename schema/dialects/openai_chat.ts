@@ -76,6 +76,8 @@ const responseSchemaOf = (bodyText: string): string | undefined =>
 const unless = <T>(value: T | null | undefined, neutral: T): T | undefined =>
   value === null || value === neutral ? undefined : value
 
+const FLEX_PRIORITY = -1
+
 const samplingOf = (body: ChatBody, seed: string) => ({
   temperature: body.temperature ?? 1,
   topP: body.top_p ?? 1,
@@ -91,6 +93,8 @@ const samplingOf = (body: ChatBody, seed: string) => ({
   minTokens: unless(body.min_tokens, 0),
   ignoreEos: unless(body.ignore_eos, false),
   topLogprobs: body.logprobs ? (body.top_logprobs ?? 0) : undefined,
+  priority: body.service_tier === 'flex' ? FLEX_PRIORITY : undefined,
+  deadlineMs: body.deadline_ms ?? undefined,
 })
 
 const runOf = (body: ChatBody, bodyText: () => string, context: ParseContext): Result<Run> => {

@@ -2,7 +2,14 @@
 // Sparrow refuses by name, since ignoring them would change an answer without a word.
 import { z } from 'zod'
 import { type ApiError, apiError } from '../errors.ts'
-import { CHOICES_MAX, LOGIT_BIAS_MAX, MAX_TOKENS_DEFAULT, MAX_TOKENS_MAX, TOP_LOGPROBS_MAX } from '../limits.ts'
+import {
+  CHOICES_MAX,
+  DEADLINE_MS_MAX,
+  LOGIT_BIAS_MAX,
+  MAX_TOKENS_DEFAULT,
+  MAX_TOKENS_MAX,
+  TOP_LOGPROBS_MAX,
+} from '../limits.ts'
 
 const NAME = /^[a-zA-Z0-9_-]{1,64}$/
 const textPart = z.object({ type: z.literal('text', 'only text parts are supported'), text: z.string() })
@@ -88,6 +95,10 @@ const sampling = {
   logprobs: z.boolean().nullish(),
   top_logprobs: z.int().min(0).max(TOP_LOGPROBS_MAX).nullish(),
   n: z.int().min(1).max(CHOICES_MAX).nullish(),
+  /** How long the client waits, in milliseconds. */
+  deadline_ms: z.int().min(1).max(DEADLINE_MS_MAX).nullish(),
+  /** flex: behind all that is not. There is nothing to buy above the default. */
+  service_tier: z.enum(['auto', 'default', 'flex'], 'must be "auto", "default" or "flex"').nullish(),
   best_of: z.literal(1, 'is not supported; ask for n choices and pick one of them').nullish(),
 }
 

@@ -8,7 +8,7 @@ import { type BareStack, bootBareStack } from './workerd.ts'
 let stack: BareStack
 
 beforeAll(async () => {
-  stack = await bootBareStack({ SPARROW_ISA: 'reference', SPARROW_STEP_TOKENS: '32', SPARROW_KV_PAGES: '60' })
+  stack = await bootBareStack({ SPARROW_ISA: 'reference', SPARROW_STEP_TOKENS: '32', SPARROW_RUNNING_MAX: '1' })
 })
 afterAll(() => stack?.remove())
 

@@ -32,6 +32,7 @@ export const withEngine = async <T>(
     cacheDir?: string
     cacheBytes?: number
     stepTokens?: number
+    maxRunning?: number
     threads?: number
     speculate?: boolean
     dense?: boolean

@@ -49,7 +49,7 @@ beforeEach(async () => {
     engine,
     tokenizer,
     journal: meter,
-    admission: new Admission(8),
+    admission: new Admission(8, 1),
     grammars: new Grammars({ tokenizer, ...engine.info }),
     metrics: new Metrics(),
     prefillSpeed: new PrefillSpeed(),

@@ -33,7 +33,11 @@ const idsOf = async (text: string): Promise<number[]> => Array.from((await token
 beforeAll(async () => {
   edge = await startEdge()
   engine = scriptedEngine(() => ({ ids: [EOS] }))
-  const settings = testSettings(edge.url, dir.path, { SPARROW_QUEUE_MAX: '2', SPARROW_STALL_SECONDS: '60' })
+  const settings = testSettings(edge.url, dir.path, {
+    SPARROW_QUEUE_MAX: '2',
+    SPARROW_QUEUE_SHARE: '1',
+    SPARROW_STALL_SECONDS: '60',
+  })
   tokenizer = await loadTokenizer(settings.SPARROW_MODEL_DIR)
   node = await startTestNode(settings, engine, edge)
 })
@@ -261,7 +265,7 @@ test('cancelled in the queue is zero, and a full queue refuses with Retry-After'
   const calls = requests.map((request, i) => post(node, request, { signal: (aborts[i] as AbortController).signal }))
   await until('two queued', () => engine.submitted.length === before + 2)
   const third = await post(node, runRequest())
-  expect(third.headers.get('retry-after')).toBe('2')
+  expect(Number(third.headers.get('retry-after'))).toBeGreaterThan(0)
   expect(await codeOf(third)).toEqual([503, 'no_node'])
   for (const abort of aborts) abort.abort()
   await Promise.allSettled(calls)

@@ -58,6 +58,7 @@ export const scriptedEngine = (script: (spec: SequenceSpec) => Script): Scripted
       ...{ running, waiting: 0, kvPages: 1024, kvPagesUsed: 0, kvPagesCached: 0, steps },
       busy: running > held ? 1 : 0,
       ...{ prefillTokens: 0, decodeTokens: 0, cachedTokens: 0, sparseQueries: 0, draftTokens: 10, acceptedTokens: 7 },
+      ...{ preemptions: 0, recomputedTokens: 0, admitted: 0, queueWaitMicroseconds: 0, deadlines: 0 },
       ...{ memoryHits: 0, diskHits: 0, evictions: 0, diskPages: 0, diskBytes: 0, diskPending: 0, diskReads: 0 },
       ...{ diskWrites: 0, diskEvictions: 0, diskCorrupt: 0, diskErrors: 0 },
     }),

@@ -33,6 +33,9 @@ class CacheTiers {
   /// Whether what it asked for is still on its way.
   bool on_its_way(const Fetch& fetch) const { return fetch.ticket && loads_.contains(fetch.ticket); }
 
+  /// Whether pages are held for what is on its way.
+  bool loading() const { return !loads_.empty(); }
+
   /// Between steps: what has been read becomes cached, what was published goes to the disk.
   void pump();
 

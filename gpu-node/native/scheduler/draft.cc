@@ -20,8 +20,8 @@ void Engine::add_pairs(const Sequence& s, Pairs& pairs) const {
 }
 
 /// A draft is drawn as its token will be: same seed, same position, the MTP layer's logits in place of the model's.
-/// So a guess from logits near the model's meets its token at any temperature. Its row lies inside what admission
-/// reserved: it is only made while two tokens are left, and stands at the first of them.
+/// So a guess from logits near the model's meets its token at any temperature. It is only made
+/// while two tokens are left and stands at the first of them, so that its row lies inside what submit() found room for.
 void Engine::draft() {
   Pairs pairs;
   std::vector<Sequence*> drafting;

@@ -106,6 +106,8 @@ Status Engine::submit(Request r) {
       return error(Code::kBadArgument, "logitBias: " + std::to_string(id) + " is no token of the vocabulary");
   }
   if (r.max_tokens < 1) return error(Code::kBadArgument, "maxTokens: at least 1");
+  if (r.priority < kPriorityMin || r.priority > kPriorityMax)
+    return error(Code::kBadArgument, "priority: from -2 to 2");
   if (r.stop.size() > kStopStringsMax) return error(Code::kBadArgument, "stop: too many strings");
   for (const std::string& stop : r.stop) {
     if (stop.empty() || stop.size() > kStopBytesMax)
@@ -117,9 +119,12 @@ Status Engine::submit(Request r) {
                                             std::to_string(pool_.pages()) + " of " + std::to_string(SP_PAGE_TOKENS) +
                                             " tokens)");
   }
+  auto s = std::make_unique<Sequence>(std::move(r));
+  s->arrived = Clock::now();
+  if (s->request.deadline_ms > 0) s->deadline = s->arrived + std::chrono::milliseconds(s->request.deadline_ms);
   {
     std::lock_guard lock(mutex_);
-    submitted_.push_back(std::move(r));
+    submitted_.push_back(std::move(s));
     stats_.waiting++;
     stats_.busy = 1;
   }
@@ -172,8 +177,11 @@ void Engine::run() {
   while (take_commands()) {
     tiers_.pump();
     sample_held();
+    look_at_clock();
+    end_overdue();
     admit();
-    step();
+    const int64_t preemptions = counters_.preemptions;
+    stuck_ = !step() && counters_.preemptions == preemptions;
     tiers_.pump();
     flush();
   }
@@ -187,12 +195,22 @@ bool Engine::take_commands() {
   std::vector<std::function<void()>> work;
   {
     std::unique_lock lock(mutex_);
-    wake_.wait(lock, [&] {
+    const auto due = [&] {
       return stop_ || !submitted_.empty() || !cancelled_.empty() || !work_.empty() || !masks_.empty() ||
              disk_progress_ || !idle();
-    });
+    };
+    if (!due()) {
+      if (const auto deadline = next_deadline())
+        wake_.wait_until(lock, *deadline, due);
+      else
+        wake_.wait(lock, due);
+    }
     disk_progress_ = false;
-    for (Request& r : submitted_) waiting_.push_back(std::make_unique<Sequence>(std::move(r)));
+    for (auto& s : submitted_) {
+      s->number = arrivals_++;
+      shares_.enter(s->request.account);
+      waiting_.push_back(std::move(s));
+    }
     for (const uint64_t id : cancelled_) {
       for (auto& s : running_)
         if (s->request.id == id) end(*s, EndReason::kCancelled);
@@ -211,55 +229,18 @@ bool Engine::take_commands() {
   return true;
 }
 
-/// First come, first served: a sequence is admitted when its worst case fits, so a running one never waits for pages.
-/// One whose pages are on their way from disk lets others pass.
-void Engine::admit() {
-  fetching_ = 0;
-  for (auto s = waiting_.begin(); s != waiting_.end();) {
-    if (tiers_.fetching((*s)->fetch, (*s)->keys, (*s)->tokens, pool_.available() - reserved_)) {
-      fetching_++;
-      s++;
-      continue;
-    }
-    if (!try_admit(**s)) return;
-    running_.push_back(std::move(*s));
-    s = waiting_.erase(s);
-  }
-}
-
-bool Engine::try_admit(Sequence& s) {
-  s.pages = pool_.share(s.keys, s.tokens);
-  const int64_t need =
-      pages_for(static_cast<int64_t>(s.prompt) + s.request.max_tokens) - static_cast<int64_t>(s.pages.size());
-  if (pool_.available() - reserved_ < need) {
-    pool_.release_all(s.pages);
-    return false;
-  }
-  reserved_ += s.reserved = need;
-  s.published = static_cast<int32_t>(s.pages.size());
-  s.cached = s.computed = s.published * SP_PAGE_TOKENS;
-  counters_.cached_tokens += s.cached;
-  tiers_.count(s.keys, s.tokens, s.pages);
-  Event e;
-  e.id = s.request.id;
-  e.prompt_tokens = s.prompt;
-  e.cached_tokens = s.cached;
-  events_.push_back(std::move(e));
-  flush();
-  return true;
-}
-
 void Engine::end(Sequence& s, EndReason reason, std::string message) {
   if (s.ended) return;
   s.ended = true;
-  reserved_ -= s.reserved;
   pool_.release_all(s.pages);
+  shares_.leave(s.request.account);
+  counters_.deadlines += reason == EndReason::kDeadline;
   Event e;
   e.kind = Event::Kind::kEnd;
   e.id = s.request.id;
   e.prompt_tokens = s.prompt;
   e.cached_tokens = s.cached;
-  e.computed_tokens = std::min(s.computed, s.prompt) - s.cached;
+  e.computed_tokens = std::max(s.prefilled - s.cached, 0);
   e.sampled_tokens = s.sampled();
   e.reason = reason;
   e.message = std::move(message);

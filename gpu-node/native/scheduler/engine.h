@@ -3,10 +3,10 @@
 #pragma once
 #include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <thread>
@@ -15,6 +15,8 @@
 #include "../cache/page_pool.h"
 #include "../cache/tiers.h"
 #include "../model/model.h"
+#include "fair.h"
+#include "pace.h"
 #include "sequence.h"
 
 namespace sparrow {
@@ -27,7 +29,8 @@ struct EngineOptions {
   std::string cache_dir = "";            // where pages are kept beyond memory; empty: nowhere
   int64_t cache_bytes = 0;               // of that folder, at most; 0: nowhere
   int context = 0;                       // cap on the model's own; 0: none
-  int step_tokens = 128;                 // prefill tokens a step: how long a step may keep decoding sequences waiting
+  int step_tokens = 128;                 // tokens a step, at most; beside decoding sequences fewer of a prompt (pace.h)
+  int max_running = 256;                 // sequences that run at once
   bool dense = false;                    // attend to all positions, without the indexer's choice
   bool speculate = true;                 // guess with the checkpoint's MTP layer, where it has one
   std::vector<std::string> token_bytes;  // bytes of each id; special tokens are empty
@@ -36,10 +39,13 @@ struct EngineOptions {
 struct EngineStats {
   int64_t running = 0, waiting = 0, pages_used = 0, pages_cached = 0, pages = 0, steps = 0, prefill_tokens = 0,
           decode_tokens = 0, cached_tokens = 0, sparse_queries = 0, draft_tokens = 0, accepted_tokens = 0;
-  int64_t busy = 0;       // 1: there is work that steps should move on
-  PagePool::Hits hits;    // pages of admitted prompts
-  int64_t evictions = 0;  // of pages from memory
-  DiskStats disk;         // pending: published and not yet written
+  int64_t busy = 0;                                // 1: there is work that steps should move on
+  int64_t preemptions = 0, recomputed_tokens = 0;  // of sequences that gave their pages back
+  int64_t admitted = 0, queue_wait_us = 0;         // sequences that began to run, and how long they had waited in all
+  int64_t deadlines = 0;                           // sequences that a deadline ended
+  PagePool::Hits hits;                             // pages of admitted prompts
+  int64_t evictions = 0;                           // of pages from memory
+  DiskStats disk;                                  // pending: published and not yet written
 };
 
 class Engine {
@@ -72,12 +78,24 @@ class Engine {
   void disk_progressed();
   void run();
   bool take_commands();
+  void end_overdue();
+  std::optional<Clock::time_point> next_deadline() const;
+  void look_at_clock();
+  int32_t urgency(const Sequence& s) const;
+  bool goes_before(const Sequence& a, const Sequence& b) const;
+  bool is_next(const Sequence& a, const Sequence& b) const;
   void admit();
   bool try_admit(Sequence& s);
+  void start(Sequence& s);
+  int64_t promised() const;
   bool step();
-  void add_decodes(Batch& batch);
-  void add_prefills(Batch& batch);
-  void add_tokens(Sequence& s, Batch& batch, int32_t count);
+  int32_t plan_decodes();
+  void plan_prefills(int32_t budget);
+  int32_t share(std::span<Sequence* const> of_one_level, int32_t budget);
+  void find_pages();
+  bool fit(size_t index);
+  void preempt(size_t index);
+  void add_tokens(Sequence& s, Batch& batch);
   void after_forward(Sequence& s);
   int32_t sample_row(Sequence& s, int32_t row);
   int32_t sample_from(Sequence& s, std::span<const float> logits, std::span<const uint32_t> mask);
@@ -101,16 +119,21 @@ class Engine {
   KvMemory kv_;
   PagePool pool_;
   Sink sink_;
-  std::deque<std::unique_ptr<Sequence>> waiting_;
+  std::vector<std::unique_ptr<Sequence>> waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;
   std::vector<Event> events_;
   std::vector<float> logits_;
-  int64_t reserved_ = 0;  // pages that running sequences may still take
-  size_t turn_ = 0;       // which sequence prefills first, for fairness
+  FairShares shares_;
+  StepPace pace_;
+  size_t turn_ = 0;  // who prefills first
+  uint64_t arrivals_ = 0;
+  Clock::time_point now_;  // of this round
+  int32_t top_ = 0;        // highest priority of all sequences
+  bool stuck_ = false;     // the last round did nothing
 
   mutable std::mutex mutex_;  // guards the commands and the published statistics
   std::condition_variable wake_;
-  std::vector<Request> submitted_;
+  std::vector<std::unique_ptr<Sequence>> submitted_;
   std::vector<uint64_t> cancelled_;
   std::vector<Mask> masks_;
   std::vector<std::function<void()>> work_;

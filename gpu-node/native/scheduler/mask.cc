@@ -17,8 +17,13 @@ void Engine::mask(Mask mask) {
 
 /// Nothing can be done until a command comes. Holds the lock.
 bool Engine::idle() const {
+  if (running_.empty() && waiting_.empty()) return true;
+  if (!stuck_) return false;
+  // Pages that others wait for are held for what comes from disk, whose progress is a command.
+  if (tiers_.loading()) return true;
   if (running_.empty()) return waiting_.size() <= fetching_;
-  return std::all_of(running_.begin(), running_.end(), [](const auto& s) { return s->is_held() && !s->has_mask(); });
+  return std::all_of(running_.begin(), running_.end(),
+                     [](const auto& s) { return s->is_held() && !s->has_mask() && !s->prefilling(); });
 }
 
 /// Gives each mask that came to its sequence, one still in the queue included. Holds the lock.
@@ -41,14 +46,16 @@ void Engine::hold(Sequence& s, int32_t row) {
   s.held.assign(logits, logits + vocab);
 }
 
-/// Samples wherever logits and mask have met.
+/// Samples wherever logits and mask have met; a preempted sequence needs no pages for that.
 void Engine::sample_held() {
-  for (auto& s : running_) {
-    if (!s->is_held() || !s->has_mask()) continue;
-    const std::vector<float> logits = std::exchange(s->held, {});
-    const std::vector<uint32_t> words = std::move(s->mask.words);
-    s->mask.position = -1;
-    sample_from(*s, logits, words);
+  for (auto* sequences : {&running_, &waiting_}) {
+    for (auto& s : *sequences) {
+      if (!s->is_held() || !s->has_mask()) continue;
+      const std::vector<float> logits = std::exchange(s->held, {});
+      const std::vector<uint32_t> words = std::move(s->mask.words);
+      s->mask.position = -1;
+      sample_from(*s, logits, words);
+    }
   }
   reap();
 }

@@ -29,6 +29,7 @@ Result<EngineOptions> parse_options(std::string_view json) {
   from.integer("cacheBytes", options.cache_bytes, 0, int64_t{1} << 53);
   from.integer("contextLength", options.context, 0, INT_MAX);
   from.integer("stepTokens", options.step_tokens, 1, 8192);
+  from.integer("maxRunning", options.max_running, 1, 4096);
   from.flag("dense", options.dense);
   from.flag("speculate", options.speculate);
   if (options.model_dir.empty()) from.refuse("modelDir", "a folder is needed");
@@ -79,6 +80,9 @@ Result<Request> parse_request(std::string_view json) {
   from.integer("id", id, 0, int64_t{1} << 53);
   request.id = static_cast<uint64_t>(id);
   from.text("cacheSalt", request.salt);
+  from.text("account", request.account);
+  from.integer("priority", request.priority, kPriorityMin, kPriorityMax);
+  from.integer("deadlineMs", request.deadline_ms, 1, int64_t{1} << 40);
   from.integer("maxTokens", request.max_tokens, 1, INT_MAX);
   read_sampling(from, request);
   from.flag("masked", request.masked);
@@ -100,6 +104,11 @@ std::string to_json(const EngineStats& s) {
                                                     {"sparseQueries", s.sparse_queries},
                                                     {"draftTokens", s.draft_tokens},
                                                     {"acceptedTokens", s.accepted_tokens},
+                                                    {"preemptions", s.preemptions},
+                                                    {"recomputedTokens", s.recomputed_tokens},
+                                                    {"admitted", s.admitted},
+                                                    {"queueWaitMicroseconds", s.queue_wait_us},
+                                                    {"deadlines", s.deadlines},
                                                     {"memoryHits", s.hits.memory},
                                                     {"diskHits", s.hits.disk},
                                                     {"evictions", s.evictions},

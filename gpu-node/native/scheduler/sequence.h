@@ -1,5 +1,6 @@
 // What the engine is asked, what it answers, and the state of one sequence in between.
 #pragma once
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -12,10 +13,18 @@
 
 namespace sparrow {
 
+using Clock = std::chrono::steady_clock;
+
+/// Of a request; the highest goes first.
+constexpr int32_t kPriorityMin = -2, kPriorityMax = 2;
+
 struct Request {
   uint64_t id = 0;
   std::vector<int32_t> tokens;
-  std::string salt;  // pages are shared only under the same salt
+  std::string salt;     // pages are shared only under the same salt
+  std::string account;  // who shares fairly with the others
+  int32_t priority = 0;
+  int64_t deadline_ms = 0;  // ends it so long after it was submitted; 0: never
   int32_t max_tokens = 1;
   Sampling sampling;
   int32_t min_tokens = 0;         // before them neither an end token nor a stop string ends the sequence
@@ -25,7 +34,7 @@ struct Request {
   bool masked = false;            // each token waits for its mask, see mask.cc
 };
 
-enum class EndReason { kStopToken, kStopString, kLength, kCancelled, kError };
+enum class EndReason { kStopToken, kStopString, kLength, kCancelled, kDeadline, kError };
 
 constexpr const char* name_of(EndReason reason) {
   switch (reason) {
@@ -37,6 +46,8 @@ constexpr const char* name_of(EndReason reason) {
       return "length";
     case EndReason::kCancelled:
       return "cancelled";
+    case EndReason::kDeadline:
+      return "deadline";
     case EndReason::kError:
       return "error";
   }
@@ -65,7 +76,8 @@ struct Sequence {
       : request(std::move(r)),
         tokens(request.tokens),
         keys(request.salt),
-        prompt(static_cast<int32_t>(tokens.size())) {}
+        prompt(static_cast<int32_t>(tokens.size())),
+        goal(prompt) {}
 
   Request request;
   std::vector<int32_t> tokens;  // prompt, then sampled
@@ -73,16 +85,21 @@ struct Sequence {
   std::vector<int32_t> pages;   // page table
   Fetch fetch;                  // what it has asked of the disk
   int32_t prompt;
-  int32_t cached = 0;      // prompt tokens found in the cache
-  int32_t computed = 0;    // tokens whose cache rows are written, cached ones included
+  int32_t goal;            // tokens that prefill brings: the prompt; after a preemption all that were known then
+  int32_t cached = 0;      // prompt tokens found in the cache when it first ran
+  int32_t computed = 0;    // tokens whose cache rows are there, cached ones included
+  int32_t prefilled = 0;   // the most of the prompt that ever was: what it costs, preempted or not
   int32_t published = 0;   // pages handed to the pool's index
   int32_t draft = -1;      // the MTP layer's guess at the token behind `tokens`, -1: none
   int32_t in_step = 0;     // tokens of the current step, a draft included
   int32_t begin = 0;       // position of the first of them
   int32_t first_row = 0;   // its row among the step's tokens
   int32_t logit_row = -1;  // first row of the current step's logits (a draft has the next one), -1: none
-  int64_t reserved = 0;    // pages it may still take
-  History history;         // for penalties
+  uint64_t number = 0;     // in order of arrival
+  Clock::time_point arrived;
+  std::optional<Clock::time_point> deadline;
+  bool started = false;  // it has run before
+  History history;       // for penalties
   StopMatch stop_match;
   bool ended = false;
   std::optional<EndReason> ending;  // decided in this step, told at its end
@@ -93,7 +110,7 @@ struct Sequence {
   std::vector<float> held;
 
   int32_t sampled() const { return static_cast<int32_t>(tokens.size()) - prompt; }
-  bool prefilling() const { return computed < prompt; }
+  bool prefilling() const { return computed < goal; }
   /// Its logits lie aside: it takes no part in steps until it is sampled.
   bool is_held() const { return !held.empty(); }
   bool has_mask() const { return mask.position == sampled(); }

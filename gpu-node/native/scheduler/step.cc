@@ -1,5 +1,5 @@
-// One step: every decoding sequence adds one token and a guessed one, prefilling ones share a budget; forward, sample,
-// tell.
+// One step: every decoding sequence adds one token and a guessed one, prefilling ones share a budget (plan.cc);
+// forward, sample, tell.
 #include <algorithm>
 
 #include "engine.h"
@@ -7,66 +7,49 @@
 namespace sparrow {
 
 bool Engine::step() {
-  Batch batch;
   for (auto& s : running_) s->in_step = 0, s->logit_row = -1;
-  add_decodes(batch);
-  add_prefills(batch);
+  const int32_t decodes = plan_decodes();
+  plan_prefills(pace_.prefill_tokens(decodes, std::max(options_.step_tokens - decodes, 1)));
+  find_pages();
+  Batch batch;
+  int32_t decoded = 0, prefilled = 0;
+  for (const bool prefill : {false, true}) {
+    for (auto& s : running_) {
+      if (s->in_step == 0 || s->prefilling() != prefill) continue;
+      add_tokens(*s, batch);
+      (prefill ? prefilled : decoded) += prefill ? s->in_step : 1;
+    }
+  }
   if (batch.size() == 0) return false;
+  const auto begin = Clock::now();
   const auto stopping = [this] {
     std::lock_guard lock(mutex_);
     return stop_;
   };
   if (!model_.forward(batch, kv_, logits_, stopping)) return false;
   counters_.steps++;
+  counters_.decode_tokens += decoded;
+  counters_.prefill_tokens += prefilled;
   for (auto& s : running_)
     if (s->in_step) after_forward(*s);
   if (model_.drafts()) draft();
   reap();
+  pace_.observe(decoded, prefilled, std::chrono::duration<double>(Clock::now() - begin).count());
   return true;
 }
 
-/// Tells of the sequences whose end this step decided.
+/// Tells of the sequences whose end was decided.
 void Engine::reap() {
-  for (auto& s : running_)
-    if (s->ending) end(*s, *s->ending, std::move(s->message));
-  std::erase_if(running_, [](const auto& s) { return s->ended; });
-}
-
-void Engine::add_decodes(Batch& batch) {
-  for (auto& s : running_) {
-    if (s->prefilling() || s->is_held()) continue;
-    add_tokens(*s, batch, s->draft < 0 ? 1 : 2);
-    counters_.decode_tokens++;
+  for (auto* sequences : {&running_, &waiting_}) {
+    for (auto& s : *sequences)
+      if (s->ending) end(*s, *s->ending, std::move(s->message));
+    std::erase_if(*sequences, [](const auto& s) { return s->ended; });
   }
 }
 
-/// The budget goes round in equal shares, starting with another sequence each step.
-void Engine::add_prefills(Batch& batch) {
-  std::vector<Sequence*> prefilling;
-  for (auto& s : running_)
-    if (s->prefilling()) prefilling.push_back(s.get());
-  if (prefilling.empty()) return;
-  std::rotate(prefilling.begin(), prefilling.begin() + static_cast<std::ptrdiff_t>(turn_++ % prefilling.size()),
-              prefilling.end());
-  int32_t budget = options_.step_tokens;
-  for (size_t i = 0; i < prefilling.size() && budget > 0; i++) {
-    const int32_t share = std::max(1, budget / static_cast<int32_t>(prefilling.size() - i));
-    const int32_t count = std::min(share, prefilling[i]->prompt - prefilling[i]->computed);
-    add_tokens(*prefilling[i], batch, count);
-    budget -= count;
-    counters_.prefill_tokens += count;
-  }
-}
-
-/// The next `count` tokens of s, a draft behind the last known one. Logits from the last known token on.
-void Engine::add_tokens(Sequence& s, Batch& batch, int32_t count) {
-  const int32_t end = s.computed + count, known = static_cast<int32_t>(s.tokens.size());
-  while (static_cast<int32_t>(s.pages.size()) * SP_PAGE_TOKENS < end) {
-    s.pages.push_back(pool_.take());  // never -1: admission reserved the worst case
-    s.reserved--;
-    reserved_--;
-  }
-  s.in_step = count;
+/// The next tokens of s, a draft behind the last known one. Logits from the last known token on.
+void Engine::add_tokens(Sequence& s, Batch& batch) {
+  const int32_t end = s.computed + s.in_step, known = static_cast<int32_t>(s.tokens.size());
   s.begin = s.computed;
   s.first_row = batch.size();
   for (int32_t at = s.computed; at < end; at++) {
@@ -81,6 +64,7 @@ void Engine::add_tokens(Sequence& s, Batch& batch, int32_t count) {
 void Engine::after_forward(Sequence& s) {
   const int32_t draft = std::exchange(s.draft, -1);
   s.computed += draft < 0 ? s.in_step : s.in_step - 1;  // a rejected draft's rows are overwritten by the next step
+  s.prefilled = std::max(s.prefilled, std::min(s.computed, s.prompt));
   if (s.logit_row >= 0 && s.request.masked) {
     hold(s, s.logit_row);
   } else if (s.logit_row >= 0) {
@@ -131,6 +115,7 @@ void Engine::publish_pages(Sequence& s) {
 
 void Engine::sampled(Sequence& s, int32_t token, std::vector<TokenLogprob> logprobs) {
   s.tokens.push_back(token);
+  shares_.charge(s.request.account, kOutputWeight);
   Event e;
   e.kind = Event::Kind::kTokens;
   e.id = s.request.id;

@@ -1,0 +1,39 @@
+// Feels its way instead of computing: what a token costs depends on model, depth and batch, and a busy machine's clock
+// is rough. A step that took too long makes the next one smaller, any other makes it a little larger.
+#include "pace.h"
+
+#include <algorithm>
+
+namespace sparrow {
+namespace {
+
+constexpr double kStretch = 2;  // a step with prefill against one without
+constexpr double kGrow = 1.1, kShrink = 0.8;
+constexpr double kLeast = 8;  // the prompt must get on
+constexpr int32_t kMixedMax = 32;
+constexpr double kNewest = 0.2, kOutlier = 2;  // weight of the last step, and how far it may stand out
+
+}  // namespace
+
+int32_t StepPace::prefill_tokens(int32_t decodes, int32_t most) const {
+  if (decodes == 0) return most;
+  if (decode_ == 0 || mixed_ >= kMixedMax) return 0;
+  return std::min(static_cast<int32_t>(tokens_), most);
+}
+
+void StepPace::observe(int32_t decodes, int32_t prefill, double seconds) {
+  if (decodes == 0) return;
+  if (prefill == 0) {
+    decode_ = decode_ == 0 ? seconds : decode_ + kNewest * (std::min(seconds, kOutlier * decode_) - decode_);
+    mixed_ = 0;
+    return;
+  }
+  mixed_++;
+  // A step that was smaller than it might have been does not show that more would fit.
+  if (seconds > kStretch * decode_)
+    tokens_ = std::max(kLeast, tokens_ * kShrink);
+  else if (prefill >= static_cast<int32_t>(tokens_))
+    tokens_ *= kGrow;
+}
+
+}  // namespace sparrow
