@@ -17,13 +17,12 @@ void Engine::mask(Mask mask) {
 /// Nothing can be done until a command comes. Holds the lock.
 bool Engine::idle() const {
   if (running_.empty() && waiting_.empty()) return true;
-  const auto met = [](const auto& s) { return s->is_held() && s->has_mask(); };
-  if (!stuck_ || std::any_of(waiting_.begin(), waiting_.end(), met)) return false;
+  if (!stuck_) return false;
   // Pages that others wait for are held for what comes from disk, whose progress is a command.
   if (tiers_.loading()) return true;
   if (running_.empty()) return waiting_.size() <= fetching_;
   return std::all_of(running_.begin(), running_.end(),
-                     [&](const auto& s) { return s->is_held() && !met(s) && !s->prefilling(); });
+                     [](const auto& s) { return s->is_held() && !s->has_mask() && !s->prefilling(); });
 }
 
 /// Gives each mask that came to its sequence, one still in the queue included. Holds the lock.

@@ -1,4 +1,5 @@
-// Moving averages; one outlier (a machine that slept) counts at most kOutlier times what was known.
+// Feels its way instead of computing: what a token costs depends on model, depth and batch, and a busy machine's clock is
+// rough. A step that took too long makes the next one smaller, any other makes it a little larger.
 #include "pace.h"
 
 #include <algorithm>
@@ -6,31 +7,33 @@
 namespace sparrow {
 namespace {
 
-constexpr double kStretch = 2, kNewest = 0.2, kOutlier = 4;
-constexpr int32_t kLeast = 8;  // fewer tokens cost about as much, and the prompt must get on
+constexpr double kStretch = 2;  // a step with prefill against one without
+constexpr double kGrow = 1.1, kShrink = 0.8;
+constexpr double kLeast = 8;  // the prompt must get on
 constexpr int32_t kMixedMax = 32;
-
-double mix(double old, double seen) {
-  return old == 0 ? seen : old + kNewest * (std::min(seen, kOutlier * old) - old);
-}
+constexpr double kNewest = 0.2, kOutlier = 2;  // weight of the last step, and how far it may stand out
 
 }  // namespace
 
 int32_t StepPace::prefill_tokens(int32_t decodes, int32_t most) const {
   if (decodes == 0) return most;
   if (decode_ == 0 || mixed_ >= kMixedMax) return 0;
-  const double fits = token_ == 0 ? 0 : (kStretch - 1) * decode_ / token_;
-  return std::clamp(static_cast<int32_t>(std::min(fits, 1e6)), std::min(kLeast, most), most);
+  return std::min(static_cast<int32_t>(tokens_), most);
 }
 
 void StepPace::observe(int32_t decodes, int32_t prefill, double seconds) {
-  if (decodes > 0 && prefill == 0) {
-    decode_ = mix(decode_, seconds);
+  if (decodes == 0) return;
+  if (prefill == 0) {
+    decode_ = decode_ == 0 ? seconds : decode_ + kNewest * (std::min(seconds, kOutlier * decode_) - decode_);
     mixed_ = 0;
-  } else if (decodes > 0 && prefill > 0) {
-    token_ = mix(token_, std::max(seconds - decode_, 1e-3 * decode_) / prefill);
-    mixed_++;
+    return;
   }
+  mixed_++;
+  // A step that was smaller than it might have been does not show that more would fit.
+  if (seconds > kStretch * decode_)
+    tokens_ = std::max(kLeast, tokens_ * kShrink);
+  else if (prefill >= static_cast<int32_t>(tokens_))
+    tokens_ *= kGrow;
 }
 
 }  // namespace sparrow

@@ -8,16 +8,16 @@ namespace sparrow {
 class StepPace {
  public:
   /// Tokens for a step in which `decodes` sequences decode: `most` where none does, else so many that the step takes
-  /// about kStretch times as long as without. 0 now and then: such a step shows what decoding alone takes.
+  /// about twice as long as without. 0 now and then: such a step shows what decoding alone takes.
   int32_t prefill_tokens(int32_t decodes, int32_t most) const;
 
   /// What a step took.
   void observe(int32_t decodes, int32_t prefill, double seconds);
 
  private:
-  double decode_ = 0;  // seconds of a step that only decodes; 0: not known yet
-  double token_ = 0;   // seconds that a prefill token adds
-  int32_t mixed_ = 0;  // steps since decoding was last seen alone
+  double decode_ = 0;   // seconds of a step that only decodes; 0: not known yet
+  double tokens_ = 32;  // of a prompt beside decoding sequences
+  int32_t mixed_ = 0;   // steps since decoding was last seen alone
 };
 
 }  // namespace sparrow
