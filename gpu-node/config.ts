@@ -46,7 +46,12 @@ const settings = z.object({
     .default('on')
     .describe("guess ahead with the checkpoint's next-token-prediction layer, where it has one"),
   SPARROW_QUEUE_MAX: count(1, 100_000).default(128).describe('runs that may wait for the engine'),
-  SPARROW_QUEUE_SHARE: z.coerce.number().min(0.01).max(1).default(0.5).describe('part of them that one account may hold'),
+  SPARROW_QUEUE_SHARE: z.coerce
+    .number()
+    .min(0.01)
+    .max(1)
+    .default(0.5)
+    .describe('part of them that one account may hold'),
   SPARROW_PENDING_MAX: count(1, 1e7).default(20_000).describe('unacknowledged receipts before runs are refused'),
   SPARROW_DRAIN_SECONDS: count(0, 3600).default(30).describe('time running requests get after SIGTERM'),
   SPARROW_STALL_SECONDS: count(1, 86_400).default(120).describe('a reader that takes nothing for so long is cut off'),

@@ -2,7 +2,14 @@
 // Sparrow refuses by name, since ignoring them would change an answer without a word.
 import { z } from 'zod'
 import { type ApiError, apiError } from '../errors.ts'
-import { CHOICES_MAX, DEADLINE_MS_MAX, LOGIT_BIAS_MAX, MAX_TOKENS_DEFAULT, MAX_TOKENS_MAX, TOP_LOGPROBS_MAX } from '../limits.ts'
+import {
+  CHOICES_MAX,
+  DEADLINE_MS_MAX,
+  LOGIT_BIAS_MAX,
+  MAX_TOKENS_DEFAULT,
+  MAX_TOKENS_MAX,
+  TOP_LOGPROBS_MAX,
+} from '../limits.ts'
 
 const NAME = /^[a-zA-Z0-9_-]{1,64}$/
 const textPart = z.object({ type: z.literal('text', 'only text parts are supported'), text: z.string() })

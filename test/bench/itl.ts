@@ -106,7 +106,9 @@ const once = async (engine: NativeEngine, tokens: Int32Array, count: number, sal
 type Row = Awaited<ReturnType<typeof once>>
 
 const middle = (rows: readonly Row[]): Row =>
-  Object.fromEntries(Object.keys(rows[0] as Row).map((name) => [name, median(rows.map((row) => row[name as keyof Row]))])) as Row
+  Object.fromEntries(
+    Object.keys(rows[0] as Row).map((name) => [name, median(rows.map((row) => row[name as keyof Row]))]),
+  ) as Row
 
 export const runBench = async (o: ReturnType<typeof readOptions>) => {
   const modelDir = withContext(o.model, 2 * o.tokens)

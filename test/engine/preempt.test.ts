@@ -65,7 +65,8 @@ const specs = (vocab: number, count: number, maxTokens: number) =>
     ...(i % 6 === 5 ? { stop: [Buffer.from('7a7')], minTokens: 20 } : {}),
   }))
 
-const tokenBytes = (vocab: number): Uint8Array[] => Array.from({ length: vocab }, (_, id) => Buffer.from(String(id % 100)))
+const tokenBytes = (vocab: number): Uint8Array[] =>
+  Array.from({ length: vocab }, (_, id) => Buffer.from(String(id % 100)))
 
 test.each([
   ['a batch of 16', 'v32_groups_yarn', 16, 8, 150],

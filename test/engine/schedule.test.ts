@@ -31,8 +31,7 @@ const orderOf = async (engine: NativeEngine, specs: readonly (Partial<SequenceSp
   return order
 }
 
-const oneByOne = <T>(work: (engine: NativeEngine) => Promise<T>) =>
-  withEngine({ modelDir: SMALL, maxRunning: 1 }, work)
+const oneByOne = <T>(work: (engine: NativeEngine) => Promise<T>) => withEngine({ modelDir: SMALL, maxRunning: 1 }, work)
 
 test('an account that fills the queue does not hold up another', async () => {
   const many = Array.from({ length: 8 }, () => ({ name: 'many', account: 'many' }))

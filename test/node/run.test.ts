@@ -33,7 +33,11 @@ const idsOf = async (text: string): Promise<number[]> => Array.from((await token
 beforeAll(async () => {
   edge = await startEdge()
   engine = scriptedEngine(() => ({ ids: [EOS] }))
-  const settings = testSettings(edge.url, dir.path, { SPARROW_QUEUE_MAX: '2', SPARROW_QUEUE_SHARE: '1', SPARROW_STALL_SECONDS: '60' })
+  const settings = testSettings(edge.url, dir.path, {
+    SPARROW_QUEUE_MAX: '2',
+    SPARROW_QUEUE_SHARE: '1',
+    SPARROW_STALL_SECONDS: '60',
+  })
   tokenizer = await loadTokenizer(settings.SPARROW_MODEL_DIR)
   node = await startTestNode(settings, engine, edge)
 })

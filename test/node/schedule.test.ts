@@ -4,16 +4,7 @@ import { afterEach, expect, test } from 'vitest'
 import { type NativeEngine, openNativeEngine } from '../../gpu-node/engine/native.ts'
 import { type RunningNode, startNode } from '../../gpu-node/node.ts'
 import type { Receipt } from '../../schema/wire.ts'
-import {
-  contentOf,
-  post,
-  runRequest,
-  startEdge,
-  type TestEdge,
-  tempDir,
-  testSettings,
-  until,
-} from './fixture.ts'
+import { contentOf, post, runRequest, startEdge, type TestEdge, tempDir, testSettings, until } from './fixture.ts'
 
 interface World {
   readonly edge: TestEdge

@@ -1,5 +1,5 @@
-// Feels its way instead of computing: what a token costs depends on model, depth and batch, and a busy machine's clock is
-// rough. A step that took too long makes the next one smaller, any other makes it a little larger.
+// Feels its way instead of computing: what a token costs depends on model, depth and batch, and a busy machine's clock
+// is rough. A step that took too long makes the next one smaller, any other makes it a little larger.
 #include "pace.h"
 
 #include <algorithm>
