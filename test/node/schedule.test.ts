@@ -129,13 +129,13 @@ test('drain: what runs and what waits is finished, what is new is refused', asyn
 test('an account that fills its part of the queue gets 503 and Retry-After; others do not', async () => {
   const { node, engine } = await start(SLOW, { SPARROW_QUEUE_MAX: '4' })
   const leave = new AbortController()
-  const held = [0, 1, 2].map((i) =>
-    post(
-      node,
-      runRequest({ ...talkative, prompt: ask(`Story ${i}`), maxTokens: 3000 }, { accountId: 'greedy' }),
-      leave,
-    ).catch(() => {}),
-  )
+  const hold = (i: number) => {
+    const run = runRequest({ ...talkative, prompt: ask(`Story ${i}`), maxTokens: 3000 }, { accountId: 'greedy' })
+    return post(node, run, leave).catch(() => {})
+  }
+  const held = [hold(0)]
+  await until('a run', () => engine.stats().running === 1)
+  held.push(hold(1), hold(2)) // together they are all that the account may have waiting
   await until('a full part', () => engine.stats().waiting === 2)
   const refused = await post(node, runRequest({}, { accountId: 'greedy' }))
   expect(refused.status).toBe(503)
