@@ -104,8 +104,14 @@ export class AccountObject extends DurableObject<Env> {
   }
 
   /** A retry goes to another node: receipts of earlier attempts count for nothing from now on. */
-  setAttempt(requestId: string, nodeId: string, failed: FailedAttempt): void {
+  setAttempt(requestId: string, nodeId: string, failed: FailedAttempt, overlapTokens: number): void {
     this.#store.setAttempt(requestId, failed.attempt + 1, nodeId, failed)
+    this.#store.setOverlap(requestId, overlapTokens)
+  }
+
+  /** So many prompt tokens are known to lie on another node than the one that is asked. */
+  setOverlap(requestId: string, tokens: number): void {
+    this.#store.setOverlap(requestId, tokens)
   }
 
   /** The edge answered an error itself, before any token: nothing is charged, whatever a receipt may say. */

@@ -8,6 +8,10 @@ export interface Env {
   readonly SPARROW_SECRET: string
   readonly ADMIN_SECRET: string
   readonly JOIN_TOKEN: string
+  /** Days that a usage row stays in D1. */
+  readonly USAGE_DAYS?: string
+  /** `off`: a prefix that lies on another node than the one asked is billed as uncached. */
+  readonly AFFINITY_CREDIT?: string
 }
 
 const secret = z.string().min(32, 'must have at least 32 characters')

@@ -14,9 +14,9 @@ import { errorResponse } from './flow/answer.ts'
 import { complete } from './flow/complete.ts'
 import { framesOf, log, reasonOf } from './log.ts'
 import { heartbeat, liveNodes, register } from './nodes.ts'
-import { sweep } from './prefix.ts'
 import { knownCaller, listModels, userBalance } from './public_api.ts'
 import { takeReceipts } from './receipts.ts'
+import { sweep } from './sweep.ts'
 import { explainUsage, listUsage } from './usage_api.ts'
 
 export { AccountObject } from './account.ts'
@@ -110,5 +110,5 @@ app.onError((failure, c) => {
 
 export default {
   fetch: app.fetch,
-  scheduled: (_event, env, context) => context.waitUntil(sweep(env.DB)),
+  scheduled: (_event, env, context) => context.waitUntil(sweep(env)),
 } satisfies ExportedHandler<Env>

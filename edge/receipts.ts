@@ -62,7 +62,9 @@ export const takeReceipts = async (
   const taken = new Set(ack.acknowledged.map(({ requestId }) => requestId))
   const fresh = receipts.map(({ receipt }) => receipt).filter((receipt) => taken.has(receipt.requestId))
   context.waitUntil(
-    record(env.DB, fresh).catch((error) => log('error', 'prefix_record_failed', { error: reasonOf(error) })),
+    record(env.DB, env.SPARROW_SECRET, fresh).catch((error) =>
+      log('error', 'prefix_record_failed', { error: reasonOf(error) }),
+    ),
   )
   return ok(ack)
 }

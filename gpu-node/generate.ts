@@ -178,6 +178,7 @@ export class Generation {
     this.#startedAt = performance.now()
     this.#place.started()
     this.#counts = { ...this.#counts, hit: cachedTokens, miss: promptTokens - cachedTokens }
+    this.#shop.metrics.prefix.observe(promptTokens, cachedTokens, this.#request.predictedTokens ?? 0)
   }
 
   #tokens(index: number, ids: readonly number[], logprobs?: readonly SampledLogprob[]): void {

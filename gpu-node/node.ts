@@ -71,6 +71,21 @@ const addGauges = (shop: Workshop, server: NodeServer): void => {
   metrics.addGauges(cacheGauges(engine))
   metrics.addCounters(cacheCounters(engine))
   metrics.addCounters({
+    sparrow_prefix_prompt_tokens_total: {
+      help: 'Prompt tokens of started runs',
+      read: () => metrics.prefix.promptTokens,
+    },
+    sparrow_prefix_cached_tokens_total: { help: 'Of these, in the cache', read: () => metrics.prefix.cachedTokens },
+    sparrow_prefix_predicted_tokens_total: {
+      help: 'Of these, predicted by the edge to be in the cache',
+      read: () => metrics.prefix.predictedTokens,
+    },
+    sparrow_prefix_predicted_right_tokens_total: {
+      help: 'Predicted and in the cache',
+      read: () => metrics.prefix.predictedRightTokens,
+    },
+  })
+  metrics.addCounters({
     sparrow_spec_decode_num_draft_tokens_total: {
       help: 'Tokens guessed by the MTP layer and checked',
       read: () => engine.stats().draftTokens,
@@ -82,10 +97,14 @@ const addGauges = (shop: Workshop, server: NodeServer): void => {
   })
 }
 
-const loadOf = ({ engine, admission, prefillSpeed }: Workshop): Load => {
+const loadOf = ({ engine, admission, metrics, prefillSpeed }: Workshop): Load => {
   const { kvPages, kvPagesUsed } = engine.stats()
   const { running, waiting } = admission
-  return { running, waiting, kvPages, kvPagesUsed, prefillTokensPerSecond: prefillSpeed.tokensPerSecond }
+  const { promptTokens, cachedTokens, predictedTokens, predictedRightTokens } = metrics.prefix
+  return {
+    ...{ running, waiting, kvPages, kvPagesUsed, prefillTokensPerSecond: prefillSpeed.tokensPerSecond },
+    ...{ promptTokens, cachedTokens, predictedTokens, predictedRightTokens },
+  }
 }
 
 /** Starts a node; it registers by itself as soon as the edge is there. Errors: StartError, with what to do. */

@@ -19,7 +19,7 @@ const USAGE = `usage: npm run admin -- COMMAND [--json] [--idempotency-key KEY]
   price set --model NAME --hit N --miss N --output N   (nano-dollars a token)
   ledger --account NAME                         usage --account NAME
   audit [--journal DIR]      (a node's journal; default: the one of npm start)
-LIMITS: --rpm N --tpm N --cached-tpm N --concurrency N --budget USD --models A,B --ips RANGE,RANGE (none: no limit)
+LIMITS: --rpm N --tpm N --cached-tpm N --concurrency N --budget USD --models A,B --ips RANGE,RANGE (none: no limit) --affinity-credit on|off
 Settings: SPARROW_URL (default http://127.0.0.1:8787), ADMIN_SECRET (default: what npm start made).`
 
 class UsageError extends Error {}
@@ -32,7 +32,7 @@ const { values, positionals } = parseArgs({
     ...Object.fromEntries(
       [
         ...['name', 'credit', 'account', 'usd', 'id', 'model', 'hit', 'miss', 'output', 'overlap', 'journal'],
-        ...['expires', 'rpm', 'tpm', 'cached-tpm', 'concurrency', 'budget', 'models', 'ips'],
+        ...['expires', 'rpm', 'tpm', 'cached-tpm', 'concurrency', 'budget', 'models', 'ips', 'affinity-credit'],
       ].map((n) => [n, { type: 'string' as const }]),
     ),
   },
@@ -86,6 +86,7 @@ const limits = (): KeyLimits => ({
   ...(options.budget === undefined ? {} : { monthlyBudgetNano: usd('budget') }),
   ...(options.models === undefined ? {} : { models: list('models') }),
   ...(options.ips === undefined ? {} : { ipRanges: list('ips') }),
+  ...(options['affinity-credit'] === undefined ? {} : { affinityCredit: options['affinity-credit'] !== 'off' }),
 })
 
 const expiry = (): { expiresAt?: number } => {

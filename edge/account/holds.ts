@@ -36,6 +36,8 @@ export interface Hold extends NewHold {
   readonly attempts: readonly FailedAttempt[]
   /** The node of the current attempt, known from the second on. */
   readonly nodeId: string | null
+  /** Prompt tokens known to lie on another node than the one asked. */
+  readonly overlapTokens: number
   readonly state: HoldState
   readonly closedAt: number | null
   readonly chargedNano: number
@@ -56,6 +58,7 @@ type HoldRow = {
   attempt: number
   attempts: string
   node_id: string | null
+  overlap_tokens: number
   state: string
   closed_at: number | null
   charged: number
@@ -76,6 +79,7 @@ const holdOfRow = (row: HoldRow): Hold => ({
   attempt: row.attempt,
   attempts: JSON.parse(row.attempts) as FailedAttempt[],
   nodeId: row.node_id,
+  overlapTokens: row.overlap_tokens,
   state: row.state as HoldState,
   closedAt: row.closed_at,
   chargedNano: row.charged,
@@ -116,6 +120,9 @@ export const holdStore = (sql: SqlStorage) => ({
       "UPDATE holds SET attempt = ?, node_id = ?, attempts = json_insert(attempts, '$[#]', json(?)) WHERE request_id = ? AND attempt < ?",
       ...[attempt, nodeId, JSON.stringify(failed), requestId, attempt],
     )
+  },
+  setOverlap: (requestId: string, tokens: number): void => {
+    sql.exec('UPDATE holds SET overlap_tokens = ? WHERE request_id = ?', tokens, requestId)
   },
   /** Settled and void are final; a released hold may still settle. */
   closeHold: (requestId: string, state: Exclude<HoldState, 'open'>, now: number, chargedNano = 0): void => {

@@ -1,5 +1,6 @@
 // Settlement of one verified receipt: at most once a request, never more than was held, exactly usage x price less the credits.
-import { costOf } from '../../schema/money.ts'
+import { KV_PAGE_TOKENS } from '../../schema/limits.ts'
+import { costOf, type TokenCounts } from '../../schema/money.ts'
 import type { Receipt, SignedReceipt } from '../../schema/wire.ts'
 import { expectedDemand, scopesOf } from './admit.ts'
 import type { Hold } from './holds.ts'
@@ -42,13 +43,19 @@ const retryCredit = (store: AccountStore, hold: Hold, cost: number): number => {
   return group === undefined ? 0 : Math.min(cost, store.chargedOfGroup(group))
 }
 
-const creditsOf = (store: AccountStore, hold: Hold, cost: number, now: number): Credit[] => {
-  const retry = retryCredit(store, hold, cost)
-  const late = lateCredit(store, hold, cost - retry, now)
-  const credits: Credit[] = [
-    { reason: 'retry', nano: retry },
-    { reason: 'late_receipt', nano: late },
-  ]
+/** What another node held, in whole pages, is billed as cached: where a run goes is our choice, not the customer's. */
+const affinityCredit = (store: AccountStore, hold: Hold, { hit, miss }: TokenCounts): Credit => {
+  const wanted = [store.accountLimits(), store.familyLimits(hold.family)].every((l) => l.affinityCredit !== false)
+  const whole = Math.max(0, Math.floor(Math.min(hold.overlapTokens, hit + miss - 1) / KV_PAGE_TOKENS) * KV_PAGE_TOKENS)
+  const tokens = wanted ? Math.max(0, whole - hit) : 0
+  return { reason: 'affinity', nano: tokens * Math.max(0, hold.price.miss - hold.price.hit), tokens }
+}
+
+const creditsOf = (store: AccountStore, hold: Hold, tokens: TokenCounts, cost: number, now: number): Credit[] => {
+  const affinity = affinityCredit(store, hold, tokens)
+  const retry = retryCredit(store, hold, cost - affinity.nano)
+  const late = lateCredit(store, hold, cost - affinity.nano - retry, now)
+  const credits: Credit[] = [affinity, { reason: 'retry', nano: retry }, { reason: 'late_receipt', nano: late }]
   return credits.filter(({ nano }) => nano > 0)
 }
 
@@ -68,7 +75,7 @@ export const settleOne = (
   // A node that failed before any work says so with zeros; the edge may be trying another one right now.
   if (receipt.finish === 'error' && tokens.hit + tokens.miss + tokens.output === 0) return { state: 'ignored' }
   const cost = costOf(tokens, hold.price)
-  const credits = creditsOf(store, hold, cost, now)
+  const credits = creditsOf(store, hold, tokens, cost, now)
   const chargedNano = credits.reduce((left, { nano }) => left - nano, cost)
   store.closeHold(hold.requestId, 'settled', now, chargedNano)
   store.addCharge(

@@ -3,7 +3,7 @@ import { desc, eq } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/d1'
 import { type Context, Hono } from 'hono'
 import type { z } from 'zod'
-import { accounts, apiKeys, ledger, nodes, prices, usage } from '../../schema/db.ts'
+import { accounts, apiKeys, ledger, prices, usage } from '../../schema/db.ts'
 import { openAiChat } from '../../schema/dialects/openai_chat.ts'
 import { apiError, fail, ok, type Result } from '../../schema/errors.ts'
 import { keyLimitsSchema } from '../../schema/key_limits.ts'
@@ -24,6 +24,7 @@ import {
   topUp,
   topUpBody,
 } from './mutations.ts'
+import { listNodes } from './nodes.ts'
 
 type App = { Bindings: Env; Variables: { bytes: Uint8Array<ArrayBuffer> } }
 type AdminContext = Context<App>
@@ -120,7 +121,7 @@ export const adminApi = new Hono<App>()
     return c.json({ data: rows.map(keyView) })
   })
   .get('/prices', async (c) => c.json({ data: await drizzle(c.env.DB).select().from(prices).limit(ROWS_MAX) }))
-  .get('/nodes', async (c) => c.json({ data: await drizzle(c.env.DB).select().from(nodes).limit(ROWS_MAX) }))
+  .get('/nodes', async (c) => c.json({ data: await listNodes(c.env.DB) }))
   .get('/ledger', rowsOf(ledger))
   .get('/usage', rowsOf(usage))
   .get('/audit', async (c) => c.json(await audit(c.env)))
