@@ -13,6 +13,7 @@ import { log, reasonOf } from '../log.ts'
 import { lookup } from '../prefix.ts'
 import { type Candidate, overlapElsewhere } from '../router.ts'
 import { type Timing, timing } from '../timing.ts'
+import { trailOf } from '../trail.ts'
 import { errorResponse } from './answer.ts'
 import { addRateHeaders } from './rate_headers.ts'
 import { relayStream, relayWhole } from './relay.ts'
@@ -67,7 +68,10 @@ const answer = async (call: Call, stages: Timing): Promise<Response> => {
   const keys = prefixKeys(secret, { accountId, model: run.model, chatFormat: run.chatFormat }, run.prompt)
   const promptBytes = new TextEncoder().encode(run.prompt).length
   const who = { requestId, keyHash, ip: clientIp(request.headers) }
-  const admission = { ...who, ...repeat.value, model: run.model, promptBytes, maxTokens: run.maxTokens * (run.n ?? 1) }
+  const admission = {
+    ...{ ...who, ...repeat.value, model: run.model, promptBytes, maxTokens: run.maxTokens * (run.n ?? 1) },
+    trail: trailOf(secret, accountId, run),
+  }
   const [admitted, candidates] = await Promise.all([
     stages.run('admit', async (): Promise<AdmissionAnswer> => account.admit(admission)),
     stages.run('lookup', () => lookup(env.DB, run.model, keys).catch(lookupFailed)),

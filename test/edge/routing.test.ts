@@ -1,4 +1,5 @@
 // Where requests go, what the prefix index knows and forgets, and what a detour costs: real D1 and account objects.
+import { runInDurableObject } from 'cloudflare:test'
 import { env } from 'cloudflare:workers'
 import { afterEach, beforeAll, expect, test } from 'vitest'
 import { LOOKUP, lookup, record, SWEEP, sweepPrefixes } from '../../edge/prefix.ts'
@@ -116,7 +117,9 @@ test('runs under way end on every path: success, refusal, broken answer, unreach
   const { data } = await (await admin('GET', '/nodes')).json<{ data: Record<string, unknown>[] }>()
   expect(data.map(({ id, inFlight }) => [id, inFlight])).toEqual(data.map(({ id }) => [id, 0]))
   const states = Object.fromEntries(data.map(({ id, breaker }) => [id, breaker]))
-  expect(states).toMatchObject({ good: 'closed', down: 'open', breaks: 'open' })
+  // Open, or half-open already where the machine stood still for a while.
+  expect(states).toMatchObject({ good: 'closed', other: 'closed' })
+  expect([states.down, states.breaks]).not.toContain('closed')
   expect(data[0]).toMatchObject({ state: 'live', cachedShare: null })
 })
 
@@ -166,4 +169,58 @@ test('rows are written once an hour, expire after a day, and are bounded for eac
     ['one-209', 'two-9'].map((k) => k.padEnd(24, '.')),
   )
   expect([await rows(), left[0]?.hitTokens]).toEqual([30, 9])
+})
+
+test('a miss is explained: where the prompt left the path of the most similar one before it, without its text', async () => {
+  const asker = await openAccount(1e10)
+  const node = await registerNode('good')
+  const talk = async (question: string, system = 'You are a patient teacher of history. '.repeat(8)) => {
+    const messages = [
+      { role: 'system', content: system },
+      { role: 'user', content: 'Tell me about Rome.' },
+      { role: 'assistant', content: 'Rome was a city.' },
+      { role: 'user', content: question },
+    ]
+    return idOf(await chat(asker.key, { messages }))
+  }
+  const explain = async (id: string, by = asker) => {
+    const response = await asCustomer(by, `/v1/usage/${id}/prefix`)
+    return { status: response.status, ...(await response.json<Record<string, unknown>>()) }
+  }
+  const first = await talk('And what about the wars with the city of Carthage?')
+  await talk('Something else', 'Another system prompt, with nothing in common. ')
+  const second = await talk('And what about the wars with Gaul, and who fought them?')
+  expect(await explain(first)).toMatchObject({ compared_with: null, shared_characters: 0 })
+  const said = await explain(second)
+  const { left_at, resolution_characters: step } = said as unknown as {
+    left_at: { message: number; role: string; character: number }
+    resolution_characters: number
+  }
+  expect(said.compared_with).toMatchObject({ request_id: first })
+  expect(left_at).toMatchObject({ message: 3, role: 'user' })
+  const real = 'And what about the wars with '.length
+  expect(left_at.character).toBeLessThanOrEqual(real)
+  expect(left_at.character).toBeGreaterThan(real - step)
+  // Once both are booked, tokens and nodes tell the rest.
+  const receipts = [first, second].map((id) => receiptOf(node, asker, id, { missTokens: 90 }))
+  await send(node, receipts)
+  await flush(asker)
+  expect(await explain(second)).toMatchObject({ tokens: { prompt: 90, cached: 0 }, node: 'good' })
+  expect(await explain(await talk('And what about the wars with Gaul, and who fought them?'))).toMatchObject({
+    left_at: null,
+  })
+  // Neither another account nor another key of the same one may ask; and no text is kept.
+  expect((await explain(second, account)).status).toBe(404)
+  const made = await admin('POST', '/keys', { account: asker.id, name: 'second' })
+  const { key } = await made.json<{ key: string }>()
+  expect((await explain(second, { ...asker, key })).status).toBe(404)
+  const kept = await runInDurableObject(objectOf(asker), (_object, state) =>
+    JSON.stringify(
+      state.storage.sql
+        .exec('SELECT * FROM trails')
+        .toArray()
+        .map((row) => ({ ...row, tags: [...new Uint8Array(row.tags as ArrayBuffer)] })),
+    ),
+  )
+  expect(kept).not.toMatch(/Rome|Carthage|teacher/)
 })

@@ -154,6 +154,7 @@ export const admissionOf = (account: Account, changes: Partial<Admission> = {}):
   fingerprint: null,
   idempotencyKey: null,
   isRetry: false,
+  trail: null,
   ...changes,
 })
 
