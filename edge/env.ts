@@ -4,6 +4,7 @@ import type { AccountObject } from './account.ts'
 
 export interface Env {
   readonly DB: D1Database
+  readonly EVIDENCE: R2Bucket
   readonly ACCOUNT: DurableObjectNamespace<AccountObject>
   readonly SPARROW_SECRET: string
   readonly ADMIN_SECRET: string

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import type { Load } from '../schema/wire.ts'
 import { Admission } from './admission.ts'
 import { cacheCounters, cacheGauges } from './cache_metrics.ts'
+import { SegmentChain } from './chain.ts'
 import { type Settings, StartError } from './config.ts'
 import { type Engine, EngineError } from './engine/engine.ts'
 import type { Workshop } from './generate.ts'
@@ -143,7 +144,7 @@ const assemble = async (
     onClosed: () => shipper.notify(),
   }
   const shipper = new Shipper({
-    ...{ edgeUrl: settings.SPARROW_EDGE_URL, identity, journal },
+    ...{ edgeUrl: settings.SPARROW_EDGE_URL, identity, journal, chain: await SegmentChain.load(stateDir, nodeId) },
     deadLetterFile: join(stateDir, 'refused_receipts.jsonl'),
     onUnknown: () => link.forgotten(),
     onSettled: (outcome, count) => metrics.receipts(outcome, count),

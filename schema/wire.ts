@@ -143,6 +143,8 @@ export type SignedReceipt = z.infer<typeof signedReceiptSchema>
 /** Body of `POST /internal/receipts`: a sealed segment of the journal, sent until the answer acknowledges it. */
 export const segmentSchema = z.object({
   nodeId: id,
+  /** Place in the node's chain of segments: 0, 1, ..., each with the SHA-256 (hex) of the one before it; empty for the first. */
+  link: z.object({ chain: id, index: count, previous: z.string().regex(/^(?:[0-9a-f]{64})?$/) }),
   receipts: z.array(signedReceiptSchema).min(1).max(100),
 })
 export type Segment = z.infer<typeof segmentSchema>

@@ -1,6 +1,7 @@
 // Holds: money set aside for a run. `open` until the receipt settles it; `void` when the edge answered an error itself, after
 // which no receipt counts; `released` when no receipt came in time, after which a late one still settles.
 import type { Price } from '../../schema/money.ts'
+import type { Credit } from './money.ts'
 import { first } from './tables.ts'
 
 export type HoldState = 'open' | 'settled' | 'void' | 'released'
@@ -41,6 +42,7 @@ export interface Hold extends NewHold {
   readonly state: HoldState
   readonly closedAt: number | null
   readonly chargedNano: number
+  readonly credits: readonly Credit[]
 }
 
 type HoldRow = {
@@ -62,6 +64,7 @@ type HoldRow = {
   state: string
   closed_at: number | null
   charged: number
+  credits: string
 }
 
 const holdOfRow = (row: HoldRow): Hold => ({
@@ -83,6 +86,7 @@ const holdOfRow = (row: HoldRow): Hold => ({
   state: row.state as HoldState,
   closedAt: row.closed_at,
   chargedNano: row.charged,
+  credits: JSON.parse(row.credits) as Credit[],
 })
 
 const ADD = `INSERT INTO holds (request_id, key_id, family, model, amount, prompt_bytes, max_tokens, price, created_at, fingerprint,
@@ -125,10 +129,16 @@ export const holdStore = (sql: SqlStorage) => ({
     sql.exec('UPDATE holds SET overlap_tokens = ? WHERE request_id = ?', tokens, requestId)
   },
   /** Settled and void are final; a released hold may still settle. */
-  closeHold: (requestId: string, state: Exclude<HoldState, 'open'>, now: number, chargedNano = 0): void => {
+  closeHold: (
+    requestId: string,
+    state: Exclude<HoldState, 'open'>,
+    now: number,
+    chargedNano = 0,
+    credits: readonly Credit[] = [],
+  ): void => {
     sql.exec(
-      "UPDATE holds SET state = ?, closed_at = ?, charged = ? WHERE request_id = ? AND state IN ('open', 'released')",
-      ...[state, now, chargedNano, requestId],
+      "UPDATE holds SET state = ?, closed_at = ?, charged = ?, credits = ? WHERE request_id = ? AND state IN ('open', 'released')",
+      ...[state, now, chargedNano, JSON.stringify(credits), requestId],
     )
   },
   expireHolds: (before: number, now: number): void => {

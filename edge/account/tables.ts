@@ -30,6 +30,7 @@ const STEPS: readonly string[] = [
    CREATE TABLE outcome_parts (request_id TEXT NOT NULL, n INTEGER NOT NULL, part BLOB NOT NULL, PRIMARY KEY (request_id, n));`,
   // Affinity credit, and where prompts part.
   `ALTER TABLE holds ADD COLUMN overlap_tokens INTEGER NOT NULL DEFAULT 0;
+   ALTER TABLE holds ADD COLUMN credits TEXT NOT NULL DEFAULT '[]';
    CREATE TABLE trails (n INTEGER PRIMARY KEY AUTOINCREMENT, request_id TEXT NOT NULL, family TEXT NOT NULL, at INTEGER NOT NULL,
      characters INTEGER NOT NULL, turns TEXT NOT NULL, tags BLOB NOT NULL);`,
 ]

@@ -183,7 +183,7 @@ test('a miss is explained: where the prompt left the path of the most similar on
     ]
     return idOf(await chat(asker.key, { messages }))
   }
-  const explain = async (id: string, by = asker) => {
+  const explain = async (id: string, by = asker): Promise<Record<string, unknown>> => {
     const response = await asCustomer(by, `/v1/usage/${id}/prefix`)
     return { status: response.status, ...(await response.json<Record<string, unknown>>()) }
   }
