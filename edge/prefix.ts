@@ -4,6 +4,7 @@
 import { NODE_STALE_MS } from '../schema/limits.ts'
 import type { Receipt } from '../schema/wire.ts'
 import { derive } from './auth.ts'
+import { indexed } from './indexed.ts'
 import type { Candidate } from './router.ts'
 
 export const LOOKUP = `
@@ -24,14 +25,6 @@ export const lookup = async (database: D1Database, model: string, keys: readonly
     .all<Candidate & Record<string, unknown>>()
   return answer.results
 }
-
-/** From here on only every fourth block has a row, so that a long prompt does not cost hundreds (`npm run bench:prefix`). */
-const DENSE_BLOCKS = 16
-const SPARSE_STEP = 4
-
-/** The blocks of a chain that have rows. Which ones depends on their place alone: two prompts that begin alike agree on them. */
-export const indexed = <T>(chain: readonly T[]): T[] =>
-  chain.filter((_, i) => i < DENSE_BLOCKS || (i + 1) % SPARSE_STEP === 0)
 
 /** A row is written anew only when it is older: a conversation's turns cost its new blocks, not all of them. */
 const FRESH_MS = 3_600_000

@@ -42,8 +42,17 @@ const startPortkey = async (): Promise<string> => {
   const script = join(folder, 'node_modules', '@portkey-ai', 'gateway', 'build', 'start-server.js')
   if (!existsSync(script)) {
     mkdirSync(folder, { recursive: true })
-    const args = ['install', '--prefix', folder, '--no-audit', '--no-fund', '--ignore-scripts', `@portkey-ai/gateway@${PORTKEY}`]
-    if (spawnSync('npm', args, { stdio: 'inherit' }).status !== 0) throw new Error('Portkey could not be fetched; --no-peer leaves it out.')
+    const args = [
+      'install',
+      '--prefix',
+      folder,
+      '--no-audit',
+      '--no-fund',
+      '--ignore-scripts',
+      `@portkey-ai/gateway@${PORTKEY}`,
+    ]
+    if (spawnSync('npm', args, { stdio: 'inherit' }).status !== 0)
+      throw new Error('Portkey could not be fetched; --no-peer leaves it out.')
   }
   const port = await freePort()
   start([script, '--headless', `--port=${port}`], folder)
@@ -70,7 +79,13 @@ const keyOf = async (baseUrl: string, secret: string): Promise<string> => {
 const targets = async (): Promise<{ targets: Target[]; stop(): Promise<void> }> => {
   const worker = await bootWorker(stateDir)
   const port = await freePort()
-  start(['test/bench/edge/zero_node.ts', worker.baseUrl, worker.secrets.JOIN_TOKEN, join(stateDir, 'node'), String(port)])
+  start([
+    'test/bench/edge/zero_node.ts',
+    worker.baseUrl,
+    worker.secrets.JOIN_TOKEN,
+    join(stateDir, 'node'),
+    String(port),
+  ])
   const nodeUrl = `http://${HOST}:${port}`
   await eventually(async () => {
     const { nodes } = (await (await fetch(`${worker.baseUrl}/healthz`)).json()) as { nodes: number }
@@ -80,7 +95,11 @@ const targets = async (): Promise<{ targets: Target[]; stop(): Promise<void> }> 
   const pipe = await startPipe(nodeUrl)
   const path = '/v1/chat/completions'
   const portkey = values['no-peer'] ? undefined : await startPortkey()
-  const peerHeaders = { 'x-portkey-provider': 'openai', 'x-portkey-custom-host': `${nodeUrl}/v1`, authorization: 'Bearer x' }
+  const peerHeaders = {
+    'x-portkey-provider': 'openai',
+    'x-portkey-custom-host': `${nodeUrl}/v1`,
+    authorization: 'Bearer x',
+  }
   return {
     targets: [
       { name: 'node', origin: nodeUrl, path, headers: {} },
@@ -102,12 +121,19 @@ const medianSpread = (all: Spread[]): Spread => ({
 })
 
 type Measure = (target: Target) => Promise<Spread>
-const whole = (answers: Answered[]): Spread => spreadOf(answers.map(({ wholeMs }) => wholeMs), seconds)
+const whole = (answers: Answered[]): Spread =>
+  spreadOf(
+    answers.map(({ wholeMs }) => wholeMs),
+    seconds,
+  )
 const measures: Readonly<Record<string, Measure>> = {
   'whole, 1 connection': async (t) => whole(await closedLoop(t, 1, seconds, { stream: false, tokens: 1 })),
   'whole, 16 connections': async (t) => whole(await closedLoop(t, 16, seconds, { stream: false, tokens: 1 })),
   'first byte of a stream': async (t) =>
-    spreadOf((await closedLoop(t, 1, seconds, { stream: true, tokens: 1 })).map(({ firstByteMs }) => firstByteMs), seconds),
+    spreadOf(
+      (await closedLoop(t, 1, seconds, { stream: true, tokens: 1 })).map(({ firstByteMs }) => firstByteMs),
+      seconds,
+    ),
   [`open loop, ${values.rate} a second`]: async (t) =>
     spreadOf(await openLoop(t, Number(values.rate), seconds, { stream: false, tokens: 1 }), seconds),
   'events of streams, 16 connections': async (t) => {
@@ -115,7 +141,10 @@ const measures: Readonly<Record<string, Measure>> = {
     return { ...whole(answers), perSecond: Math.round((answers.length * 2000) / seconds) }
   },
   'lag of an event, 16 streams at 50 a second': async (t) =>
-    spreadOf((await closedLoop(t, 16, seconds, { stream: true, tokens: 50, pace: 20 })).flatMap(({ lags }) => [...lags]), seconds),
+    spreadOf(
+      (await closedLoop(t, 16, seconds, { stream: true, tokens: 50, pace: 20 })).flatMap(({ lags }) => [...lags]),
+      seconds,
+    ),
 }
 
 const main = async (): Promise<void> => {
@@ -124,14 +153,18 @@ const main = async (): Promise<void> => {
   for (const target of all) await closedLoop(target, 4, 2, { stream: false, tokens: 1 })
   for (const [measure, run] of Object.entries(measures)) {
     const spreads = new Map<string, Spread[]>(all.map(({ name }) => [name, []]))
-    for (let round = 0; round < rounds; round++) for (const target of all) spreads.get(target.name)?.push(await run(target))
+    for (let round = 0; round < rounds; round++)
+      for (const target of all) spreads.get(target.name)?.push(await run(target))
     for (const [target, taken] of spreads) results.push({ measure, target, spread: medianSpread(taken) })
     console.log(measure)
     console.table(Object.fromEntries(results.filter((r) => r.measure === measure).map((r) => [r.target, r.spread])))
   }
   if (values.out) {
     mkdirSync(dirname(values.out), { recursive: true })
-    writeFileSync(values.out, `${JSON.stringify({ machine: describeMachine(), portkey: PORTKEY, seconds, rounds, results }, null, 1)}\n`)
+    writeFileSync(
+      values.out,
+      `${JSON.stringify({ machine: describeMachine(), portkey: PORTKEY, seconds, rounds, results }, null, 1)}\n`,
+    )
   }
   for (const child of children) child.kill()
   await stop()

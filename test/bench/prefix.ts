@@ -3,7 +3,7 @@
 // with a large enough cache really has. Offline and seeded; a token is taken as four bytes.
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { indexed } from '../../edge/prefix.ts'
+import { indexed } from '../../edge/indexed.ts'
 import { BLOCK_TOKENS, type Request, trace } from './router/trace.ts'
 
 const { values } = parseArgs({ options: { out: { type: 'string' }, seed: { type: 'string', default: '1' } } })
@@ -56,12 +56,21 @@ const measure = (requests: readonly Request[], blockBytes: number, pick: (places
     }
   }
   const round = (n: number): number => Math.round(n * 1000) / 1000
-  return { rowsPerRequest: round(rows / requests.length), found: round(predicted / truth), cachedShare: round(truth / prompt) }
+  return {
+    rowsPerRequest: round(rows / requests.length),
+    found: round(predicted / truth),
+    cachedShare: round(truth / prompt),
+  }
 }
 
 const results = Object.entries(traces).flatMap(([name, requests]) =>
   [128, 256, 512, 1024].flatMap((blockBytes) =>
-    Object.entries(steps).map(([rows, pick]) => ({ trace: name, blockBytes, rows, ...measure(requests, blockBytes, pick) })),
+    Object.entries(steps).map(([rows, pick]) => ({
+      trace: name,
+      blockBytes,
+      rows,
+      ...measure(requests, blockBytes, pick),
+    })),
   ),
 )
 console.table(results)

@@ -39,5 +39,8 @@ const outcomes = POLICIES.map((policy) => {
 console.table(outcomes)
 if (values.out) {
   mkdirSync(dirname(values.out), { recursive: true })
-  writeFileSync(values.out, `${JSON.stringify({ fleet, trace: { ...options, requests: requests.length }, outcomes }, null, 1)}\n`)
+  writeFileSync(
+    values.out,
+    `${JSON.stringify({ fleet, trace: { ...options, requests: requests.length }, outcomes }, null, 1)}\n`,
+  )
 }

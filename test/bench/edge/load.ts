@@ -16,7 +16,8 @@ export interface Spread {
 
 export const spreadOf = (times: readonly number[], seconds: number): Spread => {
   const sorted = [...times].sort((a, b) => a - b)
-  const at = (p: number): number => Math.round((sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * p))] ?? 0) * 100) / 100
+  const at = (p: number): number =>
+    Math.round((sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * p))] ?? 0) * 100) / 100
   return { p50: at(0.5), p99: at(0.99), perSecond: Math.round(times.length / seconds) }
 }
 
@@ -29,7 +30,13 @@ export interface Ask {
 
 const bodyOf = ({ stream, tokens, pace }: Ask): string =>
   JSON.stringify({
-    ...{ model: 'zero', messages: [{ role: 'user', content: 'Say a word.' }], stream, max_tokens: tokens, seed: pace ?? 0 },
+    ...{
+      model: 'zero',
+      messages: [{ role: 'user', content: 'Say a word.' }],
+      stream,
+      max_tokens: tokens,
+      seed: pace ?? 0,
+    },
   })
 
 export interface Answered {
@@ -40,7 +47,8 @@ export interface Answered {
   readonly lags: readonly number[]
 }
 
-export const poolOf = (target: Target, connections: number): Pool => new Pool(target.origin, { connections, pipelining: 1 })
+export const poolOf = (target: Target, connections: number): Pool =>
+  new Pool(target.origin, { connections, pipelining: 1 })
 
 export const once = async (pool: Pool, target: Target, ask: Ask): Promise<Answered> => {
   const begin = performance.now()
@@ -64,7 +72,12 @@ export const once = async (pool: Pool, target: Target, ask: Ask): Promise<Answer
 }
 
 /** Every connection asks again as soon as it is answered. */
-export const closedLoop = async (target: Target, connections: number, seconds: number, ask: Ask): Promise<Answered[]> => {
+export const closedLoop = async (
+  target: Target,
+  connections: number,
+  seconds: number,
+  ask: Ask,
+): Promise<Answered[]> => {
   const pool = poolOf(target, connections)
   const answers: Answered[] = []
   const end = performance.now() + seconds * 1000

@@ -12,7 +12,11 @@ import { HEAD_HEADERS, PATHS, type RunRequest } from '../../../schema/wire.ts'
 const [edgeUrl = '', joinToken = '', stateDir = '', portText = '0'] = process.argv.slice(2)
 
 const identity = await loadIdentity(stateDir, undefined)
-const journal = await Journal.start({ dir: `${stateDir}/journal`, nodeId: identity.nodeId, onFailure: () => process.exit(1) })
+const journal = await Journal.start({
+  dir: `${stateDir}/journal`,
+  nodeId: identity.nodeId,
+  onFailure: () => process.exit(1),
+})
 const shipper = new Shipper({
   ...{ edgeUrl, identity, journal, chain: await SegmentChain.load(stateDir, identity.nodeId) },
   ...{ deadLetterFile: `${stateDir}/refused.jsonl`, onUnknown: () => {}, onSettled: () => {} },
@@ -42,11 +46,16 @@ const counts = (output: number) => ({ hit: 0, miss: 8, output, reasoning: 0, fir
 const server = createServer(async (req, res) => {
   const parts: Buffer[] = []
   for await (const part of req) parts.push(part as Buffer)
-  const body = JSON.parse(Buffer.concat(parts).toString()) as RunRequest & { stream?: boolean; max_tokens?: number; seed?: number }
+  const body = JSON.parse(Buffer.concat(parts).toString()) as RunRequest & {
+    stream?: boolean
+    max_tokens?: number
+    seed?: number
+  }
   const isRun = req.url === PATHS.run
   const streamed = isRun ? body.run.stream : body.stream === true
   const tokens = isRun ? body.run.maxTokens : (body.max_tokens ?? 1)
-  const pace = Number(isRun ? body.run.seed : (body.seed ?? 0)) < 1000 ? Number(isRun ? body.run.seed : (body.seed ?? 0)) : 0
+  const pace =
+    Number(isRun ? body.run.seed : (body.seed ?? 0)) < 1000 ? Number(isRun ? body.run.seed : (body.seed ?? 0)) : 0
   res.writeHead(200, {
     'content-type': streamed ? 'text/event-stream; charset=utf-8' : 'application/json',
     ...{ [HEAD_HEADERS.nodeId]: identity.nodeId, [HEAD_HEADERS.promptTokens]: 8, [HEAD_HEADERS.cachedTokens]: 0 },

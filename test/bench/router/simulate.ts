@@ -3,7 +3,7 @@
 // of evictions.
 import { InFlight } from '../../../edge/in_flight.ts'
 import { type Candidate, prefillMs, route } from '../../../edge/router.ts'
-import { BLOCK_TOKENS, random, type Request } from './trace.ts'
+import { BLOCK_TOKENS, type Request, random } from './trace.ts'
 
 export const POLICIES = ['sparrow', 'round-robin', 'least-loaded', 'hash of session', 'hash of prefix'] as const
 export type Policy = (typeof POLICIES)[number]
@@ -177,7 +177,10 @@ export class Simulation {
     while (known < blocks.length && this.#index.get(blocks[known] ?? '')?.has(id)) known++
     return {
       ...{ id, address: '', running: heartbeat.running, waiting: heartbeat.waiting, kvPages: 0, kvPagesUsed: 0 },
-      ...{ prefillTokensPerSecond: this.#options.prefillTokensPerSecond, heartbeatAt: Math.max(heartbeat.at, at - 14_000) },
+      ...{
+        prefillTokensPerSecond: this.#options.prefillTokensPerSecond,
+        heartbeatAt: Math.max(heartbeat.at, at - 14_000),
+      },
       ...{ contextTokens: 131_072, hitTokens: known * BLOCK_TOKENS },
     }
   }

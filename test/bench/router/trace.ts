@@ -55,7 +55,13 @@ export const trace = ({ sessions, seed, spanMs, systemPrompts }: TraceOptions): 
     for (let turn = 0; turn < turns; turn++) {
       tokens += between(16, 800)
       const outputTokens = between(16, 800)
-      requests.push({ session, at, blocks: blocksOf(system, systemTokens, session, tokens), promptTokens: tokens, outputTokens })
+      requests.push({
+        session,
+        at,
+        blocks: blocksOf(system, systemTokens, session, tokens),
+        promptTokens: tokens,
+        outputTokens,
+      })
       tokens += outputTokens
       at += 2000 + exponential(30_000) + outputTokens * 20
     }
