@@ -24,7 +24,8 @@ import type { Env } from './env.ts'
 import { flushOutbox } from './outbox.ts'
 import { type PriceList, pricesFor } from './prices.ts'
 
-const FLUSH_DELAY_MS = 20
+/** Rows that settle together share a batch; the object itself knows them at once. */
+const FLUSH_DELAY_MS = 200
 const FLUSH_RETRY_MS = 2_000
 /** Closed holds are kept this long to recognise a receipt that comes again. */
 const CLOSED_KEPT_MS = 7 * 24 * 3_600_000

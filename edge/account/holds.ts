@@ -149,6 +149,10 @@ export const holdStore = (sql: SqlStorage) => ({
   },
   oldestOpenHold: (): number | undefined =>
     first<{ at: number | null }>(sql, "SELECT min(created_at) AS at FROM holds WHERE state = 'open'")?.at ?? undefined,
+})
+
+/** Requests that an SDK sent again. */
+export const retryStore = (sql: SqlStorage) => ({
   /** The first request with this body since `since`, by the same keys: what an SDK's retry repeats. */
   firstWithBody: (family: string, fingerprint: string, since: number): string | undefined => {
     const row = first<{ id: string }>(

@@ -153,9 +153,15 @@ const main = async (): Promise<void> => {
   for (const target of all) await closedLoop(target, 4, 2, { stream: false, tokens: 1 })
   for (const [measure, run] of Object.entries(measures)) {
     const spreads = new Map<string, Spread[]>(all.map(({ name }) => [name, []]))
-    for (let round = 0; round < rounds; round++)
-      for (const target of all) spreads.get(target.name)?.push(await run(target))
-    for (const [target, taken] of spreads) results.push({ measure, target, spread: medianSpread(taken) })
+    for (let round = 0; round < rounds; round++) {
+      for (const target of all) {
+        // A target that cannot do this is left out of the measure, and said so.
+        const spread = await run(target).catch((error: Error) => void console.error(`${measure}: ${error.message}`))
+        if (spread) spreads.get(target.name)?.push(spread)
+      }
+    }
+    for (const [target, taken] of spreads)
+      if (taken.length > 0) results.push({ measure, target, spread: medianSpread(taken) })
     console.log(measure)
     console.table(Object.fromEntries(results.filter((r) => r.measure === measure).map((r) => [r.target, r.spread])))
   }

@@ -5,9 +5,9 @@ import { POLICIES, Simulation } from '../bench/router/simulate.ts'
 import { trace } from '../bench/router/trace.ts'
 
 test('affinity and load together beat each alone', () => {
-  const spanMs = 200_000
-  const requests = trace({ sessions: 600, seed: 3, spanMs, systemPrompts: 20 })
-  const fleet = { nodes: 8, cacheTokens: 200_000, prefillTokensPerSecond: 2500, decodeTokensPerSecond: 40 }
+  const spanMs = 480_000
+  const requests = trace({ sessions: 1500, seed: 2, spanMs, systemPrompts: 50 })
+  const fleet = { nodes: 8, cacheTokens: 400_000, prefillTokensPerSecond: 2500, decodeTokensPerSecond: 40 }
   const [sparrow, ...others] = POLICIES.map((policy) => new Simulation(policy, fleet, spanMs).run(requests))
   if (!sparrow) throw new Error('no outcome')
   const [roundRobin, leastLoaded] = others
