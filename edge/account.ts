@@ -19,14 +19,18 @@ import type { KeyRecord } from './account/keys.ts'
 import { Rates } from './account/rates.ts'
 import { type Settlement, settleOne } from './account/settle.ts'
 import { type AccountStore, accountStore } from './account/store.ts'
+import type { Comparison } from './account/trails.ts'
 import type { Env } from './env.ts'
 import { flushOutbox } from './outbox.ts'
 import { type PriceList, pricesFor } from './prices.ts'
 
-const FLUSH_DELAY_MS = 20
+/** Rows that settle together share a batch; the object itself knows them at once. */
+const FLUSH_DELAY_MS = 200
 const FLUSH_RETRY_MS = 2_000
 /** Closed holds are kept this long to recognise a receipt that comes again. */
 const CLOSED_KEPT_MS = 7 * 24 * 3_600_000
+/** A prompt's trail is kept so long at most; the next alarm after that removes it. */
+const TRAIL_KEPT_MS = 24 * 3_600_000
 /** A receipt trails its answer by a moment: so long a request waits for the room that it is about to leave. */
 const ROOM_WAIT_MS = 300
 
@@ -104,8 +108,14 @@ export class AccountObject extends DurableObject<Env> {
   }
 
   /** A retry goes to another node: receipts of earlier attempts count for nothing from now on. */
-  setAttempt(requestId: string, nodeId: string, failed: FailedAttempt): void {
+  setAttempt(requestId: string, nodeId: string, failed: FailedAttempt, overlapTokens: number): void {
     this.#store.setAttempt(requestId, failed.attempt + 1, nodeId, failed)
+    this.#store.setOverlap(requestId, overlapTokens)
+  }
+
+  /** So many prompt tokens are known to lie on another node than the one that is asked. */
+  setOverlap(requestId: string, tokens: number): void {
+    this.#store.setOverlap(requestId, tokens)
   }
 
   /** The edge answered an error itself, before any token: nothing is charged, whatever a receipt may say. */
@@ -161,6 +171,11 @@ export class AccountObject extends DurableObject<Env> {
     return this.#store.hold(requestId)
   }
 
+  /** Where the prompt of a request of these keys left the path of the most similar one before it. */
+  compareTrail(requestId: string, family: string): Comparison | undefined {
+    return this.#store.hold(requestId)?.family === family ? this.#store.compareTrail(requestId) : undefined
+  }
+
   /** True while the charge of this request is on its way to D1. */
   isWaiting(requestId: string): boolean {
     return this.#store.isWaiting(requestId)
@@ -181,6 +196,7 @@ export class AccountObject extends DurableObject<Env> {
     const now = Date.now()
     this.#store.expireHolds(now - RECEIPT_WINDOW_MS, now)
     this.#store.forgetClosed(now - CLOSED_KEPT_MS)
+    this.#store.forgetTrails(now - TRAIL_KEPT_MS)
     this.#store.forgetOutcomes(now - IDEMPOTENCY_KEPT_MS)
     if (!(await flushOutbox(this.env.DB, this.#store))) return this.#wakeAt(Date.now() + FLUSH_RETRY_MS)
     const hold = this.#store.oldestOpenHold()

@@ -4,10 +4,15 @@ import type { AccountObject } from './account.ts'
 
 export interface Env {
   readonly DB: D1Database
+  readonly EVIDENCE: R2Bucket
   readonly ACCOUNT: DurableObjectNamespace<AccountObject>
   readonly SPARROW_SECRET: string
   readonly ADMIN_SECRET: string
   readonly JOIN_TOKEN: string
+  /** Days that a usage row stays in D1. */
+  readonly USAGE_DAYS?: string
+  /** `off`: a prefix that lies on another node than the one asked is billed as uncached. */
+  readonly AFFINITY_CREDIT?: string
 }
 
 const secret = z.string().min(32, 'must have at least 32 characters')

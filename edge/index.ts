@@ -13,10 +13,11 @@ import { type Env, environmentFault } from './env.ts'
 import { errorResponse } from './flow/answer.ts'
 import { complete } from './flow/complete.ts'
 import { framesOf, log, reasonOf } from './log.ts'
+import { explainPrefix } from './miss_api.ts'
 import { heartbeat, liveNodes, register } from './nodes.ts'
-import { sweep } from './prefix.ts'
 import { knownCaller, listModels, userBalance } from './public_api.ts'
 import { takeReceipts } from './receipts.ts'
+import { sweep } from './sweep.ts'
 import { explainUsage, listUsage } from './usage_api.ts'
 
 export { AccountObject } from './account.ts'
@@ -83,6 +84,9 @@ for (const prefix of ['', '/v1']) {
 app.get('/user/balance', async (c) => json(await userBalance(c.env, c.req.raw.headers)))
 for (const prefix of ['', '/v1']) {
   app.get(`${prefix}/usage`, async (c) => json(await listUsage(c.env, c.req.raw.headers, c.req.query())))
+  app.get(`${prefix}/usage/:id/prefix`, async (c) =>
+    json(await explainPrefix(c.env, c.req.raw.headers, c.req.param('id'))),
+  )
   app.get(`${prefix}/usage/:id`, async (c) => json(await explainUsage(c.env, c.req.raw.headers, c.req.param('id'))))
 }
 app.get('/healthz', async (c) => c.json({ ok: true, nodes: await liveNodes(c.env.DB) }))
@@ -110,5 +114,5 @@ app.onError((failure, c) => {
 
 export default {
   fetch: app.fetch,
-  scheduled: (_event, env, context) => context.waitUntil(sweep(env.DB)),
+  scheduled: (_event, env, context) => context.waitUntil(sweep(env)),
 } satisfies ExportedHandler<Env>

@@ -14,6 +14,12 @@ const loadColumns = (load: Load) => ({
   running: load.running,
   waiting: load.waiting,
   prefillTokensPerSecond: Math.round(load.prefillTokensPerSecond),
+  kvPages: load.kvPages,
+  kvPagesUsed: load.kvPagesUsed,
+  promptTokens: load.promptTokens,
+  cachedTokens: load.cachedTokens,
+  predictedTokens: load.predictedTokens,
+  predictedRightTokens: load.predictedRightTokens,
 })
 
 export const register = async (env: Env, authorization: string | null, body: unknown): Promise<Result<Registered>> => {

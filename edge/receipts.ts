@@ -1,12 +1,14 @@
 // POST /internal/receipts: verify the node's call, each receipt's signature and its invariants; settle; acknowledge.
 import { eq } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/d1'
+import type { Terms } from '../schema/bill.ts'
 import { nodes } from '../schema/db.ts'
 import { fail, ok, type Result } from '../schema/errors.ts'
 import { receiptFault, verifyReceipt } from '../schema/receipt.ts'
 import { importPublicKey, verifyCall } from '../schema/signature.ts'
 import { type SegmentAck, type SignedReceipt, segmentSchema } from '../schema/wire.ts'
 import { accountObject, type Env } from './env.ts'
+import { checkLink, keepSegment } from './evidence.ts'
 import { log, reasonOf } from './log.ts'
 import { record } from './prefix.ts'
 
@@ -49,7 +51,12 @@ export const takeReceipts = async (
   const key = await verifyNodeCall(env, nodeId, authorization, body)
   if (!key.ok) return key
 
+  const text = new TextDecoder().decode(body)
+  const linked = await checkLink(env, parsed.data, text)
+  if (!linked.ok) return linked
+
   const ack: SegmentAck = { acknowledged: [], refused: [] }
+  const terms: Terms[] = []
   const byAccount = new Map<string, SignedReceipt[]>()
   for (const signed of receipts) {
     const { requestId, attempt, accountId } = signed.receipt
@@ -58,22 +65,34 @@ export const takeReceipts = async (
     else byAccount.set(accountId, [...(byAccount.get(accountId) ?? []), signed])
   }
   // One account's failure leaves only its own receipts unacknowledged; the node sends them again.
-  await Promise.all([...byAccount].map(([accountId, group]) => settle(env, accountId, group, ack)))
+  await Promise.all([...byAccount].map(([accountId, group]) => settle(env, accountId, group, ack, terms)))
+  // Kept before it is acknowledged: what cannot be kept comes again.
+  const kept = await keepSegment(env, parsed.data, text, terms)
+  if (!kept.ok) return kept
   const taken = new Set(ack.acknowledged.map(({ requestId }) => requestId))
   const fresh = receipts.map(({ receipt }) => receipt).filter((receipt) => taken.has(receipt.requestId))
   context.waitUntil(
-    record(env.DB, fresh).catch((error) => log('error', 'prefix_record_failed', { error: reasonOf(error) })),
+    record(env.DB, env.SPARROW_SECRET, fresh).catch((error) =>
+      log('error', 'prefix_record_failed', { error: reasonOf(error) }),
+    ),
   )
   return ok(ack)
 }
 
-const settle = async (env: Env, accountId: string, group: readonly SignedReceipt[], ack: SegmentAck): Promise<void> => {
+const settle = async (
+  env: Env,
+  accountId: string,
+  group: readonly SignedReceipt[],
+  ack: SegmentAck,
+  terms: Terms[],
+): Promise<void> => {
   try {
     const answers = await accountObject(env, accountId).settle(group)
     group.forEach(({ receipt: { requestId, attempt } }, i) => {
       const settlement = answers[i]
       if (settlement?.state === 'refused') ack.refused.push({ requestId, attempt, reason: settlement.reason })
       else if (settlement) ack.acknowledged.push({ requestId, attempt })
+      if (settlement && 'terms' in settlement && settlement.terms) terms.push(settlement.terms)
     })
   } catch (error) {
     log('error', 'settle_failed', { account: accountId, error: reasonOf(error) })

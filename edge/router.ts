@@ -1,11 +1,15 @@
-// Routing: filter, score, order. Pure over a snapshot of live nodes; a wrong guess costs time, never money.
-import { HEARTBEAT_SECONDS, NODE_STALE_MS } from '../schema/limits.ts'
+// Routing: leave out, cost, order. Pure over a snapshot of live nodes; a wrong guess costs time, never money. What one isolate
+// remembers between requests is in breaker.ts and in_flight.ts.
+import { NODE_STALE_MS } from '../schema/limits.ts'
 
+/** A live node as the look-up returns it: load and speed as of its last heartbeat. */
 export interface Candidate {
   readonly id: string
   readonly address: string
   readonly running: number
   readonly waiting: number
+  readonly kvPages: number
+  readonly kvPagesUsed: number
   readonly prefillTokensPerSecond: number
   readonly heartbeatAt: number
   readonly contextTokens: number
@@ -13,42 +17,76 @@ export interface Candidate {
   readonly hitTokens: number
 }
 
+/** What this isolate sent to a node and its last heartbeat cannot know. */
+export interface OwnLoad {
+  /** Runs begun less runs ended since the heartbeat. */
+  readonly runs: number
+  /** Prefill of runs that have not answered yet. */
+  readonly prefillMs: number
+}
+
+export interface Demand {
+  /** Estimated prompt tokens. */
+  readonly promptTokens: number
+  /** Prompts that begin alike have the same: the first prefix key, or something random where there is none. */
+  readonly affinity: string
+}
+
 /** What a run ahead of ours costs us, milliseconds: one that waits must first prefill, one that runs shares each step. */
 const WAITING_MS = 250
 const RUNNING_MS = 25
 const PREFILL_GUESS = 1000
+/** Above this share of KV pages in use, runs are paused for want of memory. */
+const KV_FULL = 0.9
+const KV_PRESSURE_MS = 2000
+/** Nodes that differ by less are equally good, and prompts that begin alike share one of them. */
+const SLACK_MS = RUNNING_MS
 
-/** Milliseconds won by sending the run here: prefill saved minus load. */
-export const score = (node: Candidate): number =>
-  (node.hitTokens / (node.prefillTokensPerSecond || PREFILL_GUESS)) * 1000 -
-  node.waiting * WAITING_MS -
-  node.running * RUNNING_MS
+export const prefillMs = (node: Pick<Candidate, 'prefillTokensPerSecond'>, tokens: number): number =>
+  (Math.max(0, tokens) / (node.prefillTokensPerSecond || PREFILL_GUESS)) * 1000
 
-const FAILURES_TO_OPEN = 2
-const OPEN_MS = HEARTBEAT_SECONDS * 1000
-
-/** Circuit breaker of one isolate: a node that failed twice in a row is left alone for a heartbeat. */
-export class Breaker {
-  readonly #failures = new Map<string, { count: number; until: number }>()
-
-  failed(nodeId: string, now: number): void {
-    const count = (this.#failures.get(nodeId)?.count ?? 0) + 1
-    this.#failures.set(nodeId, { count, until: count >= FAILURES_TO_OPEN ? now + OPEN_MS : 0 })
-  }
-
-  succeeded(nodeId: string): void {
-    this.#failures.delete(nodeId)
-  }
-
-  isOpen(nodeId: string, now: number): boolean {
-    return (this.#failures.get(nodeId)?.until ?? 0) > now
-  }
+/** Milliseconds until our first token: the prefill that the cache does not save, behind what the node has to do already. */
+export const cost = (node: Candidate, own: OwnLoad, promptTokens: number): number => {
+  const runs = Math.max(0, node.running + node.waiting + own.runs)
+  const queued = Math.max(node.waiting * WAITING_MS, own.prefillMs)
+  const used = node.kvPages > 0 ? node.kvPagesUsed / node.kvPages : 0
+  const pressure = used > KV_FULL ? ((used - KV_FULL) / (1 - KV_FULL)) * KV_PRESSURE_MS : 0
+  return prefillMs(node, promptTokens - node.hitTokens) + queued + runs * RUNNING_MS + pressure
 }
 
-/** Live nodes, best first; those behind an open breaker last, since a last resort beats a refusal. */
-export const route = (candidates: readonly Candidate[], breaker: Breaker, now: number): Candidate[] =>
-  candidates
-    .filter((node) => now - node.heartbeatAt < NODE_STALE_MS)
-    .map((node) => ({ node, open: breaker.isOpen(node.id, now) ? 1 : 0, score: score(node) }))
-    .sort((a, b) => a.open - b.open || b.score - a.score || (a.node.id < b.node.id ? -1 : 1))
-    .map(({ node }) => node)
+/** Rendezvous weight (FNV-1a, mixed): every isolate sends prompts that begin alike to the same of equally good nodes. */
+const weight = (affinity: string, nodeId: string): number => {
+  let hash = 0x811c9dc5
+  for (const text of [affinity, '/', nodeId])
+    for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b)
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35)
+  return (hash ^ (hash >>> 16)) >>> 0
+}
+
+export interface Surroundings {
+  readonly now: number
+  /** True while a node's breaker is open. */
+  isOpen(nodeId: string): boolean
+  ownLoad(node: Candidate): OwnLoad
+}
+
+/** Where a run goes, best first; stale nodes never, those behind an open breaker only where nothing else lives. */
+export const route = (candidates: readonly Candidate[], demand: Demand, around: Surroundings): Candidate[] => {
+  const live = candidates.filter((node) => around.now - node.heartbeatAt < NODE_STALE_MS)
+  const closed = live.filter((node) => !around.isOpen(node.id))
+  const costed = (closed.length > 0 ? closed : live).map((node) => ({
+    node,
+    cost: cost(node, around.ownLoad(node), demand.promptTokens),
+    weight: weight(demand.affinity, node.id),
+  }))
+  const best = Math.min(...costed.map((entry) => entry.cost))
+  const tier = (entry: { cost: number }): number => (entry.cost <= best + SLACK_MS ? 0 : entry.cost)
+  return costed.sort((a, b) => tier(a) - tier(b) || b.weight - a.weight).map(({ node }) => node)
+}
+
+/** Prompt tokens that another live node is known to hold and `chosen` is not: what the client must not pay for in full. */
+export const overlapElsewhere = (candidates: readonly Candidate[], chosen: Candidate): number => {
+  const most = Math.max(0, ...candidates.map(({ hitTokens }) => hitTokens))
+  return most > chosen.hitTokens ? most : 0
+}

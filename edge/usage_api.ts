@@ -35,7 +35,7 @@ interface Line {
 const CREDIT_TEXT: Readonly<Record<Credit['reason'], string>> = {
   retry: 'already charged for the request that this one repeats',
   late_receipt: 'not charged: the receipt came too late and the balance or budget no longer covered it',
-  affinity: 'cached elsewhere: this prefix was sent to another node by our choice',
+  affinity: 'billed as cached: another node held this prefix, and it was our choice not to send the request there',
 }
 
 const tokenLine = (item: string, quantity: number, unit: number): Line => ({
@@ -49,8 +49,9 @@ const linesOf = (row: UsageRow): Line[] => [
   tokenLine('cached prompt tokens', row.hitTokens, row.hitNano),
   tokenLine('uncached prompt tokens', row.missTokens, row.missNano),
   tokenLine('output tokens', row.outputTokens, row.outputNano),
-  ...(JSON.parse(row.credits) as Credit[]).map(({ reason, nano }) => ({
+  ...(JSON.parse(row.credits) as Credit[]).map(({ reason, nano, tokens }) => ({
     item: CREDIT_TEXT[reason],
+    ...(tokens === undefined ? {} : { quantity: tokens, unit_nano: row.hitNano - row.missNano }),
     amount_nano: -nano,
   })),
 ]

@@ -187,6 +187,7 @@ export class Generation {
     this.#shop.metrics.vllm.admitted(promptTokens, cachedTokens)
     this.#place.started()
     this.#counts = { ...this.#counts, hit: cachedTokens, miss: promptTokens - cachedTokens }
+    this.#shop.metrics.prefix.observe(promptTokens, cachedTokens, this.#request.predictedTokens ?? 0)
   }
 
   #tokens(index: number, ids: readonly number[], logprobs?: readonly SampledLogprob[]): void {

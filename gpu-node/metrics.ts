@@ -9,6 +9,7 @@ const ITL_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
 export type Gauges = Readonly<Record<string, { readonly help: string; readonly read: () => number }>>
 
 export class Metrics {
+  readonly prefix = new PrefixFigures()
   readonly #registry = new Registry()
   /** The same under vLLM's names. */
   readonly vllm = new VllmMetrics(this.#registry)
@@ -97,6 +98,22 @@ export class Metrics {
 
   text(): Promise<string> {
     return this.#registry.metrics()
+  }
+}
+
+/** Prompt tokens since the start, and how well the edge's index knew which of them were in the cache. */
+export class PrefixFigures {
+  promptTokens = 0
+  cachedTokens = 0
+  predictedTokens = 0
+  /** Predicted and found: the smaller of the two, run by run. */
+  predictedRightTokens = 0
+
+  observe(prompt: number, cached: number, predicted: number): void {
+    this.promptTokens += prompt
+    this.cachedTokens += cached
+    this.predictedTokens += predicted
+    this.predictedRightTokens += Math.min(cached, predicted)
   }
 }
 

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import type { Load } from '../schema/wire.ts'
 import { Admission } from './admission.ts'
 import { cacheCounters, cacheGauges } from './cache_metrics.ts'
+import { SegmentChain } from './chain.ts'
 import { type Settings, StartError } from './config.ts'
 import { type Engine, EngineError } from './engine/engine.ts'
 import { createFront, type Front } from './front.ts'
@@ -82,6 +83,21 @@ const addGauges = (shop: Workshop, server: RunServer): void => {
   metrics.addCounters(cacheCounters(engine))
   metrics.addCounters(scheduleCounters(engine))
   metrics.addCounters({
+    sparrow_prefix_prompt_tokens_total: {
+      help: 'Prompt tokens of started runs',
+      read: () => metrics.prefix.promptTokens,
+    },
+    sparrow_prefix_cached_tokens_total: { help: 'Of these, in the cache', read: () => metrics.prefix.cachedTokens },
+    sparrow_prefix_predicted_tokens_total: {
+      help: 'Of these, predicted by the edge to be in the cache',
+      read: () => metrics.prefix.predictedTokens,
+    },
+    sparrow_prefix_predicted_right_tokens_total: {
+      help: 'Predicted and in the cache',
+      read: () => metrics.prefix.predictedRightTokens,
+    },
+  })
+  metrics.addCounters({
     sparrow_spec_decode_num_draft_tokens_total: {
       help: 'Tokens guessed by the MTP layer and checked',
       read: () => engine.stats().draftTokens,
@@ -93,10 +109,14 @@ const addGauges = (shop: Workshop, server: RunServer): void => {
   })
 }
 
-const loadOf = ({ engine, admission, prefillSpeed }: Workshop): Load => {
+const loadOf = ({ engine, admission, metrics, prefillSpeed }: Workshop): Load => {
   const { kvPages, kvPagesUsed } = engine.stats()
   const { running, waiting } = admission
-  return { running, waiting, kvPages, kvPagesUsed, prefillTokensPerSecond: prefillSpeed.tokensPerSecond }
+  const { promptTokens, cachedTokens, predictedTokens, predictedRightTokens } = metrics.prefix
+  return {
+    ...{ running, waiting, kvPages, kvPagesUsed, prefillTokensPerSecond: prefillSpeed.tokensPerSecond },
+    ...{ promptTokens, cachedTokens, predictedTokens, predictedRightTokens },
+  }
 }
 
 /** Starts a node; it registers by itself as soon as the edge is there. Errors: StartError, with what to do. */
@@ -147,7 +167,8 @@ const load = async (settings: Settings, open: OpenEngine, onJournalFailure: (err
   const engine = await openEngine(open, settings, tokenizer)
   const { nodeId } = identity
   const journal = await Journal.start({ dir: join(stateDir, 'journal'), nodeId, onFailure: onJournalFailure })
-  return { identity, tokenizer, engine, journal }
+  const chain = await SegmentChain.load(stateDir, nodeId)
+  return { identity, tokenizer, engine, journal, chain }
 }
 
 interface Assembly {
@@ -161,7 +182,7 @@ interface Assembly {
 
 /** Returns what takes it apart. */
 const assemble = ({ settings, loaded, metrics, front, view, address }: Assembly): (() => Promise<void>) => {
-  const { identity, tokenizer, engine, journal } = loaded
+  const { identity, tokenizer, engine, journal, chain } = loaded
   const { nodeId } = identity
   const { SPARROW_EDGE_URL: edgeUrl, SPARROW_PENDING_MAX: pendingMax, SPARROW_MODEL_NAME: model } = settings
   const admission = new Admission(settings.SPARROW_QUEUE_MAX, settings.SPARROW_QUEUE_SHARE)
@@ -172,7 +193,7 @@ const assemble = ({ settings, loaded, metrics, front, view, address }: Assembly)
     onClosed: () => shipper.notify(),
   }
   const shipper = new Shipper({
-    ...{ edgeUrl, identity, journal },
+    ...{ edgeUrl, identity, journal, chain },
     deadLetterFile: join(settings.SPARROW_STATE_DIR, 'refused_receipts.jsonl'),
     onUnknown: () => link.forgotten(),
     onSettled: (outcome, count) => metrics.receipts(outcome, count),

@@ -2,8 +2,9 @@
 // edge refuses for ever goes to a dead-letter file and the log, never away.
 import { open } from 'node:fs/promises'
 import { signReceipt } from '../schema/receipt.ts'
-import { PATHS, type Receipt, type SegmentAck, segmentAckSchema } from '../schema/wire.ts'
+import { PATHS, type Receipt, type SegmentAck, segmentAckSchema, segmentSchema } from '../schema/wire.ts'
 import { backoffMs } from './backoff.ts'
+import type { SegmentChain } from './chain.ts'
 import type { Identity } from './identity.ts'
 import type { Journal } from './journal.ts'
 import { keyOf } from './journal_records.ts'
@@ -20,6 +21,7 @@ export interface ShipperOptions {
   readonly edgeUrl: string
   readonly identity: Identity
   readonly journal: Journal
+  readonly chain: SegmentChain
   readonly deadLetterFile: string
   /** The edge does not know this node (any more). */
   readonly onUnknown: () => void
@@ -103,7 +105,7 @@ export class Shipper {
   async #sendDue(): Promise<void> {
     for (let due = this.#due(); due.length > 0 && !this.#stopped; due = this.#due()) {
       try {
-        await this.#settle(due, await this.#call(due))
+        await this.#send(due)
         this.#failures = 0
       } catch (error) {
         this.#failures++
@@ -127,10 +129,21 @@ export class Shipper {
     return due
   }
 
-  async #call(receipts: readonly Receipt[]): Promise<SegmentAck> {
-    const { identity, edgeUrl } = this.#options
-    const signed = await Promise.all(receipts.map((receipt) => signReceipt(identity.privateKey, receipt)))
-    const body = new TextEncoder().encode(JSON.stringify({ nodeId: identity.nodeId, receipts: signed }))
+  /** Sends the segment that was sealed and not confirmed, if there is one; else seals what is due. */
+  async #send(due: readonly Receipt[]): Promise<void> {
+    const { identity, chain } = this.#options
+    const sealed =
+      chain.unconfirmed ??
+      (await chain.seal(await Promise.all(due.map((receipt) => signReceipt(identity.privateKey, receipt)))))
+    const sent = segmentSchema.parse(JSON.parse(sealed)).receipts.map(({ receipt }) => receipt)
+    const ack = await this.#call(sealed)
+    await chain.confirm()
+    await this.#settle(sent, ack)
+  }
+
+  async #call(sealed: string): Promise<SegmentAck> {
+    const { identity, edgeUrl, chain } = this.#options
+    const body = new TextEncoder().encode(sealed)
     const response = await fetch(new URL(PATHS.receipts, edgeUrl), {
       method: 'POST',
       headers: { authorization: await identity.sign(body), 'content-type': 'application/json' },
@@ -139,14 +152,16 @@ export class Shipper {
     })
     const text = await response.text()
     if (response.status === 401 || response.status === 404) this.#options.onUnknown()
+    if (response.status === 409) await chain.restart()
     if (!response.ok) throw new Error(`the edge answered ${response.status}: ${text.slice(0, 200)}`)
     return segmentAckSchema.parse(JSON.parse(text))
   }
 
   async #settle(sent: readonly Receipt[], ack: SegmentAck): Promise<void> {
     const { journal, onSettled } = this.#options
-    // Only what was sent can be settled; an answer that names anything else is ignored.
+    // Only what was sent, and is pending still, can be settled; an answer that names anything else is ignored.
     const receipts = new Map(sent.map((receipt) => [keyOf(receipt), receipt]))
+    for (const key of receipts.keys()) if (!journal.pending.has(key)) receipts.delete(key)
     const refused = ack.refused.filter((entry) => receipts.has(keyOf(entry)))
     await this.#bury(refused.map((entry) => ({ reason: entry.reason, receipt: receipts.get(keyOf(entry)) })))
     const acknowledged = ack.acknowledged.filter((entry) => receipts.has(keyOf(entry)))

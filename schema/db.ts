@@ -64,6 +64,13 @@ export const nodes = sqliteTable('nodes', {
   running: integer('running').notNull().default(0),
   waiting: integer('waiting').notNull().default(0),
   prefillTokensPerSecond: integer('prefill_tokens_per_second').notNull().default(0),
+  kvPages: integer('kv_pages').notNull().default(0),
+  kvPagesUsed: integer('kv_pages_used').notNull().default(0),
+  /** Prompt tokens since the node's start: all, found in its cache, predicted by the edge, and predicted rightly. */
+  promptTokens: integer('prompt_tokens').notNull().default(0),
+  cachedTokens: integer('cached_tokens').notNull().default(0),
+  predictedTokens: integer('predicted_tokens').notNull().default(0),
+  predictedRightTokens: integer('predicted_right_tokens').notNull().default(0),
   registeredAt: integer('registered_at').notNull(),
   heartbeatAt: integer('heartbeat_at').notNull(),
 })
@@ -76,9 +83,12 @@ export const prefixBlocks = sqliteTable(
     nodeId: text('node_id').notNull(),
     /** Prompt tokens up to the end of this block. */
     tokens: integer('tokens').notNull(),
+    /** When a receipt last named it; written anew at most once in `PREFIX_FRESH_MS`. */
     seenAt: integer('seen_at').notNull(),
+    /** Opaque tag of the account: rows of one account are bounded. */
+    scope: text('scope').notNull().default(''),
   },
-  (t) => [primaryKey({ columns: [t.key, t.nodeId] }), index('prefix_blocks_seen').on(t.seenAt)],
+  (t) => [primaryKey({ columns: [t.key, t.nodeId] }), index('prefix_blocks_scope').on(t.scope, t.seenAt)],
 )
 
 /** One row a settled request, with the prices it used and the receipt's signature as evidence. */
@@ -121,6 +131,46 @@ export const usage = sqliteTable(
     signature: text('signature').notNull(),
   },
   (t) => [index('usage_account_time').on(t.accountId, t.settledAt), index('usage_key_time').on(t.keyId, t.settledAt)],
+)
+
+/** Sums of usage rows by key, model and UTC hour, kept for ever; a trigger adds each usage row once (migration 0002). */
+export const usageHours = sqliteTable(
+  'usage_hours',
+  {
+    accountId: text('account_id').notNull(),
+    keyId: text('key_id').notNull(),
+    model: text('model').notNull(),
+    /** Start of the hour. */
+    hour: integer('hour').notNull(),
+    requests: integer('requests').notNull(),
+    hitTokens: integer('hit_tokens').notNull(),
+    missTokens: integer('miss_tokens').notNull(),
+    outputTokens: integer('output_tokens').notNull(),
+    creditNano: integer('credit_nano').notNull(),
+    chargedNano: integer('charged_nano').notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.accountId, t.keyId, t.model, t.hour] })],
+)
+
+/** How far a sweep has come: rows from before `before` may be gone. */
+export const sweeps = sqliteTable('sweeps', {
+  name: text('name').primaryKey(),
+  before: integer('before').notNull(),
+})
+
+/** The last sealed segment of each chain of receipts (edge/evidence.ts), so that a missing tail is seen. */
+export const evidenceChains = sqliteTable(
+  'evidence_chains',
+  {
+    nodeId: text('node_id').notNull(),
+    /** A node that lost its place starts another chain. */
+    chain: text('chain').notNull(),
+    segments: integer('segments').notNull(),
+    /** SHA-256 of the last segment. */
+    head: text('head').notNull(),
+    updatedAt: integer('updated_at').notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.nodeId, t.chain] })],
 )
 
 /** Append-only; `sum(amount_nano)` of an account is its balance. `id` is the request id or the top-up's idempotency key. */

@@ -16,5 +16,7 @@ export const keyLimitsSchema = z.strictObject({
   models: z.array(z.string().min(1).max(128)).min(1).max(100).optional(),
   /** Addresses or ranges, IPv4 or IPv6: `203.0.113.0/24`. */
   ipRanges: z.array(z.string().max(64).refine(isIpRange, 'is no IP address or range')).min(1).max(100).optional(),
+  /** `false`: a prefix that lies on another node than the one asked is billed as uncached. */
+  affinityCredit: z.boolean().optional(),
 })
 export type KeyLimits = z.infer<typeof keyLimitsSchema>

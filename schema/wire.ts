@@ -90,6 +90,8 @@ export const runRequestSchema = z.object({
   cacheSalt: z.string().min(1).max(128),
   /** Chained keys of the prompt's text blocks (prefix.ts), echoed in the receipt with the tokens each covered. */
   prefixKeys: z.array(z.string().length(24)).max(8192),
+  /** Prompt tokens that the edge predicts in this node's cache; compared with the truth, never billed. */
+  predictedTokens: count.optional(),
 })
 export type RunRequest = z.infer<typeof runRequestSchema>
 
@@ -153,6 +155,8 @@ export type SignedReceipt = z.infer<typeof signedReceiptSchema>
 /** Body of `POST /internal/receipts`: a sealed segment of the journal, sent until the answer acknowledges it. */
 export const segmentSchema = z.object({
   nodeId: id,
+  /** Place in the node's chain of segments: 0, 1, ..., each with the SHA-256 (hex) of the one before it; empty for the first. */
+  link: z.object({ chain: id, index: count, previous: z.string().regex(/^(?:[0-9a-f]{64})?$/) }),
   receipts: z.array(signedReceiptSchema).min(1).max(100),
 })
 export type Segment = z.infer<typeof segmentSchema>
@@ -172,6 +176,11 @@ export const loadSchema = z.object({
   kvPagesUsed: count,
   /** Measured, for routing: prompt tokens a second of prefill. */
   prefillTokensPerSecond: z.number().nonnegative(),
+  /** Prompt tokens since the start: all, found in the cache, predicted there by the edge, and predicted rightly. */
+  promptTokens: count.default(0),
+  cachedTokens: count.default(0),
+  predictedTokens: count.default(0),
+  predictedRightTokens: count.default(0),
 })
 export type Load = z.infer<typeof loadSchema>
 

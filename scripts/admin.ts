@@ -1,11 +1,12 @@
 // `npm run admin -- <command>`: the operator's command line, thin over the admin API. `--json` prints the API's own answer.
-import { existsSync } from 'node:fs'
+import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import type { KeyLimits } from '../schema/key_limits.ts'
 import { formatUsd, parseUsd } from '../schema/money.ts'
 import { auditBooks } from './admin_audit.ts'
 import { AdminError, adminCall } from './admin_client.ts'
+import { deriveBills } from './admin_evidence.ts'
 import { loadSecrets, ROOT } from './stack.ts'
 
 const USAGE = `usage: npm run admin -- COMMAND [--json] [--idempotency-key KEY]
@@ -18,8 +19,9 @@ const USAGE = `usage: npm run admin -- COMMAND [--json] [--idempotency-key KEY]
   topup --account NAME --usd USD                prices
   price set --model NAME --hit N --miss N --output N   (nano-dollars a token)
   ledger --account NAME                         usage --account NAME
+  evidence [--account NAME --out FILE]          derives the bills again from the sealed receipts, and compares
   audit [--journal DIR]      (a node's journal; default: the one of npm start)
-LIMITS: --rpm N --tpm N --cached-tpm N --concurrency N --budget USD --models A,B --ips RANGE,RANGE (none: no limit)
+LIMITS: --rpm N --tpm N --cached-tpm N --concurrency N --budget USD --models A,B --ips RANGE,RANGE (none: no limit) --affinity-credit on|off
 Settings: SPARROW_URL (default http://127.0.0.1:8787), ADMIN_SECRET (default: what npm start made).`
 
 class UsageError extends Error {}
@@ -32,7 +34,7 @@ const { values, positionals } = parseArgs({
     ...Object.fromEntries(
       [
         ...['name', 'credit', 'account', 'usd', 'id', 'model', 'hit', 'miss', 'output', 'overlap', 'journal'],
-        ...['expires', 'rpm', 'tpm', 'cached-tpm', 'concurrency', 'budget', 'models', 'ips'],
+        ...['expires', 'rpm', 'tpm', 'cached-tpm', 'concurrency', 'budget', 'models', 'ips', 'affinity-credit', 'out'],
       ].map((n) => [n, { type: 'string' as const }]),
     ),
   },
@@ -86,6 +88,7 @@ const limits = (): KeyLimits => ({
   ...(options.budget === undefined ? {} : { monthlyBudgetNano: usd('budget') }),
   ...(options.models === undefined ? {} : { models: list('models') }),
   ...(options.ips === undefined ? {} : { ipRanges: list('ips') }),
+  ...(options['affinity-credit'] === undefined ? {} : { affinityCredit: options['affinity-credit'] !== 'off' }),
 })
 
 const expiry = (): { expiresAt?: number } => {
@@ -131,6 +134,21 @@ const COMMANDS: Readonly<Record<string, () => Promise<object>>> = {
   usage: () => call('GET', ofAccount('/usage')),
   log: () => call('GET', '/log'),
   audit: () => auditBooks(call, [journalDir()]),
+  evidence: () => evidence(),
+}
+
+/** Charges of the last minute may not have reached D1. */
+const SETTLING_MS = 60_000
+
+/** The books against the evidence; with `--account` the bill, written to `--out` line by line. */
+const evidence = async () => {
+  const name = options.account === undefined ? undefined : need('account')
+  const { data } = await call<{ data: { id: string; name: string }[] }>('GET', '/accounts')
+  const account = data.find((row) => row.id === name || row.name === name)
+  if (name !== undefined && !account) throw new UsageError(`there is no account ${name}`)
+  const { lines, ...report } = await deriveBills(call, Date.now() - SETTLING_MS, account?.id)
+  if (options.out !== undefined) writeFileSync(need('out'), lines.map((line) => `${line}\n`).join(''))
+  return account ? { ...report, lines: lines.length } : { ...report, sha256: undefined }
 }
 
 /** Money columns in dollars, for people; `--json` keeps the integers. */

@@ -4,6 +4,7 @@ import { type ApiError, apiError } from '../../schema/errors.ts'
 import { ipInRanges } from '../../schema/ip.ts'
 import { holdOf } from '../../schema/money.ts'
 import type { PriceList } from '../prices.ts'
+import type { Trail } from '../trail.ts'
 import type { PriceInForce } from './holds.ts'
 import type { ActiveKey } from './keys.ts'
 import { nextMonth } from './money.ts'
@@ -30,6 +31,8 @@ export interface Admission {
   readonly fingerprint: string | null
   /** Hash of the client's `Idempotency-Key`. */
   readonly idempotencyKey: string | null
+  /** What a later prompt is compared with (edge/trail.ts). */
+  readonly trail: Trail | null
   /** True when the client's library says that it sends this again. */
   readonly isRetry: boolean
 }
@@ -153,6 +156,7 @@ export const decide = (store: AccountStore, rates: Rates, prices: PriceList, a: 
     ...{ requestId, keyId: key.id, family: key.family, model, amountNano, promptBytes, maxTokens, price },
     ...{ createdAt: now, fingerprint, retryOf },
   })
+  if (a.trail) store.addTrail(requestId, key.family, a.trail, now)
   if (a.idempotencyKey !== null) store.addClaim(key.family, a.idempotencyKey, fingerprint ?? '', requestId, now)
   return { kind: 'admitted', keyId: key.id, rates: rates.states(scopes, now) }
 }

@@ -1,6 +1,7 @@
 // Holds: money set aside for a run. `open` until the receipt settles it; `void` when the edge answered an error itself, after
 // which no receipt counts; `released` when no receipt came in time, after which a late one still settles.
 import type { Price } from '../../schema/money.ts'
+import type { Credit } from './money.ts'
 import { first } from './tables.ts'
 
 export type HoldState = 'open' | 'settled' | 'void' | 'released'
@@ -36,9 +37,12 @@ export interface Hold extends NewHold {
   readonly attempts: readonly FailedAttempt[]
   /** The node of the current attempt, known from the second on. */
   readonly nodeId: string | null
+  /** Prompt tokens known to lie on another node than the one asked. */
+  readonly overlapTokens: number
   readonly state: HoldState
   readonly closedAt: number | null
   readonly chargedNano: number
+  readonly credits: readonly Credit[]
 }
 
 type HoldRow = {
@@ -56,9 +60,11 @@ type HoldRow = {
   attempt: number
   attempts: string
   node_id: string | null
+  overlap_tokens: number
   state: string
   closed_at: number | null
   charged: number
+  credits: string
 }
 
 const holdOfRow = (row: HoldRow): Hold => ({
@@ -76,9 +82,11 @@ const holdOfRow = (row: HoldRow): Hold => ({
   attempt: row.attempt,
   attempts: JSON.parse(row.attempts) as FailedAttempt[],
   nodeId: row.node_id,
+  overlapTokens: row.overlap_tokens,
   state: row.state as HoldState,
   closedAt: row.closed_at,
   chargedNano: row.charged,
+  credits: JSON.parse(row.credits) as Credit[],
 })
 
 const ADD = `INSERT INTO holds (request_id, key_id, family, model, amount, prompt_bytes, max_tokens, price, created_at, fingerprint,
@@ -117,11 +125,20 @@ export const holdStore = (sql: SqlStorage) => ({
       ...[attempt, nodeId, JSON.stringify(failed), requestId, attempt],
     )
   },
+  setOverlap: (requestId: string, tokens: number): void => {
+    sql.exec('UPDATE holds SET overlap_tokens = ? WHERE request_id = ?', tokens, requestId)
+  },
   /** Settled and void are final; a released hold may still settle. */
-  closeHold: (requestId: string, state: Exclude<HoldState, 'open'>, now: number, chargedNano = 0): void => {
+  closeHold: (
+    requestId: string,
+    state: Exclude<HoldState, 'open'>,
+    now: number,
+    chargedNano = 0,
+    credits: readonly Credit[] = [],
+  ): void => {
     sql.exec(
-      "UPDATE holds SET state = ?, closed_at = ?, charged = ? WHERE request_id = ? AND state IN ('open', 'released')",
-      ...[state, now, chargedNano, requestId],
+      "UPDATE holds SET state = ?, closed_at = ?, charged = ?, credits = ? WHERE request_id = ? AND state IN ('open', 'released')",
+      ...[state, now, chargedNano, JSON.stringify(credits), requestId],
     )
   },
   expireHolds: (before: number, now: number): void => {
@@ -132,6 +149,10 @@ export const holdStore = (sql: SqlStorage) => ({
   },
   oldestOpenHold: (): number | undefined =>
     first<{ at: number | null }>(sql, "SELECT min(created_at) AS at FROM holds WHERE state = 'open'")?.at ?? undefined,
+})
+
+/** Requests that an SDK sent again. */
+export const retryStore = (sql: SqlStorage) => ({
   /** The first request with this body since `since`, by the same keys: what an SDK's retry repeats. */
   firstWithBody: (family: string, fingerprint: string, since: number): string | undefined => {
     const row = first<{ id: string }>(

@@ -7,6 +7,8 @@ import { first } from './tables.ts'
 export interface Credit {
   readonly reason: 'retry' | 'late_receipt' | 'affinity'
   readonly nano: number
+  /** Of an affinity credit: the tokens billed as if cached. */
+  readonly tokens?: number
 }
 
 export interface Charge {

@@ -1,5 +1,7 @@
 // Settlement of one verified receipt: at most once a request, never more than was held, exactly usage x price less the credits.
-import { costOf } from '../../schema/money.ts'
+import { chargeOf, type Terms } from '../../schema/bill.ts'
+import { KV_PAGE_TOKENS } from '../../schema/limits.ts'
+import { costOf, type TokenCounts } from '../../schema/money.ts'
 import type { Receipt, SignedReceipt } from '../../schema/wire.ts'
 import { expectedDemand, scopesOf } from './admit.ts'
 import type { Hold } from './holds.ts'
@@ -8,8 +10,9 @@ import type { Rates } from './rates.ts'
 import type { AccountStore } from './store.ts'
 
 export type Settlement =
-  | { readonly state: 'settled'; readonly chargedNano: number }
-  | { readonly state: 'ignored' }
+  | { readonly state: 'settled'; readonly chargedNano: number; readonly terms: Terms }
+  /** With `terms` when it was settled before. */
+  | { readonly state: 'ignored'; readonly terms?: Terms }
   | { readonly state: 'refused'; readonly reason: string }
 
 /** Why the receipt cannot be about this hold, or `undefined`: a node that says so is wrong in everything it says. */
@@ -42,14 +45,27 @@ const retryCredit = (store: AccountStore, hold: Hold, cost: number): number => {
   return group === undefined ? 0 : Math.min(cost, store.chargedOfGroup(group))
 }
 
-const creditsOf = (store: AccountStore, hold: Hold, cost: number, now: number): Credit[] => {
-  const retry = retryCredit(store, hold, cost)
-  const late = lateCredit(store, hold, cost - retry, now)
-  const credits: Credit[] = [
-    { reason: 'retry', nano: retry },
-    { reason: 'late_receipt', nano: late },
-  ]
+/** What another node held, in whole pages, is billed as cached: where a run goes is our choice, not the customer's. */
+const affinityCredit = (store: AccountStore, hold: Hold, { hit, miss }: TokenCounts): Credit => {
+  const wanted = [store.accountLimits(), store.familyLimits(hold.family)].every((l) => l.affinityCredit !== false)
+  const whole = Math.max(0, Math.floor(Math.min(hold.overlapTokens, hit + miss - 1) / KV_PAGE_TOKENS) * KV_PAGE_TOKENS)
+  const tokens = wanted ? Math.max(0, whole - hit) : 0
+  return { reason: 'affinity', nano: tokens * Math.max(0, hold.price.miss - hold.price.hit), tokens }
+}
+
+const creditsOf = (store: AccountStore, hold: Hold, tokens: TokenCounts, cost: number, now: number): Credit[] => {
+  const affinity = affinityCredit(store, hold, tokens)
+  const retry = retryCredit(store, hold, cost - affinity.nano)
+  const late = lateCredit(store, hold, cost - affinity.nano - retry, now)
+  const credits: Credit[] = [affinity, { reason: 'retry', nano: retry }, { reason: 'late_receipt', nano: late }]
   return credits.filter(({ nano }) => nano > 0)
+}
+
+/** The terms of a receipt that comes again; none for one that says something else than the one that was settled. */
+const settledTerms = (hold: Hold, receipt: Receipt): { terms?: Terms } => {
+  const { requestId, attempt, price, credits, chargedNano, closedAt } = hold
+  const terms = { requestId, attempt, price, credits, chargedNano, settledAt: closedAt ?? 0 }
+  return receipt.attempt === attempt && chargeOf(receipt, terms) === chargedNano ? { terms } : {}
 }
 
 /** Must run in a transaction: the hold closes and the charge is posted together. */
@@ -63,14 +79,15 @@ export const settleOne = (
   if (!hold) return { state: 'refused', reason: 'no such request was admitted' }
   const lie = liesAbout(hold, receipt)
   if (lie) return { state: 'refused', reason: lie }
-  if (hold.state === 'settled' || hold.state === 'void' || receipt.attempt < hold.attempt) return { state: 'ignored' }
+  if (hold.state === 'settled') return { state: 'ignored', ...settledTerms(hold, receipt) }
+  if (hold.state === 'void' || receipt.attempt < hold.attempt) return { state: 'ignored' }
   const tokens = { hit: receipt.hitTokens, miss: receipt.missTokens, output: receipt.outputTokens }
   // A node that failed before any work says so with zeros; the edge may be trying another one right now.
   if (receipt.finish === 'error' && tokens.hit + tokens.miss + tokens.output === 0) return { state: 'ignored' }
   const cost = costOf(tokens, hold.price)
-  const credits = creditsOf(store, hold, cost, now)
+  const credits = creditsOf(store, hold, tokens, cost, now)
   const chargedNano = credits.reduce((left, { nano }) => left - nano, cost)
-  store.closeHold(hold.requestId, 'settled', now, chargedNano)
+  store.closeHold(hold.requestId, 'settled', now, chargedNano, credits)
   store.addCharge(
     {
       ...{ receipt, signature, credits, chargedNano, now, price: hold.price, holdNano: hold.amountNano },
@@ -81,5 +98,13 @@ export const settleOne = (
   const expected = expectedDemand(hold)
   const used = { requests: 0, tokens: tokens.miss + tokens.output - expected.tokens, 'cached-tokens': tokens.hit }
   rates.take(scopesOf(store, { family: hold.family, limits: store.familyLimits(hold.family) }), used, now)
-  return { state: 'settled', chargedNano }
+  const terms = {
+    requestId: hold.requestId,
+    attempt: hold.attempt,
+    price: hold.price,
+    credits,
+    chargedNano,
+    settledAt: now,
+  }
+  return { state: 'settled', chargedNano, terms }
 }

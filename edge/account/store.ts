@@ -1,14 +1,22 @@
 // Everything the account object keeps, in one value. Synchronous: callers decide and write without interleaving.
-import { holdStore } from './holds.ts'
+import { holdStore, retryStore } from './holds.ts'
 import { keyStore } from './keys.ts'
 import { moneyStore } from './money.ts'
 import { outcomeStore } from './outcomes.ts'
 import { migrate } from './tables.ts'
+import { trailStore } from './trails.ts'
 
 export const accountStore = (storage: DurableObjectStorage) => {
   migrate(storage)
   const { sql } = storage
-  return { ...keyStore(sql), ...holdStore(sql), ...moneyStore(sql), ...outcomeStore(sql) }
+  return {
+    ...keyStore(sql),
+    ...holdStore(sql),
+    ...retryStore(sql),
+    ...moneyStore(sql),
+    ...outcomeStore(sql),
+    ...trailStore(sql),
+  }
 }
 
 export type AccountStore = ReturnType<typeof accountStore>

@@ -28,6 +28,11 @@ const STEPS: readonly string[] = [
      state TEXT NOT NULL, content_type TEXT, bytes INTEGER NOT NULL, created_at INTEGER NOT NULL, PRIMARY KEY (family, key));
    CREATE INDEX outcomes_time ON outcomes (created_at);
    CREATE TABLE outcome_parts (request_id TEXT NOT NULL, n INTEGER NOT NULL, part BLOB NOT NULL, PRIMARY KEY (request_id, n));`,
+  // Affinity credit, and where prompts part.
+  `ALTER TABLE holds ADD COLUMN overlap_tokens INTEGER NOT NULL DEFAULT 0;
+   ALTER TABLE holds ADD COLUMN credits TEXT NOT NULL DEFAULT '[]';
+   CREATE TABLE trails (n INTEGER PRIMARY KEY AUTOINCREMENT, request_id TEXT NOT NULL, family TEXT NOT NULL, at INTEGER NOT NULL,
+     characters INTEGER NOT NULL, turns TEXT NOT NULL, tags BLOB NOT NULL);`,
 ]
 
 /** Brings an object of any age up to date; each step runs once, whole or not at all. */

@@ -32,7 +32,13 @@ const CHECKS: Readonly<Record<string, string>> = {
     FROM usage AS u LEFT JOIN ledger AS l ON l.account_id = u.account_id AND l.id = u.request_id WHERE l.id IS NULL`,
   'charge without usage': `
     SELECT l.account_id AS account, l.id AS row, NULL AS expected, l.amount_nano AS found
-    FROM ledger AS l LEFT JOIN usage AS u ON u.request_id = l.id WHERE l.kind = 'charge' AND u.request_id IS NULL`,
+    FROM ledger AS l LEFT JOIN usage AS u ON u.request_id = l.id WHERE l.kind = 'charge' AND u.request_id IS NULL
+      AND l.created_at >= coalesce((SELECT before FROM sweeps WHERE name = 'usage'), 0)`,
+  'roll-ups are not the sum of the charges': `
+    SELECT a.id AS account, a.name AS row,
+      (SELECT -coalesce(sum(amount_nano), 0) FROM ledger WHERE account_id = a.id AND kind = 'charge') AS expected,
+      (SELECT coalesce(sum(charged_nano), 0) FROM usage_hours WHERE account_id = a.id) AS found
+    FROM accounts AS a WHERE expected <> found`,
   'charge differs from usage': `
     SELECT u.account_id AS account, u.request_id AS row, -u.charged_nano AS expected, l.amount_nano AS found
     FROM usage AS u JOIN ledger AS l ON l.account_id = u.account_id AND l.id = u.request_id
@@ -45,6 +51,11 @@ const CHECKS: Readonly<Record<string, string>> = {
     SELECT account_id AS account, request_id AS row,
       (SELECT coalesce(sum(value ->> 'nano'), 0) FROM json_each(credits)) AS expected, credit_nano AS found
     FROM usage WHERE expected <> found`,
+  'affinity credit is not tokens x price difference': `
+    SELECT u.account_id AS account, u.request_id AS row, c.value ->> 'tokens' * (u.miss_nano - u.hit_nano) AS expected,
+      c.value ->> 'nano' AS found
+    FROM usage AS u, json_each(u.credits) AS c WHERE c.value ->> 'reason' = 'affinity'
+      AND (expected <> found OR c.value ->> 'tokens' % 64 <> 0 OR c.value ->> 'tokens' > u.miss_tokens)`,
   'price was not in the list': `
     SELECT u.account_id AS account, u.request_id AS row, u.price_from AS expected, NULL AS found
     FROM usage AS u LEFT JOIN prices AS p ON p.model = u.model AND p.effective_from = u.price_from

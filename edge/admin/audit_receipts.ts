@@ -8,6 +8,7 @@ import { usage } from '../../schema/db.ts'
 import { ok, type Result } from '../../schema/errors.ts'
 import { RECEIPT_WINDOW_MS } from '../../schema/limits.ts'
 import { accountObject, type Env } from '../env.ts'
+import { usageKeptMs } from '../retention.ts'
 import type { Finding } from './audit.ts'
 
 const count = z.int().nonnegative()
@@ -52,6 +53,8 @@ const unbooked = async (env: Env, entry: Entry): Promise<Finding[]> => {
     const isLate = entry.closedAt < Date.now() - RECEIPT_WINDOW_MS
     return isLate ? finding(entry, 'receipt waits for longer than its hold', 'acknowledged', 'waiting') : []
   }
+  // So long ago that its usage row is gone; the roll-ups and the ledger still hold it.
+  if (entry.closedAt < Date.now() - usageKeptMs(env)) return []
   if (entry.hitTokens + entry.missTokens + entry.outputTokens === 0) return []
   const object = accountObject(env, entry.accountId)
   const hold = await object.holdOf(entry.requestId)

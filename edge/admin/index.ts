@@ -3,7 +3,7 @@ import { desc, eq } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/d1'
 import { type Context, Hono } from 'hono'
 import type { z } from 'zod'
-import { accounts, apiKeys, ledger, nodes, prices, usage } from '../../schema/db.ts'
+import { accounts, apiKeys, ledger, prices, usage } from '../../schema/db.ts'
 import { openAiChat } from '../../schema/dialects/openai_chat.ts'
 import { apiError, fail, ok, type Result } from '../../schema/errors.ts'
 import { keyLimitsSchema } from '../../schema/key_limits.ts'
@@ -12,6 +12,7 @@ import type { Env } from '../env.ts'
 import { errorResponse } from '../flow/answer.ts'
 import { audit } from './audit.ts'
 import { auditReceipts, bookedFrom, journalBody } from './audit_receipts.ts'
+import { bookedBody, bookedLines, chargedUntil, listChains, readSegments } from './evidence.ts'
 import { createKey, createKeyBody, keyView, revokeKey, rotateBody, rotateKey, setKeyLimits } from './keys.ts'
 import { audited, readLog } from './log.ts'
 import {
@@ -24,11 +25,14 @@ import {
   topUp,
   topUpBody,
 } from './mutations.ts'
+import { listNodes } from './nodes.ts'
 
 type App = { Bindings: Env; Variables: { bytes: Uint8Array<ArrayBuffer> } }
 type AdminContext = Context<App>
 
 const ROWS_MAX = 1000
+/** POSTs that change nothing. */
+const READS = ['/audit/receipts', '/evidence/booked']
 
 const reply = (c: AdminContext, result: Result<object>): Response =>
   result.ok ? c.json(result.value) : errorResponse(openAiChat, result.error)
@@ -82,7 +86,7 @@ export const adminApi = new Hono<App>()
     const call = await verifyCall(key, 'HS256', 'admin', c.req.header('authorization'), bytes)
     if (!call.ok) return errorResponse(openAiChat, call.error)
     c.set('bytes', bytes)
-    if (c.req.method === 'GET' || c.req.path.endsWith('/audit/receipts')) return next()
+    if (c.req.method === 'GET' || READS.some((path) => c.req.path.endsWith(path))) return next()
     const entry = await audited(c.env, c.req.raw, new TextDecoder().decode(bytes))
     await next()
     const refused = c.res.ok
@@ -120,13 +124,23 @@ export const adminApi = new Hono<App>()
     return c.json({ data: rows.map(keyView) })
   })
   .get('/prices', async (c) => c.json({ data: await drizzle(c.env.DB).select().from(prices).limit(ROWS_MAX) }))
-  .get('/nodes', async (c) => c.json({ data: await drizzle(c.env.DB).select().from(nodes).limit(ROWS_MAX) }))
+  .get('/nodes', async (c) => c.json({ data: await listNodes(c.env.DB) }))
   .get('/ledger', rowsOf(ledger))
   .get('/usage', rowsOf(usage))
   .get('/audit', async (c) => c.json(await audit(c.env)))
   .get('/audit/booked', async (c) =>
     c.json({ data: await bookedFrom(c.env, c.req.query('node') ?? '', c.req.query('epoch') ?? '') }),
   )
+  .get('/evidence', async (c) => c.json({ data: await listChains(c.env) }))
+  .get('/evidence/segments', async (c) => {
+    const { node = '', chain = '', from, to } = c.req.query()
+    return c.json({ data: await readSegments(c.env, node, chain, Number(from), Number(to)) })
+  })
+  .get('/evidence/charged', async (c) => c.json({ data: await chargedUntil(c.env, Number(c.req.query('until'))) }))
+  .post('/evidence/booked', async (c) => {
+    const body = parseBody(c, bookedBody)
+    return reply(c, body.ok ? await bookedLines(c.env, body.value) : body)
+  })
   .post('/audit/receipts', async (c) => {
     const body = parseBody(c, journalBody)
     return reply(c, body.ok ? await auditReceipts(c.env, body.value) : body)

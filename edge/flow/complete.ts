@@ -8,17 +8,20 @@ import type { AdmissionAnswer } from '../account/admit.ts'
 import type { AccountObject } from '../account.ts'
 import { authenticate, derive } from '../auth.ts'
 import { accountObject, clientIp, type Env } from '../env.ts'
+import { routeNow } from '../fleet.ts'
 import { log, reasonOf } from '../log.ts'
 import { lookup } from '../prefix.ts'
-import { Breaker, type Candidate, route } from '../router.ts'
+import { type Candidate, overlapElsewhere } from '../router.ts'
 import { type Timing, timing } from '../timing.ts'
+import { trailOf } from '../trail.ts'
 import { errorResponse } from './answer.ts'
 import { addRateHeaders } from './rate_headers.ts'
 import { relayStream, relayWhole } from './relay.ts'
 import { keeper, repeatOf, replay } from './repeat.ts'
 import { dispatch } from './retry.ts'
 
-const breaker = new Breaker()
+/** Bytes of English in a token; only routes are estimated with it. */
+const BYTES_PER_TOKEN = 4
 
 export interface Call {
   readonly env: Env
@@ -35,6 +38,8 @@ interface Ready extends Call {
   readonly run: Run
   /** The answer is kept for a repetition, so the run goes on when the client leaves. */
   readonly isKept: boolean
+  /** Estimated. */
+  readonly promptTokens: number
 }
 
 export const complete = async (call: Call): Promise<Response> => {
@@ -63,28 +68,32 @@ const answer = async (call: Call, stages: Timing): Promise<Response> => {
   const keys = prefixKeys(secret, { accountId, model: run.model, chatFormat: run.chatFormat }, run.prompt)
   const promptBytes = new TextEncoder().encode(run.prompt).length
   const who = { requestId, keyHash, ip: clientIp(request.headers) }
-  const admission = { ...who, ...repeat.value, model: run.model, promptBytes, maxTokens: run.maxTokens * (run.n ?? 1) }
+  const admission = {
+    ...{ ...who, ...repeat.value, model: run.model, promptBytes, maxTokens: run.maxTokens * (run.n ?? 1) },
+    trail: trailOf(secret, accountId, run),
+  }
   const [admitted, candidates] = await Promise.all([
     stages.run('admit', async (): Promise<AdmissionAnswer> => account.admit(admission)),
     stages.run('lookup', () => lookup(env.DB, run.model, keys).catch(lookupFailed)),
   ])
-  const ready = { ...call, account, accountId, run, isKept: repeat.value.idempotencyKey !== null }
+  const promptTokens = Math.ceil(promptBytes / BYTES_PER_TOKEN)
+  const ready = { ...call, account, accountId, run, promptTokens, isKept: repeat.value.idempotencyKey !== null }
   const response =
     admitted.kind === 'refused'
       ? errorResponse(dialect, admitted.error)
       : admitted.kind === 'replay'
         ? replay(admitted.outcome)
-        : await serve(ready, admitted.keyId, keys, route(candidates, breaker, Date.now()), stages)
+        : await serve(ready, admitted.keyId, keys, candidates, stages)
   addRateHeaders(response.headers, admitted.rates)
   return response
 }
 
 /** The admitted run, from the first node asked to the last byte. */
 const serve = async (
-  { env, context, request, dialect, requestId, account, accountId, run, isKept }: Ready,
+  { env, context, request, dialect, requestId, account, accountId, run, isKept, promptTokens }: Ready,
   keyId: string,
   keys: readonly string[],
-  nodes: readonly Candidate[],
+  candidates: readonly Candidate[],
   stages: Timing,
 ): Promise<Response> => {
   const secret = env.SPARROW_SECRET
@@ -95,6 +104,11 @@ const serve = async (
     release()
     return errorResponse(dialect, apiError('client_closed'))
   }
+  const nodes = routeNow(candidates, { promptTokens, affinity: keys[0] ?? requestId })
+  const overlap = (node: Candidate): number => (env.AFFINITY_CREDIT === 'off' ? 0 : overlapElsewhere(candidates, node))
+  // Known to the account before the node is: its receipt cannot come first.
+  const first = nodes[0] ? overlap(nodes[0]) : 0
+  if (first > 0) await account.setOverlap(requestId, first)
   const cacheSalt = derive(secret, 'cache', accountId).toString('base64url')
   const answered = await stages.run('dispatch', () =>
     dispatch({
@@ -102,8 +116,8 @@ const serve = async (
       nodes,
       request: { run, accountId, keyId, cacheSalt, prefixKeys: [...keys] },
       signal,
-      breaker,
-      onRetry: async (node, failed) => account.setAttempt(requestId, node.id, failed),
+      promptTokens,
+      onRetry: async (node, failed) => account.setAttempt(requestId, node.id, failed, overlap(node)),
     }),
   )
   if (!answered.ok) {
@@ -112,8 +126,8 @@ const serve = async (
     return errorResponse(dialect, answered.error)
   }
   const keep = isKept ? keeper(account, requestId) : undefined
-  if (run.stream) return relayStream(answered.response, dialect, context, keep)
-  const whole = await relayWhole(answered.response, context, keep)
+  if (run.stream) return relayStream(answered.response, dialect, context, keep, answered.ended)
+  const whole = await relayWhole(answered.response, context, keep, answered.ended)
   if (whole.ok) return whole.value
   // Nothing of the answer was seen, so nothing is charged; a client that left itself pays for what was computed.
   if (!signal.aborted) release()

@@ -14,8 +14,17 @@ const SSE_HEADERS = {
 
 type Context = Pick<ExecutionContext, 'waitUntil'>
 
+/** Told once the node's answer has ended, and whether it was the node that broke it off. */
+type Ended = (nodeFailed: boolean) => void
+
 /** Pipes until the source ends; a source that breaks gets the dialect's error frame behind what already flowed. */
-const pipe = async (source: ReadableStream, sink: WritableStream<Uint8Array>, dialect: Dialect): Promise<void> => {
+const pipe = async (
+  source: ReadableStream,
+  sink: WritableStream<Uint8Array>,
+  dialect: Dialect,
+  ended: Ended,
+): Promise<void> => {
+  let nodeFailed = false
   try {
     await source.pipeTo(sink, { preventAbort: true })
   } catch (broken) {
@@ -23,18 +32,30 @@ const pipe = async (source: ReadableStream, sink: WritableStream<Uint8Array>, di
     try {
       await writer.write(new TextEncoder().encode(dialect.errorFrame(apiError('stream_interrupted'))))
       await writer.close()
+      nodeFailed = true
       log('error', 'stream_interrupted', { error: reasonOf(broken) })
     } catch {
       // The client is gone too: nobody is left to tell.
     }
+  } finally {
+    ended(nodeFailed)
   }
 }
 
 /** With `keep`, a second branch of the stream is kept, and goes on when the client leaves. */
-export const relayStream = (answer: Response, dialect: Dialect, context: Context, keep: Keep | undefined): Response => {
-  if (!answer.body) return errorResponse(dialect, apiError('node_failed'))
+export const relayStream = (
+  answer: Response,
+  dialect: Dialect,
+  context: Context,
+  keep: Keep | undefined,
+  ended: Ended,
+): Response => {
+  if (!answer.body) {
+    ended(true)
+    return errorResponse(dialect, apiError('node_failed'))
+  }
   const { readable, writable } = new IdentityTransformStream()
-  context.waitUntil(pipe(answer.body, writable, dialect))
+  context.waitUntil(pipe(answer.body, writable, dialect, ended))
   if (!keep) return new Response(readable, { headers: SSE_HEADERS })
   const [kept, sent] = readable.tee()
   context.waitUntil(keep(kept, SSE_HEADERS['content-type']))
@@ -46,15 +67,18 @@ export const relayWhole = async (
   answer: Response,
   context: Context,
   keep: Keep | undefined,
+  ended: Ended,
 ): Promise<Result<Response, ApiError>> => {
   const contentType = 'application/json'
   try {
     const bytes = await answer.arrayBuffer()
+    ended(false)
     const body = new Response(bytes).body
     if (keep && body) context.waitUntil(keep(body, contentType))
     const headers = { 'content-type': contentType, 'x-should-retry': 'false' }
     return { ok: true, value: new Response(bytes, { headers }) }
   } catch (error) {
+    ended(true)
     return { ok: false, error: apiError('node_failed', { internal: reasonOf(error) }) }
   }
 }

@@ -3,36 +3,68 @@
 import { type ApiError, apiError } from '../../schema/errors.ts'
 import type { RunRequest } from '../../schema/wire.ts'
 import type { FailedAttempt } from '../account/holds.ts'
+import { breaker, inFlight } from '../fleet.ts'
+import type { Flight } from '../in_flight.ts'
 import { log } from '../log.ts'
 import { callNode, type NodeAnswer } from '../node_client.ts'
-import type { Breaker, Candidate } from '../router.ts'
+import { type Candidate, prefillMs } from '../router.ts'
 
 export interface Dispatch {
   readonly secret: string
   readonly nodes: readonly Candidate[]
-  readonly request: Omit<RunRequest, 'attempt'>
+  readonly request: Omit<RunRequest, 'attempt' | 'predictedTokens'>
+  /** Estimated. */
+  readonly promptTokens: number
   readonly signal: AbortSignal
-  readonly breaker: Breaker
   /** Before `node` is asked: the attempt before it failed. */
   readonly onRetry: (node: Candidate, failed: FailedAttempt) => Promise<void>
 }
 
 const ATTEMPTS_MAX = 3
 
-export const dispatch = async (
-  d: Dispatch,
-): Promise<Extract<NodeAnswer, { ok: true }> | { ok: false; error: ApiError }> => {
+export interface Dispatched {
+  readonly ok: true
+  readonly response: Response
+  /** Call with whether the node kept its side when the answer has ended, in whatever way. */
+  readonly ended: (nodeFailed: boolean) => void
+}
+
+/** A node that breaks off answers it had begun counts as failing, too. */
+const endOf =
+  (nodeId: string, flight: Flight) =>
+  (nodeFailed: boolean): void => {
+    flight.ended()
+    if (nodeFailed) breaker.failed(nodeId, Date.now())
+    else breaker.succeeded(nodeId)
+  }
+
+/** One attempt; its flight ends here unless an answer has begun. */
+const attemptAt = async (d: Dispatch, node: Candidate, attempt: number): Promise<[NodeAnswer, Flight]> => {
+  const flight = inFlight.begin(node.id, Date.now(), prefillMs(node, d.promptTokens - node.hitTokens))
+  d.signal.addEventListener('abort', () => flight.ended(), { once: true })
+  breaker.began(node.id, Date.now())
+  let answer: NodeAnswer | undefined
+  try {
+    answer = await callNode(d.secret, node, { ...d.request, attempt, predictedTokens: node.hitTokens }, d.signal)
+    return [answer, flight]
+  } finally {
+    if (answer?.ok) flight.answered()
+    else flight.ended()
+  }
+}
+
+export const dispatch = async (d: Dispatch): Promise<Dispatched | { ok: false; error: ApiError }> => {
   let error = apiError('no_node')
   let failed: FailedAttempt | undefined
   for (const [index, node] of d.nodes.slice(0, ATTEMPTS_MAX).entries()) {
     const attempt = index + 1
     if (failed) await d.onRetry(node, failed)
-    const answer = await callNode(d.secret, node, { ...d.request, attempt }, d.signal)
+    const [answer, flight] = await attemptAt(d, node, attempt)
     if (answer.ok) {
-      d.breaker.succeeded(node.id)
-      return answer
+      breaker.answered(node.id)
+      return { ok: true, response: answer.response, ended: endOf(node.id, flight) }
     }
-    if (answer.unreachable) d.breaker.failed(node.id, Date.now())
+    if (answer.unreachable) breaker.failed(node.id, Date.now())
     error = answer.error
     failed = { attempt, nodeId: node.id, code: error.code }
     if (!answer.retryable) break

@@ -8,7 +8,7 @@ import { convertV4MiniflareOptions, Miniflare, type V4MiniflareOptions } from 'm
 import { unstable_getMiniflareWorkerOptions } from 'wrangler'
 import { adminCall } from '../../scripts/admin_client.ts'
 import { firstKey } from '../../scripts/first_account.ts'
-import { loadSecrets, ROOT } from '../../scripts/stack.ts'
+import { loadSecrets, ROOT, type Secrets } from '../../scripts/stack.ts'
 import { eventually, freePort, MODEL, type TestStack } from './stack.ts'
 
 export type BareStack = Pick<TestStack, 'baseUrl' | 'nodeUrl' | 'nodePid' | 'stateDir' | 'key' | 'admin' | 'remove'>
@@ -50,8 +50,14 @@ const startNode = (stateDir: string, edgeUrl: string, port: number, joinToken: s
   return child
 }
 
-export const bootBareStack = async (nodeEnv: Record<string, string>): Promise<BareStack> => {
-  const stateDir = mkdtempSync(join(tmpdir(), 'sparrow-bare-'))
+export interface BareWorker {
+  readonly baseUrl: string
+  readonly secrets: Secrets
+  dispose(): Promise<void>
+}
+
+/** The Worker as it is deployed, with its own D1, objects and bucket, none of which outlive it. */
+export const bootWorker = async (stateDir: string): Promise<BareWorker> => {
   const secrets = loadSecrets(stateDir)
   const { workerOptions } = unstable_getMiniflareWorkerOptions(join(ROOT, 'wrangler.toml'))
   const { modulesRules: _, ...options } = workerOptions
@@ -60,13 +66,19 @@ export const bootBareStack = async (nodeEnv: Record<string, string>): Promise<Ba
   const miniflare = new Miniflare(convertV4MiniflareOptions(settings as V4MiniflareOptions))
   const baseUrl = (await miniflare.ready).origin
   await migrate(miniflare)
+  return { baseUrl, secrets, dispose: () => miniflare.dispose() }
+}
+
+export const bootBareStack = async (nodeEnv: Record<string, string>): Promise<BareStack> => {
+  const stateDir = mkdtempSync(join(tmpdir(), 'sparrow-bare-'))
+  const { baseUrl, secrets, dispose } = await bootWorker(stateDir)
   const port = await freePort()
   const node = startNode(stateDir, baseUrl, port, secrets.JOIN_TOKEN, nodeEnv)
   const remove = async (): Promise<void> => {
     const ended = new Promise((done) => node.once('exit', done))
     node.kill()
     await ended
-    await miniflare.dispose()
+    await dispose()
     rmSync(stateDir, { recursive: true, force: true })
   }
   await eventually(async () => {

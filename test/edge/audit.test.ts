@@ -24,7 +24,7 @@ beforeAll(async () => {
   node = await registerNode('good')
 })
 beforeEach(async () => {
-  for (const table of ['usage', 'ledger']) await env.DB.prepare(`DELETE FROM ${table}`).run()
+  for (const table of ['usage', 'usage_hours', 'ledger']) await env.DB.prepare(`DELETE FROM ${table}`).run()
   await env.DB.prepare('DELETE FROM api_keys').run()
   await env.DB.prepare('DELETE FROM accounts').run()
   account = await openAccount(1_000_000)
@@ -78,6 +78,12 @@ test.each([
     'credit is not the sum of its reasons',
     () => alter('UPDATE usage SET credit_nano = 1 WHERE request_id = ?', ids[1]),
   ],
+  [
+    'affinity credit is not tokens x price difference',
+    () =>
+      alter(`UPDATE usage SET credits = '[{"reason":"affinity","nano":5,"tokens":64}]' WHERE request_id = ?`, ids[1]),
+  ],
+  ['roll-ups are not the sum of the charges', () => alter('UPDATE usage_hours SET charged_nano = charged_nano + 1')],
   ['price was not in the list', () => alter('UPDATE usage SET price_from = 1 WHERE request_id = ?', ids[1])],
   ['charge above its hold', () => alter('UPDATE usage SET hold_nano = 1 WHERE request_id = ?', ids[1])],
   ['two usage rows from one receipt', () => alter('UPDATE usage SET seq = 0 WHERE request_id = ?', ids[1])],

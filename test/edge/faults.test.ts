@@ -20,6 +20,7 @@ import {
   chat,
   flush,
   MODEL,
+  newLink,
   objectOf,
   openAccount,
   receiptOf,
@@ -42,7 +43,7 @@ const run = async (): Promise<string> => (await chat(account.key)).headers.get('
 const balance = async () => (await objectOf(account).balance()).balanceNano
 
 const deliver = async (receipts: readonly SignedReceipt[], authorization?: string): Promise<Response> => {
-  const body = utf8(JSON.stringify({ nodeId: node.id, receipts }))
+  const body = utf8(JSON.stringify({ nodeId: node.id, link: newLink(), receipts }))
   const signed = authorization ?? (await signCall(node.privateKey, 'EdDSA', node.id, 'edge', body))
   return call('/internal/receipts', { method: 'POST', headers: { authorization: signed }, body })
 }
@@ -134,7 +135,7 @@ test('a replayed segment changes nothing, at once or after the row has reached D
 
 test('a segment whose signature has expired is refused whole: it is signed anew and sent again', async () => {
   const signed = [await signReceipt(node.privateKey, receiptOf(node, account, await run()))]
-  const body = utf8(JSON.stringify({ nodeId: node.id, receipts: signed }))
+  const body = utf8(JSON.stringify({ nodeId: node.id, link: newLink(), receipts: signed }))
   const now = Math.floor(Date.now() / 1000)
   const stale = await new SignJWT({ bsh: await bodyHash(body) })
     .setProtectedHeader({ alg: 'EdDSA' })

@@ -157,7 +157,12 @@ class History {
     else if (s.kind === 'settle') await this.#settle(id, s)
     else if (s.kind === 'release') await this.#object.release(id)
     else if (s.kind === 'next')
-      await this.#object.setAttempt(id, node.id, { attempt: 1, nodeId: 'down', code: 'node_failed' })
+      await this.#object.setAttempt(
+        id,
+        node.id,
+        { attempt: 1, nodeId: 'down', code: 'node_failed' },
+        s.which % 2 === 0 ? 64 : 0,
+      )
     else await this.#again(s.which)
   }
 

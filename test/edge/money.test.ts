@@ -87,7 +87,7 @@ test('receipts of an abandoned attempt count for nothing, and only the node aske
   const account = await openAccount(1_000_000)
   const other = await registerNode('other')
   const id = await run(account)
-  await objectOf(account).setAttempt(id, other.id, { attempt: 1, nodeId: node.id, code: 'node_failed' })
+  await objectOf(account).setAttempt(id, other.id, { attempt: 1, nodeId: node.id, code: 'node_failed' }, 0)
   await send(node, [receiptOf(node, account, id, { attempt: 1 })])
   expect((await send(node, [receiptOf(node, account, id, { attempt: 2 })])).refused).toHaveLength(1)
   expect((await send(other, [receiptOf(other, account, id, { attempt: 3 })])).refused).toHaveLength(1)

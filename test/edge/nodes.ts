@@ -14,9 +14,9 @@ const head = (res: ServerResponse, id: string): ServerResponse =>
   res.writeHead(200, { 'x-sparrow-node': id, 'x-sparrow-prompt-tokens': '10', 'x-sparrow-cached-tokens': '0' })
 
 const succeed =
-  (id: string): Behaviour =>
+  (id: string, body = '{"whole":1}'): Behaviour =>
   (res, stream) =>
-    head(res, id).end(stream ? 'data: {"whole":1}\n\ndata: [DONE]\n\n' : '{"whole":1}')
+    head(res, id).end(stream ? `data: ${body}\n\ndata: [DONE]\n\n` : body)
 
 /** The connection dies in mid-answer, as when the process is killed. */
 const breakOff: Behaviour = (res) => {
@@ -26,7 +26,7 @@ const breakOff: Behaviour = (res) => {
 
 const BEHAVIOURS: Readonly<Record<string, Behaviour>> = {
   good: succeed('good'),
-  other: succeed('other'),
+  other: succeed('other', '{"whole":1,"node":"other"}'),
   impostor: succeed('good'),
   draining: refuse(503, { code: 'node_draining', message: 'draining' }),
   full: refuse(413, { code: 'context_length_exceeded', message: 'too long', param: 'messages' }),

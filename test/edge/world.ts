@@ -123,9 +123,12 @@ export const receiptOf = (
 
 export const COST = 10 * 280 + 5 * 420
 
+/** The first segment of a chain of its own. */
+export const newLink = () => ({ chain: crypto.randomUUID(), index: 0, previous: '' })
+
 export const send = async (node: TestNode, receipts: readonly Receipt[], by: TestNode = node): Promise<SegmentAck> => {
   const signed = await Promise.all(receipts.map((receipt) => signReceipt(node.privateKey, receipt)))
-  const body = utf8(JSON.stringify({ nodeId: node.id, receipts: signed }))
+  const body = utf8(JSON.stringify({ nodeId: node.id, link: newLink(), receipts: signed }))
   const authorization = await signCall(by.privateKey, 'EdDSA', by.id, 'edge', body)
   return value(call('/internal/receipts', { method: 'POST', headers: { authorization }, body }))
 }
@@ -154,6 +157,7 @@ export const admissionOf = (account: Account, changes: Partial<Admission> = {}):
   fingerprint: null,
   idempotencyKey: null,
   isRetry: false,
+  trail: null,
   ...changes,
 })
 

@@ -37,6 +37,8 @@ export interface TestEdge {
   readonly heartbeats: Heartbeat[]
   /** Receipts in the order they were acknowledged. */
   readonly receipts: Receipt[]
+  /** Every segment as it came, refused ones too. */
+  readonly segments: string[]
   /** Times each receipt came, by request id. */
   readonly deliveries: Map<string, number>
   /** What the next receipt calls answer: a status, or 'drop' to take them without naming them. */
@@ -48,12 +50,13 @@ export interface TestEdge {
 
 export const startEdge = async (port = 0): Promise<TestEdge> => {
   const edge: Omit<TestEdge, 'url' | 'close'> = {
-    ...{ registrations: [], heartbeats: [], receipts: [], deliveries: new Map(), failures: [] },
+    ...{ registrations: [], heartbeats: [], receipts: [], deliveries: new Map(), failures: [], segments: [] },
     ...{ refuse: new Set<string>(), heartbeatStatus: 200 },
   }
   let keys = new Map<string, string>()
   const take = async (body: Uint8Array<ArrayBuffer>, authorization: string | undefined): Promise<[number, unknown]> => {
     const segment = JSON.parse(new TextDecoder().decode(body)) as Segment
+    edge.segments.push(new TextDecoder().decode(body))
     const failure = edge.failures.shift()
     if (typeof failure === 'number') return [failure, { error: 'scripted' }]
     const publicKey = keys.get(segment.nodeId)

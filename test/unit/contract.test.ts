@@ -151,7 +151,9 @@ test('messages of nodes', () => {
   const load = { running: 0, waiting: 0, kvPages: 1, kvPagesUsed: 0, prefillTokensPerSecond: 0.5 }
   expect(wire.heartbeatSchema.safeParse({ nodeId: 'n', draining: false, load }).success).toBe(true)
   expect(wire.heartbeatSchema.safeParse({ nodeId: 'n', load }).success).toBe(false)
-  expect(wire.segmentSchema.safeParse({ nodeId: 'n', receipts: [] }).success).toBe(false)
+  expect(
+    wire.segmentSchema.safeParse({ nodeId: 'n', link: { chain: 'c', index: 0, previous: '' }, receipts: [] }).success,
+  ).toBe(false)
   expect(wire.responseHeadSchema.parse({ nodeId: 'n', promptTokens: '7', cachedTokens: '0' })).toEqual({
     nodeId: 'n',
     promptTokens: 7,

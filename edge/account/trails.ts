@@ -1,0 +1,59 @@
+// Trails of the account's latest prompts (edge/trail.ts): bounded in number and time, compared only when somebody asks.
+import { commonSteps, type Trail } from '../trail.ts'
+import { first } from './tables.ts'
+
+/** At most 16 KB each. */
+const TRAILS_MAX = 200
+
+type TrailRow = {
+  n: number
+  request_id: string
+  family: string
+  at: number
+  characters: number
+  turns: string
+  tags: ArrayBuffer
+}
+
+export interface Comparison {
+  readonly trail: Trail
+  /** The most similar prompt before it, the newest of several; absent when none has anything in common. */
+  readonly with?: {
+    readonly requestId: string
+    readonly family: string
+    readonly at: number
+    readonly characters: number
+    readonly steps: number
+    /** Steps of its whole trail. */
+    readonly of: number
+  }
+}
+
+export const trailStore = (sql: SqlStorage) => ({
+  addTrail: (requestId: string, family: string, { characters, turns, tags }: Trail, now: number): void => {
+    const added = first<{ n: number }>(
+      sql,
+      'INSERT INTO trails (request_id, family, at, characters, turns, tags) VALUES (?, ?, ?, ?, ?, ?) RETURNING n',
+      ...[requestId, family, now, characters, JSON.stringify(turns), tags.buffer],
+    )
+    sql.exec('DELETE FROM trails WHERE n <= ?', (added?.n ?? 0) - TRAILS_MAX)
+  },
+  forgetTrails: (before: number): void => {
+    sql.exec('DELETE FROM trails WHERE at <= ?', before)
+  },
+  compareTrail: (requestId: string): Comparison | undefined => {
+    const own = first<TrailRow>(sql, 'SELECT * FROM trails WHERE request_id = ?', requestId)
+    if (!own) return undefined
+    const tags = new Uint8Array(own.tags)
+    const trail = { characters: own.characters, turns: JSON.parse(own.turns) as Trail['turns'], tags }
+    let best: Comparison['with']
+    for (const row of sql.exec<TrailRow>('SELECT * FROM trails WHERE n < ? ORDER BY n DESC', own.n)) {
+      const other = new Uint8Array(row.tags)
+      const steps = commonSteps(tags, other)
+      if (steps <= (best?.steps ?? 0)) continue
+      const { request_id: id, family, at, characters } = row
+      best = { requestId: id, family, at, characters, steps, of: other.length }
+    }
+    return best ? { trail, with: best } : { trail }
+  },
+})

@@ -1,0 +1,63 @@
+// Sealed segments handed out for whoever derives the bills again (scripts/admin_evidence.ts), and what the books say beside them.
+import { inArray } from 'drizzle-orm'
+import { drizzle } from 'drizzle-orm/d1'
+import { z } from 'zod'
+import { billLine, type Terms } from '../../schema/bill.ts'
+import { evidenceChains, nodes, usage } from '../../schema/db.ts'
+import { ok, type Result } from '../../schema/errors.ts'
+import type { Env } from '../env.ts'
+import { evidenceKey, type KeptSegment, sealOf } from '../evidence.ts'
+
+const SEGMENTS_MAX = 20
+
+/** Every chain with its length, its head and the key of its node. */
+export const listChains = async (env: Env) => {
+  const chains = await drizzle(env.DB).select().from(evidenceChains)
+  const keys = await drizzle(env.DB).select({ id: nodes.id, publicKey: nodes.publicKey }).from(nodes)
+  const keyOf = new Map(keys.map(({ id, publicKey }) => [id, publicKey]))
+  return chains.map((chain) => ({ ...chain, publicKey: keyOf.get(chain.nodeId) ?? '' }))
+}
+
+/** A stretch of a chain; `null` where a segment is missing, `sealed` whether edge's seal is right. */
+export const readSegments = async (env: Env, nodeId: string, chain: string, from: number, to: number) => {
+  const indices = Array.from({ length: Math.max(0, Math.min(SEGMENTS_MAX, to - from)) }, (_, i) => from + i)
+  return Promise.all(
+    indices.map(async (index) => {
+      const key = evidenceKey(nodeId, chain, index)
+      const kept = await (await env.EVIDENCE.get(key))?.json<KeptSegment>().catch(() => null)
+      if (!kept) return null
+      const { segment, terms, seal } = kept
+      return { segment, terms, sealed: seal === sealOf(env.SPARROW_SECRET, key, segment, terms) }
+    }),
+  )
+}
+
+export const bookedBody = z.object({ requestIds: z.array(z.string()).max(90) })
+
+type UsageRow = typeof usage.$inferSelect
+
+export const termsOfRow = (row: UsageRow): Terms => ({
+  ...{ requestId: row.requestId, attempt: row.attempt, chargedNano: row.chargedNano, settledAt: row.settledAt },
+  price: { hit: row.hitNano, miss: row.missNano, output: row.outputNano, from: row.priceFrom },
+  credits: JSON.parse(row.credits) as Terms['credits'],
+})
+
+/** Bill lines as the books have them, by request; those whose rows were swept are left out. */
+export const bookedLines = async (
+  env: Env,
+  { requestIds }: z.infer<typeof bookedBody>,
+): Promise<Result<{ lines: Record<string, string> }>> => {
+  const rows =
+    requestIds.length > 0 ? await drizzle(env.DB).select().from(usage).where(inArray(usage.requestId, requestIds)) : []
+  return ok({ lines: Object.fromEntries(rows.map((row) => [row.requestId, billLine(row, termsOfRow(row))])) })
+}
+
+/** What each account was charged up to `until`, by the ledger, which nothing is ever swept from. */
+export const chargedUntil = async (env: Env, until: number) =>
+  (
+    await env.DB.prepare(
+      "SELECT account_id AS accountId, count(*) AS charges, -sum(amount_nano) AS chargedNano FROM ledger WHERE kind = 'charge' AND created_at <= ? GROUP BY account_id",
+    )
+      .bind(until)
+      .all<{ accountId: string; charges: number; chargedNano: number }>()
+  ).results

@@ -1,0 +1,63 @@
+// Evidence: every segment of receipts as its node sealed it, with the terms it was settled under, in R2 for good. Segments of a node
+// form a chain by hash, and D1 knows each chain's last one, so that a missing or altered segment is seen (admin/evidence.ts).
+import { createHash } from 'node:crypto'
+import { and, eq } from 'drizzle-orm'
+import { drizzle } from 'drizzle-orm/d1'
+import type { Terms } from '../schema/bill.ts'
+import { evidenceChains } from '../schema/db.ts'
+import { fail, ok, type Result } from '../schema/errors.ts'
+import type { Segment } from '../schema/wire.ts'
+import { derive } from './auth.ts'
+import type { Env } from './env.ts'
+
+/** What one object in R2 holds, as JSON. */
+export interface KeptSegment {
+  /** The node's bytes, as signed. */
+  readonly segment: string
+  readonly terms: readonly Terms[]
+  /** HMAC over both: the terms are the edge's word, not the node's. */
+  readonly seal: string
+}
+
+export const sha256 = (bytes: Uint8Array | string): string => createHash('sha256').update(bytes).digest('hex')
+
+export const evidenceKey = (nodeId: string, chain: string, index: number): string =>
+  `receipts/${nodeId}/${chain}/${String(index).padStart(10, '0')}.json`
+
+export const sealOf = (secret: string, key: string, segment: string, terms: readonly Terms[]): string =>
+  derive(secret, 'evidence', key, sha256(segment), JSON.stringify(terms)).toString('base64url')
+
+/** That the segment is the next of its chain, or the last one again. Error: conflict, after which the node starts another chain. */
+export const checkLink = async (env: Env, { nodeId, link }: Segment, segment: string): Promise<Result<true>> => {
+  const mine = and(eq(evidenceChains.nodeId, nodeId), eq(evidenceChains.chain, link.chain))
+  const row = (await drizzle(env.DB).select().from(evidenceChains).where(mine))[0]
+  const { segments, head } = row ?? { segments: 0, head: '' }
+  const isNext = link.index === segments && link.previous === head
+  const isAgain = link.index === segments - 1 && sha256(segment) === head
+  return isNext || isAgain ? ok(true) : fail('conflict', { message: 'The segment does not continue its chain.' })
+}
+
+const ADVANCE = `
+  INSERT INTO evidence_chains (node_id, chain, segments, head, updated_at) VALUES (?1, ?2, ?3, ?4, ?5)
+  ON CONFLICT (node_id, chain) DO UPDATE SET segments = excluded.segments, head = excluded.head, updated_at = excluded.updated_at
+  WHERE excluded.segments > evidence_chains.segments`
+
+/** Keeps a segment once: the first version stays. Error: conflict, when another segment stands in its place. */
+export const keepSegment = async (
+  env: Env,
+  { nodeId, link }: Segment,
+  segment: string,
+  terms: readonly Terms[],
+): Promise<Result<true>> => {
+  const key = evidenceKey(nodeId, link.chain, link.index)
+  const kept: KeptSegment = { segment, terms, seal: sealOf(env.SPARROW_SECRET, key, segment, terms) }
+  const made = await env.EVIDENCE.put(key, JSON.stringify(kept), { onlyIf: { etagDoesNotMatch: '*' } })
+  if (made === null) {
+    const before = await (await env.EVIDENCE.get(key))?.json<KeptSegment>()
+    if (before?.segment !== segment) return fail('conflict', { message: 'Another segment stands in this place.' })
+  }
+  await env.DB.prepare(ADVANCE)
+    .bind(nodeId, link.chain, link.index + 1, sha256(segment), Date.now())
+    .run()
+  return ok(true)
+}

@@ -1,0 +1,76 @@
+// A miss explained: `GET /v1/usage/{request_id}/prefix` says where a prompt left the path of the account's most similar recent
+// prompt, to 16 characters, from hashes alone (trail.ts).
+import { inArray } from 'drizzle-orm'
+import { drizzle } from 'drizzle-orm/d1'
+import { usage } from '../schema/db.ts'
+import { fail, ok, type Result } from '../schema/errors.ts'
+import { KV_PAGE_TOKENS } from '../schema/limits.ts'
+import type { Comparison } from './account/trails.ts'
+import { accountObject, type Env } from './env.ts'
+import { knownCaller } from './public_api.ts'
+import { placeOf, TRAIL_STEP } from './trail.ts'
+
+interface Booked {
+  readonly nodeId: string
+  readonly hitTokens: number
+  readonly missTokens: number
+}
+
+const booked = async (env: Env, ids: readonly string[]): Promise<Map<string, Booked>> => {
+  const { requestId, nodeId, hitTokens, missTokens } = usage
+  const rows = await drizzle(env.DB)
+    .select({ requestId, nodeId, hitTokens, missTokens })
+    .from(usage)
+    .where(inArray(usage.requestId, [...ids]))
+  return new Map(rows.map((row) => [row.requestId, row]))
+}
+
+/** In words what the figures show. */
+const noteOf = (compared: Comparison, own: Booked | undefined, other: Booked | undefined): string => {
+  const { trail, with: best } = compared
+  if (!best) return 'No recent prompt of this account begins like this one.'
+  const parted =
+    best.steps === trail.tags.length
+      ? 'The whole prompt lies on the path of the earlier one.'
+      : best.steps === best.of
+        ? 'This prompt goes on where the earlier one ended.'
+        : 'The prompts part in the stretch that left_at names.'
+  if (!own || !other) return parted
+  if (own.nodeId !== other.nodeId) return `${parted} It was computed on another node than the earlier one.`
+  const pages = `A node reuses whole pages of ${KV_PAGE_TOKENS} tokens, the last of them before the first difference.`
+  return own.hitTokens > 0 ? `${parted} ${pages}` : `${parted} ${pages} Nothing was found: the node no longer held it.`
+}
+
+export const explainPrefix = async (env: Env, headers: Headers, requestId: string): Promise<Result<object>> => {
+  const caller = await knownCaller(env, headers)
+  if (!caller.ok) return caller
+  const { accountId, family } = caller.value
+  const compared = await accountObject(env, accountId).compareTrail(requestId, family)
+  if (!compared) {
+    return fail('not_found', {
+      message: `This key made no request "${requestId}" of late. The last 200 are remembered.`,
+    })
+  }
+  const { trail, with: best } = compared
+  const rows = await booked(env, [requestId, ...(best ? [best.requestId] : [])])
+  const [own, other] = [rows.get(requestId), best && rows.get(best.requestId)]
+  const shared = (best?.steps ?? 0) * TRAIL_STEP
+  const isWhole = best?.steps === trail.tags.length
+  return ok({
+    object: 'usage.prefix',
+    request_id: requestId,
+    prompt_characters: trail.characters,
+    ...(own ? { tokens: { prompt: own.hitTokens + own.missTokens, cached: own.hitTokens }, node: own.nodeId } : {}),
+    compared_with: best
+      ? {
+          ...{ request_id: best.family === family ? best.requestId : null, at: best.at },
+          ...{ prompt_characters: best.characters, node: other?.nodeId ?? null },
+        }
+      : null,
+    shared_characters: shared,
+    /** The first difference is at this character of the turn or one of the following, `resolution_characters` in all. */
+    left_at: isWhole ? null : placeOf(trail.turns, shared),
+    resolution_characters: TRAIL_STEP,
+    note: noteOf(compared, own, other),
+  })
+}

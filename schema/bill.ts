@@ -1,0 +1,35 @@
+// One line of a bill, derived from a node's receipt and the terms under which it was settled: the same bytes whoever derives it, the
+// edge from its usage rows or anybody from the sealed segments (scripts/admin_evidence.ts).
+import { costOf, type Price } from './money.ts'
+import type { Receipt } from './wire.ts'
+
+/** What the account's object decided about a receipt it took. */
+export interface Terms {
+  readonly requestId: string
+  readonly attempt: number
+  readonly price: Price & { readonly from: number }
+  readonly credits: readonly { readonly reason: string; readonly nano: number; readonly tokens?: number | undefined }[]
+  readonly chargedNano: number
+  /** Unix milliseconds. */
+  readonly settledAt: number
+}
+
+export type BilledTokens = Pick<
+  Receipt,
+  'accountId' | 'keyId' | 'nodeId' | 'epoch' | 'seq' | 'model' | 'hitTokens' | 'missTokens' | 'outputTokens'
+>
+
+export const billLine = (r: BilledTokens, t: Terms): string =>
+  JSON.stringify([
+    ...[t.settledAt, t.requestId, t.attempt, r.accountId, r.keyId, r.model, r.nodeId, r.epoch, r.seq],
+    ...[r.hitTokens, r.missTokens, r.outputTokens, t.price.from, t.price.hit, t.price.miss, t.price.output],
+    t.credits.map(({ reason, nano, tokens }) => (tokens === undefined ? [reason, nano] : [reason, nano, tokens])),
+    t.chargedNano,
+  ])
+
+/** Usage x price - credits: what the line must charge. */
+export const chargeOf = (r: BilledTokens, t: Terms): number =>
+  t.credits.reduce(
+    (left, { nano }) => left - nano,
+    costOf({ hit: r.hitTokens, miss: r.missTokens, output: r.outputTokens }, t.price),
+  )

@@ -1,0 +1,156 @@
+// `npm run admin -- evidence`: derives every bill again from the sealed segments alone, byte for byte, and compares it with the books.
+// A segment that is missing, altered or out of its chain, a forged receipt, a line that differs: each is a finding.
+import { createHash } from 'node:crypto'
+import { billLine, chargeOf, type Terms } from '../schema/bill.ts'
+import { verifyReceipt } from '../schema/receipt.ts'
+import { importPublicKey } from '../schema/signature.ts'
+import { type Segment, type SignedReceipt, segmentSchema } from '../schema/wire.ts'
+import type { Call, Finding } from './admin_audit.ts'
+
+export interface EvidenceReport {
+  readonly ok: boolean
+  readonly segments: number
+  readonly bills: number
+  readonly findings: readonly Finding[]
+  /** Bill lines of the account asked for, in order of settlement. */
+  readonly lines: readonly string[]
+  /** SHA-256 of those lines, joined by line feeds. */
+  readonly sha256: string
+}
+
+interface Chain {
+  readonly nodeId: string
+  readonly chain: string
+  readonly segments: number
+  readonly head: string
+  readonly publicKey: string
+}
+type Kept = { readonly segment: string; readonly terms: readonly Terms[]; readonly sealed: boolean } | null
+
+interface Line {
+  readonly accountId: string
+  readonly settledAt: number
+  readonly chargedNano: number
+  readonly text: string
+}
+
+/** Segments of a call; within the edge's own bound. */
+const STRETCH = 20
+const BATCH = 90
+
+const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex')
+
+class Derivation {
+  readonly findings: Finding[] = []
+  readonly lines = new Map<string, Line>()
+  segments = 0
+
+  found(kind: string, row: string, expected: string | null, found: string | null, account = ''): void {
+    this.findings.push({ kind, account, row, expected, found })
+  }
+
+  async chain(call: Call, chain: Chain): Promise<void> {
+    const place = encodeURIComponent(chain.nodeId)
+    const key = chain.publicKey === '' ? undefined : await importPublicKey(chain.publicKey)
+    let previous = ''
+    for (let from = 0; from < chain.segments; from += STRETCH) {
+      const path = `/evidence/segments?node=${place}&chain=${encodeURIComponent(chain.chain)}&from=${from}&to=${Math.min(from + STRETCH, chain.segments)}`
+      const { data } = await call<{ data: Kept[] }>('GET', path)
+      for (const [i, kept] of data.entries()) {
+        const name = `${chain.nodeId} ${chain.chain} ${from + i}`
+        if (!kept) {
+          this.found('segment is missing', name, 'a segment', null)
+          previous = '?'
+          continue
+        }
+        await this.#segment(name, kept, previous, key)
+        previous = sha256(kept.segment)
+      }
+    }
+    if (previous !== chain.head) this.found("last segment is not the chain's head", chain.chain, chain.head, previous)
+  }
+
+  async #segment(name: string, kept: NonNullable<Kept>, previous: string, key: CryptoKey | undefined): Promise<void> {
+    this.segments++
+    if (!kept.sealed) this.found("terms do not bear the edge's seal", name, 'sealed', 'altered')
+    const parsed = segmentSchema.safeParse(parse(kept.segment))
+    if (!parsed.success) return this.found('segment cannot be read', name, 'a segment', 'altered')
+    const segment: Segment = parsed.data
+    // After a missing segment its successor's link is taken on trust; the gap is a finding already.
+    if (previous !== '?' && segment.link.previous !== previous)
+      this.found('segment does not continue its chain', name, previous, segment.link.previous)
+    const terms = new Map(kept.terms.map((t) => [`${t.requestId}/${t.attempt}`, t]))
+    for (const signed of segment.receipts) {
+      const { requestId, attempt } = signed.receipt
+      if (!key || !(await verifyReceipt(key, signed)))
+        this.found('receipt is not signed by its node', requestId, 'signed', 'forged', signed.receipt.accountId)
+      const term = terms.get(`${requestId}/${attempt}`)
+      if (term) this.#bill(signed, term)
+    }
+  }
+
+  #bill({ receipt }: SignedReceipt, terms: Terms): void {
+    const { requestId, accountId } = receipt
+    const { settledAt, chargedNano } = terms
+    const charge = chargeOf(receipt, terms)
+    if (charge !== chargedNano)
+      this.found('terms do not give the charge', requestId, String(charge), String(chargedNano), accountId)
+    const text = billLine(receipt, terms)
+    const before = this.lines.get(requestId)
+    if (before && before.text !== text) this.found('two bills for one request', requestId, before.text, text, accountId)
+    this.lines.set(requestId, { accountId, settledAt, chargedNano, text })
+  }
+
+  /** Every derived line against the usage row of its request, while that is kept; every account's sum against the ledger. */
+  async compare(call: Call, until: number): Promise<void> {
+    const derived = [...this.lines].filter(([, { settledAt }]) => settledAt <= until)
+    for (let at = 0; at < derived.length; at += BATCH) {
+      const some = derived.slice(at, at + BATCH)
+      const { lines } = await call<{ lines: Record<string, string> }>('POST', '/evidence/booked', {
+        requestIds: some.map(([id]) => id),
+      })
+      for (const [id, { text, accountId }] of some)
+        if (lines[id] !== undefined && lines[id] !== text)
+          this.found('bill differs from the books', id, text, lines[id], accountId)
+    }
+    const sums = new Map<string, { charges: number; nano: number }>()
+    for (const [, { accountId, chargedNano }] of derived) {
+      const { charges, nano } = sums.get(accountId) ?? { charges: 0, nano: 0 }
+      sums.set(accountId, { charges: charges + 1, nano: nano + chargedNano })
+    }
+    const { data } = await call<{ data: { accountId: string; charges: number; chargedNano: number }[] }>(
+      ...(['GET', `/evidence/charged?until=${until}`] as const),
+    )
+    const ledger = new Map(data.map((row) => [row.accountId, `${row.charges} charges, ${row.chargedNano}`]))
+    for (const account of new Set([...sums.keys(), ...ledger.keys()])) {
+      const { charges, nano } = sums.get(account) ?? { charges: 0, nano: 0 }
+      const [want, have] = [`${charges} charges, ${nano}`, ledger.get(account) ?? '0 charges, 0']
+      if (want !== have) this.found('evidence and ledger differ', account, want, have, account)
+    }
+  }
+}
+
+const parse = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+/** Charges settled after `until` (Unix milliseconds) may be on their way and are not compared. */
+export const deriveBills = async (call: Call, until: number, accountId?: string): Promise<EvidenceReport> => {
+  const derivation = new Derivation()
+  const { data: chains } = await call<{ data: Chain[] }>('GET', '/evidence')
+  for (const chain of chains) await derivation.chain(call, chain)
+  await derivation.compare(call, until)
+  const lines = [...derivation.lines.values()]
+    .filter((line) => line.accountId === accountId && line.settledAt <= until)
+    .map(({ text }) => text)
+    .sort()
+  const { findings, segments } = derivation
+  return {
+    ...{ ok: findings.length === 0, segments, bills: derivation.lines.size, findings },
+    ...{ lines, sha256: sha256(lines.join('\n')) },
+  }
+}

@@ -1,0 +1,162 @@
+// Bills derived again from sealed segments, byte for byte; a segment that is missing or altered is seen; usage rows go after their
+// time, roll-ups, ledger and evidence stay.
+
+import { env } from 'cloudflare:workers'
+import { createHash } from 'node:crypto'
+import { beforeAll, beforeEach, expect, test } from 'vitest'
+import { bookedLines } from '../../edge/admin/evidence.ts'
+import type { Env } from '../../edge/env.ts'
+import { evidenceKey, type KeptSegment } from '../../edge/evidence.ts'
+import { sweepUsage } from '../../edge/retention.ts'
+import { signReceipt } from '../../schema/receipt.ts'
+import { signCall } from '../../schema/signature.ts'
+import { utf8 } from '../../schema/text.ts'
+import type { Receipt } from '../../schema/wire.ts'
+import { deriveBills } from '../../scripts/admin_evidence.ts'
+import { type Account, admin, call, chat, flush, openAccount, receiptOf, registerNode, type TestNode } from './world.ts'
+
+const worker = env as unknown as Env
+const DAY_MS = 24 * 3_600_000
+let node: TestNode
+let account: Account
+let chain: string
+let index: number
+let previous: string
+let ids: string[]
+
+const sealed = async (receipts: readonly Receipt[], link = { chain, index, previous }): Promise<string> => {
+  const signed = await Promise.all(receipts.map((receipt) => signReceipt(node.privateKey, receipt)))
+  return JSON.stringify({ nodeId: node.id, link, receipts: signed })
+}
+const deliver = async (text: string): Promise<number> => {
+  const body = utf8(text)
+  const authorization = await signCall(node.privateKey, 'EdDSA', node.id, 'edge', body)
+  return (await call('/internal/receipts', { method: 'POST', headers: { authorization }, body })).status
+}
+/** The node's next segment. */
+const send = async (receipts: readonly Receipt[]): Promise<string> => {
+  const text = await sealed(receipts)
+  expect(await deliver(text)).toBe(200)
+  index++
+  previous = createHash('sha256').update(text).digest('hex')
+  return text
+}
+const run = async (): Promise<string> => (await chat(account.key)).headers.get('x-request-id') ?? ''
+
+const ask = async <T>(method: string, path: string, body?: object): Promise<T> =>
+  (await admin(method, path, body)).json<T>()
+const derive = () => deriveBills(ask, Date.now() + 1000, account.id)
+const kinds = async () => [...new Set((await derive()).findings.map(({ kind }) => kind))].sort()
+
+beforeAll(async () => {
+  node = await registerNode('good')
+})
+beforeEach(async () => {
+  for (const table of ['usage', 'usage_hours', 'ledger', 'evidence_chains', 'api_keys', 'accounts', 'sweeps'])
+    await env.DB.prepare(`DELETE FROM ${table}`).run()
+  account = await openAccount(1e9)
+  ;[chain, index, previous] = [crypto.randomUUID(), 0, '']
+  ids = [await run(), await run(), await run()]
+  for (const id of ids) await send([receiptOf(node, account, id)])
+  await flush(account)
+})
+
+test('every bill is derived again from the segments, byte for byte', async () => {
+  const report = await derive()
+  expect(report).toMatchObject({ ok: true, segments: 3, bills: 3, findings: [] })
+  const booked = await bookedLines(worker, { requestIds: ids })
+  if (!booked.ok) throw new Error('no lines')
+  expect(report.lines).toEqual(Object.values(booked.value.lines).sort())
+  expect((await derive()).sha256).toBe(report.sha256)
+})
+
+test('a segment sent again is kept once; one that repeats receipts bills nothing twice', async () => {
+  const receipt = receiptOf(node, account, await run())
+  const text = await send([receipt])
+  expect(await deliver(text)).toBe(200)
+  await send([receipt])
+  await flush(account)
+  expect(await derive()).toMatchObject({ ok: true, segments: 5, bills: 4 })
+})
+
+test('a segment that does not continue its chain is refused, and nothing of it is settled', async () => {
+  const id = await run()
+  const gap = await sealed([receiptOf(node, account, id)], { chain, index: index + 1, previous })
+  expect(await deliver(gap)).toBe(409)
+  const other = await sealed([receiptOf(node, account, id)], { chain, index: index - 1, previous: '' })
+  expect(await deliver(other)).toBe(409)
+  await flush(account)
+  expect((await derive()).bills).toBe(3)
+})
+
+const kept = async (at: number): Promise<[string, KeptSegment]> => {
+  const key = evidenceKey(node.id, chain, at)
+  const object = await (await worker.EVIDENCE.get(key))?.json<KeptSegment>()
+  if (!object) throw new Error('no segment')
+  return [key, object]
+}
+
+test.each([
+  ['segment is missing', 'in the middle', 1, () => undefined],
+  ["last segment is not the chain's head", 'at the end', 2, () => undefined],
+  [
+    'receipt is not signed by its node',
+    'a count altered',
+    1,
+    (k: KeptSegment) => ({ ...k, segment: k.segment.replace('"outputTokens":5', '"outputTokens":4') }),
+  ],
+  [
+    'segment does not continue its chain',
+    'rewritten whole',
+    0,
+    (k: KeptSegment) => ({ ...k, segment: k.segment.replace('"finish":"stop"', '"finish":"length"') }),
+  ],
+  [
+    "terms do not bear the edge's seal",
+    'a cheaper price',
+    1,
+    (k: KeptSegment) => ({ ...k, terms: k.terms.map((t) => ({ ...t, price: { ...t.price, output: 1 } })) }),
+  ],
+])('%s: %s', async (kind, _how, at, alter) => {
+  const [key, object] = await kept(at)
+  const altered = alter(object)
+  if (altered) await worker.EVIDENCE.put(key, JSON.stringify(altered))
+  else await worker.EVIDENCE.delete(key)
+  expect(await kinds()).toContain(kind)
+})
+
+test('books that were altered differ from the evidence', async () => {
+  await env.DB.prepare('UPDATE usage SET output_tokens = 4, charged_nano = charged_nano - 420 WHERE request_id = ?')
+    .bind(ids[0])
+    .run()
+  expect(await kinds()).toEqual(['bill differs from the books'])
+  await env.DB.prepare('UPDATE ledger SET amount_nano = amount_nano + 420 WHERE id = ?').bind(ids[0]).run()
+  expect(await kinds()).toEqual(['bill differs from the books', 'evidence and ledger differ'])
+})
+
+test('without its bucket the edge acknowledges nothing, and nothing is lost', async () => {
+  await env.DB.prepare('ALTER TABLE evidence_chains RENAME TO away').run()
+  const text = await sealed([receiptOf(node, account, await run())])
+  expect(await deliver(text)).toBe(500)
+  await env.DB.prepare('ALTER TABLE away RENAME TO evidence_chains').run()
+  expect(await deliver(text)).toBe(200)
+  await flush(account)
+  expect(await derive()).toMatchObject({ ok: true, bills: 4 })
+})
+
+test('usage rows are swept after their time; sums, ledger, evidence and a clean audit stay', async () => {
+  const sums = () => env.DB.prepare('SELECT sum(requests) AS n, sum(charged_nano) AS nano FROM usage_hours').first()
+  const before = await sums()
+  expect(before).toMatchObject({ n: 3 })
+  expect(await sweepUsage(worker, Date.now() + 89 * DAY_MS)).toBe(0)
+  expect(await sweepUsage(worker, Date.now() + 91 * DAY_MS)).toBe(3)
+  expect(await sums()).toEqual(before)
+  expect(await (await admin('GET', '/audit')).json()).toMatchObject({ ok: true, findings: [] })
+  expect(await derive()).toMatchObject({ ok: true, bills: 3 })
+})
+
+test('roll-ups count a usage row once, however often its batch comes', async () => {
+  const copy = 'INSERT INTO usage SELECT * FROM usage WHERE true ON CONFLICT DO NOTHING'
+  await env.DB.prepare(copy).run()
+  expect(await env.DB.prepare('SELECT sum(requests) AS n FROM usage_hours').first()).toEqual({ n: 3 })
+})

@@ -1,0 +1,78 @@
+// Statements that D1 gets for each thousand requests: figures that ARCHITECTURE.md reckons with. One look-up a request; everything
+// else is batched.
+import { runInDurableObject } from 'cloudflare:test'
+import { env } from 'cloudflare:workers'
+import { expect, test } from 'vitest'
+import { accountStore } from '../../edge/account/store.ts'
+import type { Env } from '../../edge/env.ts'
+import { flushOutbox } from '../../edge/outbox.ts'
+import { takeReceipts } from '../../edge/receipts.ts'
+import { signReceipt } from '../../schema/receipt.ts'
+import { signCall } from '../../schema/signature.ts'
+import { utf8 } from '../../schema/text.ts'
+import { admissionOf, newLink, objectOf, openAccount, receiptOf, registerNode } from './world.ts'
+
+/** A database that counts what it is asked. */
+const counting = (database: D1Database, counts: { statements: number }): D1Database =>
+  new Proxy(database, {
+    get: (target, name) => {
+      if (name === 'prepare') return (sql: string) => count(target.prepare(sql), counts)
+      if (name === 'batch')
+        return (statements: D1PreparedStatement[]) => {
+          counts.statements += statements.length
+          return target.batch(statements)
+        }
+      return Reflect.get(target, name).bind(target)
+    },
+  })
+const count = (statement: D1PreparedStatement, counts: { statements: number }): D1PreparedStatement =>
+  new Proxy(statement, {
+    get: (target, name) => {
+      if (name === 'bind') return (...values: unknown[]) => count(target.bind(...values), counts)
+      if (['run', 'all', 'first', 'raw'].includes(String(name))) counts.statements++
+      const value = Reflect.get(target, name)
+      return typeof value === 'function' ? value.bind(target) : value
+    },
+  })
+
+test('a thousand requests of one account: 40 statements for ten segments, 15 for the outbox', async () => {
+  const account = await openAccount(1e10)
+  const node = await registerNode('good')
+  const object = objectOf(account)
+  const link = newLink()
+  const segments = { statements: 0 }
+  let previous = link.previous
+  for (let index = 0; index < 10; index++) {
+    const ids = await Promise.all(
+      Array.from({ length: 100 }, async () => {
+        const admission = admissionOf(account)
+        expect((await object.admit(admission)).kind).toBe('admitted')
+        return admission.requestId
+      }),
+    )
+    const prefix: [string, number][] = [[crypto.randomUUID().slice(0, 24), 64]]
+    const receipts = await Promise.all(
+      ids.map((id) => signReceipt(node.privateKey, receiptOf(node, account, id, { prefix }))),
+    )
+    const body = utf8(JSON.stringify({ nodeId: node.id, link: { ...link, index, previous }, receipts }))
+    previous = [...new Uint8Array(await crypto.subtle.digest('SHA-256', body))]
+      .map((byte) => byte.toString(16).padStart(2, '0'))
+      .join('')
+    const authorization = await signCall(node.privateKey, 'EdDSA', node.id, 'edge', body)
+    const counted = { ...(env as unknown as Env), DB: counting(env.DB, segments) }
+    const later: Promise<unknown>[] = []
+    const taken = await takeReceipts(counted, { waitUntil: (work) => void later.push(work) }, authorization, body)
+    expect(taken.ok && taken.value.acknowledged.length).toBe(100)
+    await Promise.all(later)
+  }
+  expect(segments.statements).toBe(40)
+  const outbox = { statements: 0 }
+  await runInDurableObject(object, async (_object, state) => {
+    const store = accountStore(state.storage)
+    const rows = store.outbox(Number.MAX_SAFE_INTEGER).length
+    await flushOutbox(counting(env.DB, outbox), store)
+    // The object's own alarm has carried some already, 200 at a time as this does.
+    expect(outbox.statements).toBeLessThanOrEqual(3 * Math.ceil(rows / 200))
+  })
+  expect(outbox.statements).toBeLessThanOrEqual(18)
+})

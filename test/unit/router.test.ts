@@ -1,0 +1,111 @@
+// Routing decisions, the breaker and the count of runs under way: pure, with a clock moved by hand.
+import { expect, test } from 'vitest'
+import { Breaker } from '../../edge/breaker.ts'
+import { InFlight } from '../../edge/in_flight.ts'
+import { type Candidate, cost, overlapElsewhere, route } from '../../edge/router.ts'
+
+const NOW = 1_000_000
+
+const node = (id: string, changes: Partial<Candidate> = {}): Candidate => ({
+  ...{ id, address: `http://${id}`, running: 0, waiting: 0, kvPages: 100, kvPagesUsed: 0, hitTokens: 0 },
+  ...{ prefillTokensPerSecond: 1000, heartbeatAt: NOW, contextTokens: 4096 },
+  ...changes,
+})
+const idle = { now: NOW, isOpen: () => false, ownLoad: () => ({ runs: 0, prefillMs: 0 }) }
+const order = (nodes: Candidate[], affinity = 'a', promptTokens = 1000) =>
+  route(nodes, { affinity, promptTokens }, idle).map(({ id }) => id)
+
+test('the node with the prefix wins until it is so busy that computing it elsewhere is sooner', () => {
+  const warm = (running: number) => node('warm', { hitTokens: 960, running })
+  for (const affinity of ['a', 'b', 'c', 'd']) {
+    expect(order([node('cold'), warm(10)], affinity)[0]).toBe('warm')
+    expect(order([node('cold'), warm(60)], affinity)[0]).toBe('cold')
+  }
+})
+
+test('a hot prefix spreads to a second node, and then both share it', () => {
+  const nodes = [node('a', { hitTokens: 960 }), node('b'), node('c')]
+  const flights = new InFlight()
+  const taken: Record<string, number> = { a: 0, b: 0, c: 0 }
+  for (let i = 0; i < 200; i++) {
+    const around = { ...idle, ownLoad: (n: Candidate) => flights.since(n.id, n.heartbeatAt, NOW) }
+    const chosen = route(nodes, { affinity: 'hot', promptTokens: 1000 }, around)[0]
+    if (!chosen) throw new Error('no node')
+    taken[chosen.id] = (taken[chosen.id] ?? 0) + 1
+    flights.begin(chosen.id, NOW, 0)
+    const at = nodes.findIndex(({ id }) => id === chosen.id)
+    nodes[at] = { ...chosen, hitTokens: 960 }
+  }
+  const [a = 0, b = 0, c = 0] = [taken.a, taken.b, taken.c]
+  expect(Math.min(a, b, c)).toBeGreaterThan(40)
+})
+
+test('equally good nodes: prompts that begin alike share one, different ones spread', () => {
+  const nodes = ['a', 'b', 'c', 'd'].map((id) => node(id))
+  const first = (affinity: string) => order(nodes, affinity)[0]
+  expect(new Set(Array.from({ length: 20 }, () => first('same'))).size).toBe(1)
+  const counts = new Map<string | undefined, number>()
+  for (let i = 0; i < 4000; i++) counts.set(first(`p${i}`), (counts.get(first(`p${i}`)) ?? 0) + 1)
+  for (const n of counts.values()) expect(Math.abs(n - 1000)).toBeLessThan(150)
+  expect(counts.size).toBe(4)
+})
+
+test('stale nodes are never asked; those behind an open breaker only when nothing else lives', () => {
+  const stale = node('stale', { heartbeatAt: NOW - 60_000, hitTokens: 999 })
+  const around = { ...idle, isOpen: (id: string) => id === 'open' }
+  const ids = (nodes: Candidate[]) => route(nodes, { affinity: 'a', promptTokens: 10 }, around).map(({ id }) => id)
+  expect(ids([stale, node('open', { hitTokens: 999 }), node('good')])).toEqual(['good'])
+  expect(ids([stale, node('open')])).toEqual(['open'])
+})
+
+test('queue, running work and memory each make a node dearer; a faster one is cheaper', () => {
+  const none = { runs: 0, prefillMs: 0 }
+  const base = cost(node('x'), none, 1000)
+  expect(base).toBe(1000)
+  expect(cost(node('x', { waiting: 2 }), none, 1000)).toBe(base + 2 * 275)
+  expect(cost(node('x'), { runs: 2, prefillMs: 400 }, 1000)).toBe(base + 450)
+  expect(cost(node('x', { kvPagesUsed: 100 }), none, 1000)).toBe(base + 2000)
+  expect(cost(node('x', { prefillTokensPerSecond: 4000 }), none, 1000)).toBe(250)
+})
+
+test('overlap elsewhere is what the best node holds beyond the one asked', () => {
+  const [warm, cold] = [node('warm', { hitTokens: 640 }), node('cold', { hitTokens: 64 })]
+  expect(overlapElsewhere([warm, cold], cold)).toBe(640)
+  expect(overlapElsewhere([warm, cold], warm)).toBe(0)
+})
+
+test('the breaker opens at the second failure in a row, lets one run through, and doubles its patience', () => {
+  const breaker = new Breaker()
+  breaker.failed('n', 0)
+  expect(breaker.isOpen('n', 0)).toBe(false)
+  breaker.failed('n', 0)
+  expect(breaker.state('n', 4999)).toBe('open')
+  expect(breaker.isOpen('n', 5000)).toBe(false)
+  breaker.began('n', 5000)
+  expect(breaker.isOpen('n', 5001)).toBe(true)
+  breaker.failed('n', 5001)
+  expect(breaker.isOpen('n', 5001 + 9999)).toBe(true)
+  expect(breaker.state('n', 5001 + 10_000)).toBe('half-open')
+  breaker.answered('n')
+  expect(breaker.state('n', 5002)).toBe('closed')
+  breaker.failed('n', 6000)
+  expect(breaker.state('n', 6001)).toBe('open')
+  breaker.succeeded('n')
+  expect(breaker.state('n', 5002)).toBe('closed')
+})
+
+test('own runs count between heartbeats: begun since then on top, ended since then off', () => {
+  const flights = new InFlight()
+  const old = flights.begin('n', 10, 50)
+  const young = flights.begin('n', 30, 70)
+  expect(flights.since('n', 20, 40)).toEqual({ runs: 1, prefillMs: 120 })
+  young.answered()
+  old.ended(45)
+  old.ended(46)
+  expect(flights.since('n', 20, 50)).toEqual({ runs: 0, prefillMs: 0 })
+  young.ended(60)
+  expect(flights.since('n', 20, 60)).toEqual({ runs: -1, prefillMs: 0 })
+  expect(flights.since('n', 50, 60)).toEqual({ runs: -1, prefillMs: 0 })
+  expect(flights.since('n', 61, 62)).toEqual({ runs: 0, prefillMs: 0 })
+  expect(flights.count('n')).toBe(0)
+})
