@@ -35,6 +35,24 @@ const samplingShape = {
   topLogprobs: count.max(TOP_LOGPROBS_MAX).optional(),
 }
 
+/** What a run is beside a plain conversation; an absent one changes nothing. */
+const extraShape = {
+  /** The name that the client asked for, where `model` stands behind it. */
+  shownModel: z.string().min(1).max(128).optional(),
+  /** Written by the node: names what, beside prompt and seed, decides an answer. */
+  fingerprint: z.string().max(64).optional(),
+  /** The prompt is no conversation, so the answer is text as it comes. */
+  raw: z.boolean().optional(),
+  /** Text put in front of each answer. */
+  echo: z.string().optional(),
+  /** Strings of the prompt that must be tokens of their own, and the parameter that needs them. */
+  needs: z.object({ tokens: z.array(z.string().min(1).max(64)).max(8), param: z.string().max(64) }).optional(),
+  /** The customer's own user: cached prompts are shared within one of them only. */
+  userId: z.string().max(512).optional(),
+  /** Runs with the same hint prefer the same node. For the edge alone. */
+  routingHint: z.string().max(1024).optional(),
+}
+
 /** A client's request after parsing: what to compute and how to write it down. No dialect survives here but its name. */
 export const runSchema = z.object({
   /** UUIDv7 minted at the edge: `x-request-id`, completion id, and primary key of hold, receipt, usage and ledger. */
@@ -64,6 +82,7 @@ export const runSchema = z.object({
     })
     .optional(),
   ...samplingShape,
+  ...extraShape,
 })
 export type Run = z.infer<typeof runSchema>
 

@@ -17,6 +17,8 @@ export type Message =
       readonly content: string
       readonly reasoning?: string
       readonly toolCalls?: readonly ToolCall[]
+      /** The last message only: the answer goes on where it ends. */
+      readonly prefix?: boolean
     }
   | { readonly role: 'tool'; readonly content: string; readonly toolCallId: string }
 

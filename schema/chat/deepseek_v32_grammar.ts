@@ -7,7 +7,8 @@ import { isSchema, type Schema, SchemaFault } from '../grammar/keywords.ts'
 import { alt, copies, EMPTY, noneOf, oneOf, optional, type Piece, Rules, seq, star, text } from '../grammar/rules.ts'
 import { GRAMMAR_CHARS_MAX } from '../limits.ts'
 import type { AnswerGrammar, AnswerShape, ToolShape } from './chat_format.ts'
-import { DSML, THINK_END } from './deepseek_v32_marks.ts'
+import { DSML } from './deepseek_v32_marks.ts'
+import { THINK_END } from './think.ts'
 
 /** Stand for the tokens of DSML and THINK_END: no text of a model holds these characters, nor does JSON. */
 const DSML_MARK = '\u0001'
