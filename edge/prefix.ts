@@ -1,20 +1,24 @@
 // The prefix index: which nodes are alive for a model and how much of this prompt each is predicted to hold, in one statement.
 import { NODE_STALE_MS } from '../schema/limits.ts'
-import type { Receipt } from '../schema/wire.ts'
+import type { Receipt, Run } from '../schema/wire.ts'
 import type { Candidate } from './router.ts'
 
 const LOOKUP = `
   SELECT n.id, n.address, n.running, n.waiting, n.prefill_tokens_per_second AS prefillTokensPerSecond,
     n.heartbeat_at AS heartbeatAt, n.context_tokens AS contextTokens,
     coalesce((SELECT max(p.tokens) FROM json_each(?1) AS k JOIN prefix_blocks AS p ON p.key = k.value AND p.node_id = n.id), 0) AS hitTokens
-  FROM nodes AS n WHERE n.model = ?2 AND n.draining = 0 AND n.heartbeat_at > ?3`
+  FROM nodes AS n WHERE n.model = ?2 AND n.chat_format = ?4 AND n.draining = 0 AND n.heartbeat_at > ?3`
 
-/** Live nodes of `model` with their longest predicted hit; a replica may answer. */
-export const lookup = async (database: D1Database, model: string, keys: readonly string[]): Promise<Candidate[]> => {
+/** Live nodes of the run's model and chat format with their longest predicted hit; a replica may answer. */
+export const lookup = async (
+  database: D1Database,
+  { model, chatFormat }: Pick<Run, 'model' | 'chatFormat'>,
+  keys: readonly string[],
+): Promise<Candidate[]> => {
   const session = database.withSession('first-unconstrained')
   const answer = await session
     .prepare(LOOKUP)
-    .bind(JSON.stringify(keys), model, Date.now() - NODE_STALE_MS)
+    .bind(JSON.stringify(keys), model, Date.now() - NODE_STALE_MS, chatFormat)
     .all<Candidate & Record<string, unknown>>()
   return answer.results
 }

@@ -11,18 +11,23 @@ export interface Candidate {
   readonly contextTokens: number
   /** Prompt tokens the node is predicted to have cached. */
   readonly hitTokens: number
+  /** The client's routing hint falls on this node (hint.ts). */
+  readonly isHinted?: boolean
 }
 
 /** What a run ahead of ours costs us, milliseconds: one that waits must first prefill, one that runs shares each step. */
 const WAITING_MS = 250
 const RUNNING_MS = 25
 const PREFILL_GUESS = 1000
+/** What a hint is worth: less than a run that waits, more than a few that run. */
+const HINT_MS = 200
 
 /** Milliseconds won by sending the run here: prefill saved minus load. */
 export const score = (node: Candidate): number =>
   (node.hitTokens / (node.prefillTokensPerSecond || PREFILL_GUESS)) * 1000 -
   node.waiting * WAITING_MS -
-  node.running * RUNNING_MS
+  node.running * RUNNING_MS +
+  (node.isHinted ? HINT_MS : 0)
 
 const FAILURES_TO_OPEN = 2
 const OPEN_MS = HEARTBEAT_SECONDS * 1000

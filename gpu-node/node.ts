@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import type { Load } from '../schema/wire.ts'
 import { Admission } from './admission.ts'
 import { cacheCounters, cacheGauges } from './cache_metrics.ts'
+import { chatFormatOf } from './chat_template.ts'
 import { type Settings, StartError } from './config.ts'
 import { type Engine, EngineError } from './engine/engine.ts'
 import type { Workshop } from './generate.ts'
@@ -113,12 +114,23 @@ const assemble = async (
   const identity = await loadIdentity(stateDir, settings.SPARROW_NODE_ID)
   const { nodeId } = identity
   const tokenizer = await loadTokenizer(settings.SPARROW_MODEL_DIR)
+  const { SPARROW_CHAT_FORMAT: setting, SPARROW_MODEL_DIR: modelDir } = settings
+  const chat = await chatFormatOf(setting, modelDir, tokenizer.specialIds.keys())
   const engine = await openEngine(open, settings, tokenizer)
   const journal = await Journal.start({ dir: join(stateDir, 'journal'), nodeId, onFailure: onJournalFailure })
   const metrics = new Metrics()
   const admission = new Admission(settings.SPARROW_QUEUE_MAX)
   const shop: Workshop = {
-    ...{ nodeId, model: settings.SPARROW_MODEL_NAME, engine, tokenizer, journal, admission, metrics },
+    ...{
+      nodeId,
+      model: settings.SPARROW_MODEL_NAME,
+      chatFormat: chat.format,
+      engine,
+      tokenizer,
+      journal,
+      admission,
+      metrics,
+    },
     grammars: new Grammars({ tokenizer, ...engine.info }),
     prefillSpeed: new PrefillSpeed(),
     onClosed: () => shipper.notify(),
@@ -140,6 +152,7 @@ const assemble = async (
     },
     pendingMax: settings.SPARROW_PENDING_MAX,
     stallMs: settings.SPARROW_STALL_SECONDS * 1000,
+    keepAliveMs: settings.SPARROW_KEEP_ALIVE_SECONDS * 1000,
   })
   addGauges(shop, server)
   const address = await listen(server, settings)
@@ -148,7 +161,8 @@ const assemble = async (
     registration: {
       address: settings.SPARROW_NODE_ADDRESS ?? address,
       model: settings.SPARROW_MODEL_NAME,
-      chatFormat: settings.SPARROW_CHAT_FORMAT,
+      chatFormat: chat.format.name,
+      ...(chat.template ? { template: chat.template } : {}),
       contextTokens: engine.info.contextLength,
     },
     load: () => loadOf(shop),

@@ -29,6 +29,7 @@ export interface ServerOptions {
   readonly health: () => Health
   readonly pendingMax: number
   readonly stallMs: number
+  readonly keepAliveMs: number
 }
 
 export interface NodeServer {
@@ -89,7 +90,7 @@ class Taken {
 }
 
 export const createNodeServer = (options: ServerOptions): NodeServer => {
-  const { shop, dispatchKey, health, pendingMax, stallMs } = options
+  const { shop, dispatchKey, health, pendingMax } = options
   const live = new Set<Generation>()
   const answers = new Set<Answer>()
   const taken = new Taken(shop.journal)
@@ -112,7 +113,7 @@ export const createNodeServer = (options: ServerOptions): NodeServer => {
   }
 
   const run = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
-    const answer = new Answer(request, response, stallMs)
+    const answer = new Answer(request, response, options)
     answers.add(answer)
     response.once('close', () => answers.delete(answer))
     const admitted = await admit(request)

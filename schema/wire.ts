@@ -1,7 +1,8 @@
 // The wire contract between edge and node: every message that crosses that border, validated once on arrival.
 // Both directions are signed the same way (signature.ts): a short-lived JWT that carries a hash of the body.
 import { z } from 'zod'
-import { CHOICES_MAX, GRAMMAR_CHARS_MAX, LOGIT_BIAS_MAX, TOP_LOGPROBS_MAX } from './limits.ts'
+import { templateSchema } from './chat/template_source.ts'
+import { CHOICES_MAX, GRAMMAR_CHARS_MAX, LOGIT_BIAS_MAX, PROMPT_TOKENS_MAX, TOP_LOGPROBS_MAX } from './limits.ts'
 
 const count = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER)
 const id = z.string().min(1).max(64)
@@ -64,6 +65,8 @@ export const runSchema = z.object({
   chatFormat: z.string().min(1).max(32),
   /** The rendered prompt, special strings included; written by schema/chat. */
   prompt: z.string(),
+  /** The prompt as token ids, in place of text. */
+  promptTokens: z.array(count).min(1).max(PROMPT_TOKENS_MAX).optional(),
   /** True when the rendered prompt ends inside an open think tag. */
   thinking: z.boolean(),
   stream: z.boolean(),
@@ -191,6 +194,8 @@ export const registrationSchema = z.object({
   publicKey: z.string().length(43),
   model: z.string().min(1).max(128),
   chatFormat: z.string().min(1).max(32),
+  /** What a format of a checkpoint's own renders with. */
+  template: templateSchema.optional(),
   contextTokens: count.min(1),
   load: loadSchema,
 })

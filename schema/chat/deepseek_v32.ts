@@ -204,6 +204,7 @@ const render = ({ messages, tools, thinking, responseSchema }: Conversation): Re
 
 export const deepseekV32: ChatFormat = {
   name: 'deepseek_v32',
+  bos: BOS,
   specialStrings: SPECIAL_STRINGS,
   render,
   parser: deepseekV32Parser,

@@ -53,7 +53,7 @@ const callHead = (delta: Extract<Delta, { kind: 'tool_call' }>): string =>
   })
 
 /** What OpenAI writes for a token too unlikely to tell. */
-const LOGPROB_LEAST = -9999
+export const LOGPROB_LEAST = -9999
 const decoder = new TextDecoder('utf-8', { fatal: false, ignoreBOM: true })
 
 /** A token that is part of a character has a replacement character as its text; its bytes tell. */

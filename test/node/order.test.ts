@@ -11,6 +11,7 @@ import { Metrics, PrefillSpeed } from '../../gpu-node/metrics.ts'
 import type { RunningNode } from '../../gpu-node/node.ts'
 import { createNodeServer, type NodeServer } from '../../gpu-node/server.ts'
 import { loadTokenizer } from '../../gpu-node/tokenizer.ts'
+import { DEFAULT_CHAT_FORMAT } from '../../schema/chat/index.ts'
 import { DISPATCH_SECRET, post, runRequest, tempDir, testSettings } from './fixture.ts'
 import { scriptedEngine } from './scripted_engine.ts'
 
@@ -45,6 +46,7 @@ beforeEach(async () => {
   const shop: Workshop = {
     nodeId: 'node-test',
     model: 'sparrow-mini',
+    chatFormat: DEFAULT_CHAT_FORMAT,
     engine,
     tokenizer,
     journal: meter,
@@ -58,7 +60,7 @@ beforeEach(async () => {
     shop,
     dispatchKey: () => new TextEncoder().encode(DISPATCH_SECRET),
     health: () => ({ ready: true }),
-    ...{ pendingMax: 100, stallMs: 10_000 },
+    ...{ pendingMax: 100, keepAliveMs: 10_000, stallMs: 10_000 },
   })
   await new Promise<void>((done) => server.http.listen(0, '127.0.0.1', done))
   const address = `http://127.0.0.1:${(server.http.address() as AddressInfo).port}`
