@@ -1,8 +1,9 @@
 // Bodies at the edge: bounds, what is no text or no JSON, names that stand for models, browsers, and whatever a fuzzer thinks of.
 import fc from 'fast-check'
 import { afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
+import { templateName } from '../../schema/chat/template_source.ts'
 import type { Run, RunRequest } from '../../schema/wire.ts'
-import { type Account, call, chat, MODEL, openAccount, registerNode, removeNodes } from './world.ts'
+import { type Account, admin, call, chat, MODEL, openAccount, registerNode, removeNodes } from './world.ts'
 
 let account: Account
 beforeAll(async () => {
@@ -106,6 +107,32 @@ test('a browser may send what the SDKs send, and read what they read', async () 
       expect(exposed.split(',')).toContain(name)
     expect(response.headers.get('x-request-id')).toBeTruthy()
   }
+})
+
+test('a checkpoint that brings a chat template is rendered with it, here', async () => {
+  const source = {
+    template: '{% for m in messages %}<u>{{ m.content }}{% endfor %}{% if thinking %}<think>{% endif %}',
+    ...{ bos: '<s>', eos: '</s>', specials: ['<s>', '</s>', '<u>'] },
+  }
+  await removeNodes()
+  await registerNode('mirror', 0, { model: 'templated', chatFormat: templateName(source), template: source })
+  await admin('PUT', '/prices', { model: 'templated', hitNano: 1, missNano: 1, outputNano: 1 })
+  const messages = [{ role: 'user', content: 'a <u> b' }]
+  const run = await runOf({ model: 'templated', messages, thinking: { type: 'enabled' } })
+  expect(run).toMatchObject({ prompt: '<u>a <\u2060u> b<think>', thinking: true, chatFormat: templateName(source) })
+  expect(await runOf({ model: 'deepseek-chat', messages })).toMatchObject({ model: 'templated', thinking: false })
+  const completion = await post(JSON.stringify({ model: 'templated', prompt: 'One' }), {}, '/beta/completions')
+  expect(await completion.json()).toMatchObject({ run: { prompt: '<s>One', raw: true } })
+})
+
+test('a node cannot pass a template off as another', async () => {
+  const source = { template: 'x', bos: '', eos: '', specials: [] }
+  for (const registration of [
+    { chatFormat: templateName(source), template: { ...source, template: 'y' } },
+    { chatFormat: templateName(source) },
+    { chatFormat: 'deepseek_v32', template: source },
+  ])
+    await expect(registerNode('good', 0, registration)).rejects.toThrow(/not the name of the template/)
 })
 
 const word = fc.oneof(
@@ -218,9 +245,9 @@ test('whatever the body, the answer is one that a client can act on', async () =
         if (response.status !== 200) expect(json.error?.message).toBeTruthy()
       },
     ),
-    { numRuns: Number(process.env.FUZZ_RUNS ?? 400) },
+    { numRuns: Number(process.env.FUZZ_RUNS ?? 300) },
   )
   // Neither all refused nor all taken, or the bodies prove nothing.
   expect(seen.get(200) ?? 0).toBeGreaterThan(20)
   expect(seen.get(422) ?? 0).toBeGreaterThan(20)
-})
+}, 300_000)
