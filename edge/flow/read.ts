@@ -1,5 +1,5 @@
 // A client's body to a run: bounds, UTF-8, JSON, the model it names, its dialect. Everything that is wrong with it is a 4xx.
-import type { Dialect } from '../../schema/dialects/dialect.ts'
+import type { ParseContext } from '../../schema/dialects/dialect.ts'
 import { fail, ok, type Result } from '../../schema/errors.ts'
 import { BODY_DEPTH_MAX, REQUEST_BODY_BYTES_MAX } from '../../schema/limits.ts'
 import type { Run } from '../../schema/wire.ts'
@@ -7,11 +7,11 @@ import type { Env } from '../env.ts'
 import { reasonOf } from '../log.ts'
 import { servedModel } from '../models.ts'
 
-interface Asked {
+interface Asked<T> {
   readonly env: Env
   readonly context: Pick<ExecutionContext, 'waitUntil'>
   readonly request: Request
-  readonly dialect: Dialect
+  readonly dialect: { parse(body: unknown, context: ParseContext): Result<T> }
   readonly requestId: string
 }
 
@@ -66,8 +66,10 @@ const nameIn = (body: unknown): string | undefined => {
   return typeof model === 'string' ? model : undefined
 }
 
-/** Body to run, with the model behind an alias. Errors: those of readJson, no_node, and the dialect's own. */
-export const readRun = async (asked: Asked): Promise<Result<{ run: Run; bodyText: string }>> => {
+/** Body to run, or whatever names a model, with the model behind an alias. Errors: those of readJson, no_node, and the dialect's own. */
+export const readRun = async <T extends Pick<Run, 'model' | 'shownModel'>>(
+  asked: Asked<T>,
+): Promise<Result<{ run: T; bodyText: string }>> => {
   const { env, context, request, dialect, requestId } = asked
   const read = await readJson(request)
   if (!read.ok) return read

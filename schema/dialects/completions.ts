@@ -27,9 +27,9 @@ const promptPart = (body: CompletionBody, bos: string): Prompt => {
   return { prompt: text.startsWith(bos) ? text : bos + text }
 }
 
-const echoOf = (body: CompletionBody): { echo?: string } => {
+const echoOf = (body: CompletionBody): { echoText?: string } => {
   const prompt = promptOf(body)
-  return body.echo && typeof prompt === 'string' ? { echo: prompt } : {}
+  return body.echo && typeof prompt === 'string' ? { echoText: prompt } : {}
 }
 
 const parse = (body: unknown, context: ParseContext): Result<Run> => {

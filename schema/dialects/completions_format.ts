@@ -48,14 +48,14 @@ const HEAD = 'text_completion'
 export const completionStream = (run: Run): StreamFormatter => {
   const start = `data: ${openAiHead(run, HEAD)},"choices":`
   const usageNull = run.includeUsage ? ',"usage":null' : ''
-  const { n = 1, echo } = run
+  const { n = 1, echoText } = run
   const offsets = new Array<number>(n).fill(0)
   const chunk = (index: number, text: string, logprobs: unknown, finish: string | null): string => {
     const choice = JSON.stringify({ text, index, logprobs, finish_reason: finish })
     return `${start}[${choice}]${usageNull}}\n\n`
   }
   return {
-    start: () => (echo === undefined ? '' : Array.from({ length: n }, (_, i) => chunk(i, echo, null, null)).join('')),
+    start: () => (echoText === undefined ? '' : Array.from({ length: n }, (_, i) => chunk(i, echoText, null, null)).join('')),
     deltas: (index, deltas) => {
       if (run.topLogprobs === undefined) return chunk(index, textOf(deltas), null, null)
       const { lists, end } = logprobLists(tokensOf(deltas), offsets[index] ?? 0)
@@ -72,7 +72,7 @@ export const completionStream = (run: Run): StreamFormatter => {
 
 export const completionWhole = (run: Run, choices: readonly Choice[], usage: Usage): string => {
   const written = choices.map(({ deltas, finish }, index) => ({
-    text: (run.echo ?? '') + textOf(deltas),
+    text: (run.echoText ?? '') + textOf(deltas),
     index,
     logprobs: run.topLogprobs === undefined ? null : logprobLists(tokensOf(deltas), 0).lists,
     finish_reason: FINISH[finish],

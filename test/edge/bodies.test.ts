@@ -231,12 +231,15 @@ const bodies = fc
 
 test('whatever the body, the answer is one that a client can act on', async () => {
   const seen = new Map<number, number>()
+  let runs = 0
   const paths = fc.constantFrom('/v1/chat/completions', '/beta/completions')
   await fc.assert(
     fc.asyncProperty(
       paths,
       fc.oneof({ weight: 9, arbitrary: bodies }, { weight: 1, arbitrary: fc.json() }),
       async (path, body) => {
+        // No receipt settles what the mirror answers, and an account has a bound on open runs.
+        if (runs++ % 200 === 0) account = await openAccount(1_000_000_000_000)
         const response = await post(body, {}, path)
         seen.set(response.status, (seen.get(response.status) ?? 0) + 1)
         const text = await response.text()
@@ -245,7 +248,7 @@ test('whatever the body, the answer is one that a client can act on', async () =
         if (response.status !== 200) expect(json.error?.message).toBeTruthy()
       },
     ),
-    { numRuns: Number(process.env.FUZZ_RUNS ?? 300) },
+    { numRuns: Number(process.env.FUZZ_RUNS ?? 200) },
   )
   // Neither all refused nor all taken, or the bodies prove nothing.
   expect(seen.get(200) ?? 0).toBeGreaterThan(20)

@@ -6,7 +6,17 @@ import type { RunningNode } from '../../gpu-node/node.ts'
 import { loadTokenizer } from '../../gpu-node/tokenizer.ts'
 import { templateName, templateSchema } from '../../schema/chat/template_source.ts'
 import type { Run } from '../../schema/wire.ts'
-import { chunksOf, post, runRequest, startEdge, startTestNode, type TestEdge, tempDir, testSettings, until } from './fixture.ts'
+import {
+  chunksOf,
+  post,
+  runRequest,
+  startEdge,
+  startTestNode,
+  type TestEdge,
+  tempDir,
+  testSettings,
+  until,
+} from './fixture.ts'
 import { type Script, scriptedEngine } from './scripted_engine.ts'
 
 let edge: TestEdge
@@ -52,7 +62,7 @@ test('a raw answer is text as it comes, up to the token that ends it', async () 
   const { encode } = await loadTokenizer(MODEL)
   const { ids } = await encode('\n\n<think>a</think> <｜DSML｜function_calls> b')
   script = { ids: [...ids, 1] }
-  const request = runRequest({ ...raw, stream: false, echo: 'One two', shownModel: 'deepseek-chat' })
+  const request = runRequest({ ...raw, stream: false, echoText: 'One two', shownModel: 'deepseek-chat' })
   expect(await answerOf(await post(await start(), request))).toMatchObject({
     status: 200,
     object: 'text_completion',
@@ -76,7 +86,12 @@ test('a prompt of token ids is taken as it is; one that is no token is refused',
 })
 
 const FIM = ['<｜fim▁begin｜>', '<｜fim▁hole｜>', '<｜fim▁end｜>']
-const gap: Partial<Run> = { ...raw, prompt: `${FIM[0]}a${FIM[1]}b${FIM[2]}`, needs: { tokens: FIM, param: 'suffix' }, stream: false }
+const gap: Partial<Run> = {
+  ...raw,
+  prompt: `${FIM[0]}a${FIM[1]}b${FIM[2]}`,
+  needs: { tokens: FIM, param: 'suffix' },
+  stream: false,
+}
 
 test('a gap is filled by a model that has the tokens for it, and by no other', async () => {
   script = { ids: [70, 1] }
@@ -94,7 +109,11 @@ test('a checkpoint with a chat template registers it, and its answers are taken 
   const template = '{% for m in messages %}<u>{{ m.content }}{% endfor %}'
   const modelDir = checkpoint({
     'chat_template.jinja': template,
-    'tokenizer_config.json': JSON.stringify({ bos_token: { content: '<s>' }, eos_token: '</s>', chat_template: 'other' }),
+    'tokenizer_config.json': JSON.stringify({
+      bos_token: { content: '<s>' },
+      eos_token: '</s>',
+      chat_template: 'other',
+    }),
   })
   const running = await start({ SPARROW_MODEL_DIR: modelDir })
   const { chatFormat, template: source } = edge.registrations.at(-1) ?? {}

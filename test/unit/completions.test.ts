@@ -19,7 +19,7 @@ test.each<[string, object, Partial<Run>]>([
   ['one text in an array', { prompt: ['a'] }, { prompt: `${BOS}a` }],
   ['token ids', { prompt: [1, 2] }, { prompt: '', promptTokens: [1, 2] }],
   ['token ids in an array', { prompt: [[1, 2]] }, { promptTokens: [1, 2] }],
-  ['echo', { echo: true, prompt: 'a' }, { echo: 'a' }],
+  ['echo', { echo: true, prompt: 'a' }, { echoText: 'a' }],
   ['logprobs', { logprobs: 3 }, { topLogprobs: 3 }],
   ['logprobs 0', { logprobs: 0 }, { topLogprobs: 0 }],
   ['sampling', { temperature: 0, n: 2, seed: 7, stop: 'x' }, { temperature: 0, n: 2, seed: '7', stop: ['x'] }],
