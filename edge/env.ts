@@ -13,14 +13,30 @@ export interface Env {
   readonly USAGE_DAYS?: string
   /** `off`: a prefix that lies on another node than the one asked is billed as uncached. */
   readonly AFFINITY_CREDIT?: string
+  /** Names that stand for a model; wrangler.toml has the usual ones. */
+  readonly MODEL_ALIASES?: unknown
 }
 
 const secret = z.string().min(32, 'must have at least 32 characters')
-const secretsSchema = z.object({ SPARROW_SECRET: secret, ADMIN_SECRET: secret, JOIN_TOKEN: secret })
+const aliasSchema = z.strictObject({
+  /** Absent: the model that most live nodes serve. */
+  model: z.string().min(1).max(128).optional(),
+  thinking: z.boolean().default(false),
+})
+const aliasesSchema = z.record(z.string().min(1).max(128), aliasSchema).default({})
+const environmentSchema = z.object({
+  ...{ SPARROW_SECRET: secret, ADMIN_SECRET: secret, JOIN_TOKEN: secret },
+  MODEL_ALIASES: aliasesSchema,
+})
 
-/** What is wrong with the secrets, or `undefined`. */
+export type Aliases = z.infer<typeof aliasesSchema>
+
+/** Of an environment without fault. */
+export const aliasesOf = (env: Env): Aliases => aliasesSchema.parse(env.MODEL_ALIASES)
+
+/** What is wrong with secrets or settings, or `undefined`. */
 export const environmentFault = (env: Env): string | undefined => {
-  const parsed = secretsSchema.safeParse(env)
+  const parsed = environmentSchema.safeParse(env)
   const issue = parsed.error?.issues[0]
   return issue && `${issue.path.join('.')} ${issue.message}`
 }

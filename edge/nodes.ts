@@ -1,6 +1,7 @@
 // Registration and heartbeat of nodes. A join token admits a node once; from then on its own key speaks for it.
 import { and, count, eq, gt } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/d1'
+import { isTemplateName, templateName } from '../schema/chat/template_source.ts'
 import { nodes } from '../schema/db.ts'
 import { fail, ok, type Result } from '../schema/errors.ts'
 import { HEARTBEAT_SECONDS, NODE_STALE_MS } from '../schema/limits.ts'
@@ -9,6 +10,7 @@ import { sameText } from './auth.ts'
 import type { Env } from './env.ts'
 import { dispatchSecret } from './node_client.ts'
 import { verifyNodeCall } from './receipts.ts'
+import { keepTemplate } from './templates.ts'
 
 const loadColumns = (load: Load) => ({
   running: load.running,
@@ -28,13 +30,16 @@ export const register = async (env: Env, authorization: string | null, body: unk
   }
   const parsed = registrationSchema.safeParse(body)
   if (!parsed.success) return fail('invalid_request', { message: parsed.error.message })
-  const { nodeId, address, publicKey, model, chatFormat, contextTokens, load } = parsed.data
+  const { nodeId, address, publicKey, model, chatFormat, template, contextTokens, load } = parsed.data
+  if (template ? templateName(template) !== chatFormat : isTemplateName(chatFormat))
+    return fail('invalid_request', { message: 'chatFormat is not the name of the template.' })
   const known = await drizzle(env.DB).select({ publicKey: nodes.publicKey }).from(nodes).where(eq(nodes.id, nodeId))
   if (known[0] && known[0].publicKey !== publicKey) {
     return fail('conflict', { message: 'Another node registered under this id; choose another id.' })
   }
   const now = Date.now()
   const live = { address, model, chatFormat, contextTokens, draining: false, heartbeatAt: now, ...loadColumns(load) }
+  if (template) await keepTemplate(env.DB, template)
   await drizzle(env.DB)
     .insert(nodes)
     .values({ id: nodeId, publicKey, registeredAt: now, ...live })

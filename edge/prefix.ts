@@ -2,7 +2,7 @@
 // written from receipts, swept in the scheduled handler, bounded for each account.
 
 import { NODE_STALE_MS } from '../schema/limits.ts'
-import type { Receipt } from '../schema/wire.ts'
+import type { Receipt, Run } from '../schema/wire.ts'
 import { derive } from './auth.ts'
 import { indexed } from './indexed.ts'
 import type { Candidate } from './router.ts'
@@ -14,14 +14,18 @@ export const LOOKUP = `
   SELECT n.id, n.address, n.running, n.waiting, n.prefill_tokens_per_second AS prefillTokensPerSecond,
     n.kv_pages AS kvPages, n.kv_pages_used AS kvPagesUsed, n.heartbeat_at AS heartbeatAt, n.context_tokens AS contextTokens,
     coalesce(h.tokens, 0) AS hitTokens
-  FROM nodes AS n LEFT JOIN hits AS h ON h.id = n.id WHERE n.model = ?2 AND n.draining = 0 AND n.heartbeat_at > ?3`
+  FROM nodes AS n LEFT JOIN hits AS h ON h.id = n.id WHERE n.model = ?2 AND n.chat_format = ?4 AND n.draining = 0 AND n.heartbeat_at > ?3`
 
-/** Live nodes of `model` with their longest predicted hit; a replica may answer. */
-export const lookup = async (database: D1Database, model: string, keys: readonly string[]): Promise<Candidate[]> => {
+/** Live nodes of the run's model and chat format with their longest predicted hit; a replica may answer. */
+export const lookup = async (
+  database: D1Database,
+  { model, chatFormat }: Pick<Run, 'model' | 'chatFormat'>,
+  keys: readonly string[],
+): Promise<Candidate[]> => {
   const session = database.withSession('first-unconstrained')
   const answer = await session
     .prepare(LOOKUP)
-    .bind(JSON.stringify(indexed(keys)), model, Date.now() - NODE_STALE_MS)
+    .bind(JSON.stringify(indexed(keys)), model, Date.now() - NODE_STALE_MS, chatFormat)
     .all<Candidate & Record<string, unknown>>()
   return answer.results
 }

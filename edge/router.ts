@@ -15,6 +15,8 @@ export interface Candidate {
   readonly contextTokens: number
   /** Prompt tokens the node is predicted to have cached. */
   readonly hitTokens: number
+  /** The client's routing hint falls on this node (hint.ts). */
+  readonly isHinted?: boolean
 }
 
 /** What this isolate sent to a node and its last heartbeat cannot know. */
@@ -44,6 +46,8 @@ const SLACK_MS = RUNNING_MS
 
 export const prefillMs = (node: Pick<Candidate, 'prefillTokensPerSecond'>, tokens: number): number =>
   (Math.max(0, tokens) / (node.prefillTokensPerSecond || PREFILL_GUESS)) * 1000
+/** What a hint is worth: less than a run that waits, more than a few that run. */
+const HINT_MS = 200
 
 /** Milliseconds until our first token: the prefill that the cache does not save, behind what the node has to do already. */
 export const cost = (node: Candidate, own: OwnLoad, promptTokens: number): number => {
@@ -51,7 +55,8 @@ export const cost = (node: Candidate, own: OwnLoad, promptTokens: number): numbe
   const queued = Math.max(node.waiting * WAITING_MS, own.prefillMs)
   const used = node.kvPages > 0 ? node.kvPagesUsed / node.kvPages : 0
   const pressure = used > KV_FULL ? ((used - KV_FULL) / (1 - KV_FULL)) * KV_PRESSURE_MS : 0
-  return prefillMs(node, promptTokens - node.hitTokens) + queued + runs * RUNNING_MS + pressure
+  const hint = node.isHinted ? HINT_MS : 0
+  return prefillMs(node, promptTokens - node.hitTokens) + queued + runs * RUNNING_MS + pressure - hint
 }
 
 /** Rendezvous weight (FNV-1a, mixed): every isolate sends prompts that begin alike to the same of equally good nodes. */

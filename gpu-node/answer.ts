@@ -11,22 +11,28 @@ export interface Head {
   readonly cachedTokens: number
 }
 
-const KEEP_ALIVE_MS = 10_000
+const KEEP_ALIVE = ': keep-alive\n\n'
 /** Above so many bytes not yet taken, text waits unformatted at its source. */
 const BACKLOG_BYTES = 64 * 1024
 
 export class Answer {
   readonly #response: ServerResponse
   readonly #stallMs: number
+  readonly #keepAliveMs: number
   #stall: NodeJS.Timeout | undefined
   #keepAlive: NodeJS.Timeout | undefined
   #onGone: () => void = () => {}
   #onDrain: () => void = () => {}
   #gone = false
 
-  constructor(request: IncomingMessage, response: ServerResponse, stallMs: number) {
+  constructor(
+    request: IncomingMessage,
+    response: ServerResponse,
+    { stallMs, keepAliveMs }: { readonly stallMs: number; readonly keepAliveMs: number },
+  ) {
     this.#response = response
     this.#stallMs = stallMs
+    this.#keepAliveMs = keepAliveMs
     response.on('close', () => {
       clearTimeout(this.#stall)
       clearInterval(this.#keepAlive)
@@ -70,7 +76,17 @@ export class Answer {
     this.#onDrain = callback
   }
 
+  /** A stream that has to wait begins with comments, so that nobody on the way takes it for dead. */
+  queued(head: Head): void {
+    this.#keepAlive = setTimeout(() => {
+      if (this.#gone || this.headSent) return
+      this.head(head)
+      this.#response.write(KEEP_ALIVE)
+    }, this.#keepAliveMs)
+  }
+
   head({ nodeId, stream, promptTokens, cachedTokens }: Head): void {
+    clearTimeout(this.#keepAlive)
     this.#response.writeHead(200, {
       'content-type': stream ? 'text/event-stream; charset=utf-8' : 'application/json',
       'cache-control': 'no-cache, no-transform',
@@ -80,8 +96,8 @@ export class Answer {
     })
     if (!stream) return
     this.#keepAlive = setInterval(() => {
-      if (this.backlogBytes === 0) this.#response.write(': keep-alive\n\n')
-    }, KEEP_ALIVE_MS)
+      if (this.backlogBytes === 0) this.#response.write(KEEP_ALIVE)
+    }, this.#keepAliveMs)
   }
 
   write(text: string): void {
@@ -99,6 +115,7 @@ export class Answer {
 
   /** An error answer instead of a head. */
   refuse(error: ApiError): void {
+    clearTimeout(this.#keepAlive)
     if (this.#gone || this.headSent) return
     const { code, message, param, retryAfterSeconds } = error
     const body = { code, message, ...(param ? { param } : {}), ...(retryAfterSeconds ? { retryAfterSeconds } : {}) }

@@ -60,7 +60,7 @@ export class ChoiceText {
   /** Why the engine ended it. */
   reason: EndReason | undefined
 
-  constructor(run: Run, format: ChatFormat, textBytes: readonly Uint8Array[], index: number) {
+  constructor(run: Run, format: Pick<ChatFormat, 'parser'>, textBytes: readonly Uint8Array[], index: number) {
     const withSource = run.topLogprobs !== undefined
     const { thinking, stop } = run
     // Ids of tool calls must differ between choices too.

@@ -21,7 +21,7 @@ const settings = z.object({
   SPARROW_NODE_ADDRESS: z.url().optional().describe('base address at which the edge reaches this node'),
   SPARROW_MODEL_DIR: z.string().min(1).default(MODEL_DIR).describe('checkpoint: config, weights, tokenizer'),
   SPARROW_MODEL_NAME: z.string().min(1).max(128).default('sparrow-mini').describe('public name of the model'),
-  SPARROW_CHAT_FORMAT: z.string().min(1).max(32).default('deepseek_v32').describe('chat format of the model'),
+  SPARROW_CHAT_FORMAT: z.string().min(1).max(32).default('auto').describe('auto, deepseek_v32 or jinja'),
   SPARROW_STATE_DIR: z.string().min(1).default('.sparrow/node').describe('identity and receipt journal'),
   SPARROW_THREADS: count(1, 1024).optional().describe('engine threads; default: one a core'),
   SPARROW_ISA: z
@@ -60,6 +60,12 @@ const settings = z.object({
   SPARROW_DRAIN_SECONDS: count(0, 3600).default(30).describe('time running requests get after SIGTERM'),
   SPARROW_STUCK_SECONDS: count(1, 86_400).default(60).describe('an engine with work and no step for so long is stuck'),
   SPARROW_STALL_SECONDS: count(1, 86_400).default(120).describe('a reader that takes nothing for so long is cut off'),
+  SPARROW_KEEP_ALIVE_SECONDS: z.coerce
+    .number()
+    .min(0.05)
+    .max(3600)
+    .default(5)
+    .describe('a silent stream, queued or not, gets a comment so often'),
 })
 
 export type Settings = z.infer<typeof settings>

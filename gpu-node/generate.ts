@@ -1,12 +1,13 @@
 // One run from prompt to receipt: tokenize, queue, journal OPEN, stream, journal CLOSE, finish. The order of the last three
 // is the promise that billing stands on: no token leaves before OPEN is durable, no finish before CLOSE is.
+import type { ChatFormat } from '../schema/chat/chat_format.ts'
 import type { Dialect, StreamFormatter, Usage } from '../schema/dialects/dialect.ts'
 import { apiError, ok, type Result } from '../schema/errors.ts'
 import { KV_PAGE_TOKENS } from '../schema/limits.ts'
 import { tokensPerBlock } from '../schema/prefix.ts'
-import type { FinishReason, RunRequest } from '../schema/wire.ts'
+import type { FinishReason, Run, RunRequest } from '../schema/wire.ts'
 import type { Admission, Place } from './admission.ts'
-import type { Answer } from './answer.ts'
+import type { Answer, Head } from './answer.ts'
 import { ChoiceText, specOf } from './choice.ts'
 import type { EndReason, Engine, EngineEvent, SampledLogprob, SequenceHandle } from './engine/engine.ts'
 import type { GrammarSession, Grammars } from './grammar.ts'
@@ -14,7 +15,7 @@ import type { Meter } from './journal.ts'
 import { NO_COUNTS, type RunCounts } from './journal_records.ts'
 import { log, reasonOf } from './log.ts'
 import type { Metrics, PrefillSpeed } from './metrics.ts'
-import { type Prepared, prepare, refusalOf, tooLong } from './prepare.ts'
+import { givenPrompt, type Prepared, prepare, refusalOf, tooLong } from './prepare.ts'
 import { RunClock } from './run_clock.ts'
 import type { EncodedPrompt, Tokenizer } from './tokenizer.ts'
 
@@ -22,6 +23,7 @@ import type { EncodedPrompt, Tokenizer } from './tokenizer.ts'
 export interface Workshop {
   readonly nodeId: string
   readonly model: string
+  readonly chatFormat: ChatFormat
   readonly engine: Engine
   readonly tokenizer: Tokenizer
   readonly grammars: Grammars
@@ -55,6 +57,8 @@ export class Generation {
   readonly #answer: Answer
   readonly #place: Place
   readonly #dialect: Dialect
+  /** As the client is told of it. */
+  readonly #run: Run
   readonly #format: StreamFormatter
   readonly #choices: readonly ChoiceText[]
   /** One a choice, where the answer is held to a grammar. */
@@ -74,6 +78,7 @@ export class Generation {
   #progressAt = PROGRESS_TOKENS
   #isOpen = false
   #isStarted = false
+  #hasBegun = false
   #finish: FinishReason | undefined
   #shutDown = false
 
@@ -93,7 +98,8 @@ export class Generation {
     this.#answer = answer
     this.#place = place
     this.#dialect = how.dialect
-    this.#format = how.dialect.stream(request.run)
+    this.#run = how.run
+    this.#format = how.dialect.stream(how.run)
     const { n = 1 } = request.run
     const { textBytes } = shop.tokenizer
     this.#choices = Array.from({ length: n }, (_, i) => new ChoiceText(request.run, how.format, textBytes, i))
@@ -113,6 +119,7 @@ export class Generation {
     this.#answer.onGone(() => this.#cancel())
     this.#answer.onDrain(() => this.#flush())
     if (this.#answer.gone) this.#cancel()
+    if (run.stream) this.#answer.queued(this.#head)
     const { requestId, model } = run
     journal.open({ requestId, attempt, accountId, keyId, model, openedAt: this.#openedAt }).then(
       () => {
@@ -294,8 +301,9 @@ export class Generation {
 
   #flushStream(): void {
     let text = ''
-    if (!this.#answer.headSent) {
-      this.#sendHead()
+    if (!this.#answer.headSent) this.#answer.head(this.#head)
+    if (!this.#hasBegun) {
+      this.#hasBegun = true
       text += this.#format.start({ ...this.#usage, output: 0, reasoning: 0 })
     }
     // A slow reader's text waits in the choices, joined; formatted it would be fifty times the size.
@@ -311,17 +319,16 @@ export class Generation {
     }
   }
 
-  #sendHead(): void {
-    const { hit, miss } = this.#counts
+  get #head(): Head {
     const { nodeId } = this.#shop
     const { stream } = this.#request.run
-    this.#answer.head({ nodeId, stream, promptTokens: hit + miss, cachedTokens: hit })
+    return { nodeId, stream, promptTokens: this.#prompt.ids.length, cachedTokens: this.#counts.hit }
   }
 
   #endWhole(): void {
-    this.#sendHead()
+    this.#answer.head(this.#head)
     const choices = this.#choices.map((choice) => ({ deltas: choice.take(), finish: this.#finishOf(choice) }))
-    this.#answer.end(this.#dialect.whole(this.#request.run, choices, this.#usage))
+    this.#answer.end(this.#dialect.whole(this.#run, choices, this.#usage))
     this.#done.resolve()
   }
 
@@ -357,9 +364,9 @@ export const generate = async (
   if (!place.ok) return place
   const grammars: GrammarSession[] = []
   try {
-    const { prompt: text, grammar, n = 1 } = request.run
+    const { prompt: text, promptTokens, grammar, n = 1 } = request.run
     const [prompt, ...opened] = await Promise.all([
-      shop.tokenizer.encode(text),
+      promptTokens ? givenPrompt(promptTokens, shop.tokenizer) : shop.tokenizer.encode(text),
       ...(grammar ? Array.from({ length: n }, () => shop.grammars.open(grammar)) : []),
     ])
     for (const session of opened) if (session.ok) grammars.push(session.value)

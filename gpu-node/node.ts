@@ -5,6 +5,7 @@ import type { Load } from '../schema/wire.ts'
 import { Admission } from './admission.ts'
 import { cacheCounters, cacheGauges } from './cache_metrics.ts'
 import { SegmentChain } from './chain.ts'
+import { chatFormatOf } from './chat_template.ts'
 import { type Settings, StartError } from './config.ts'
 import { type Engine, EngineError } from './engine/engine.ts'
 import { createFront, type Front } from './front.ts'
@@ -164,11 +165,13 @@ const load = async (settings: Settings, open: OpenEngine, onJournalFailure: (err
   const stateDir = settings.SPARROW_STATE_DIR
   const identity = await loadIdentity(stateDir, settings.SPARROW_NODE_ID)
   const tokenizer = await loadTokenizer(settings.SPARROW_MODEL_DIR)
+  const { SPARROW_CHAT_FORMAT: setting, SPARROW_MODEL_DIR: modelDir } = settings
+  const chat = await chatFormatOf(setting, modelDir, tokenizer.specialIds.keys())
   const engine = await openEngine(open, settings, tokenizer)
   const { nodeId } = identity
   const journal = await Journal.start({ dir: join(stateDir, 'journal'), nodeId, onFailure: onJournalFailure })
   const chain = await SegmentChain.load(stateDir, nodeId)
-  return { identity, tokenizer, engine, journal, chain }
+  return { identity, tokenizer, chat, engine, journal, chain }
 }
 
 interface Assembly {
@@ -182,12 +185,12 @@ interface Assembly {
 
 /** Returns what takes it apart. */
 const assemble = ({ settings, loaded, metrics, front, view, address }: Assembly): (() => Promise<void>) => {
-  const { identity, tokenizer, engine, journal, chain } = loaded
+  const { identity, tokenizer, chat, engine, journal, chain } = loaded
   const { nodeId } = identity
   const { SPARROW_EDGE_URL: edgeUrl, SPARROW_PENDING_MAX: pendingMax, SPARROW_MODEL_NAME: model } = settings
   const admission = new Admission(settings.SPARROW_QUEUE_MAX, settings.SPARROW_QUEUE_SHARE)
   const shop: Workshop = {
-    ...{ nodeId, model, engine, tokenizer, journal, admission, metrics },
+    ...{ nodeId, model, chatFormat: chat.format, engine, tokenizer, journal, admission, metrics },
     grammars: new Grammars({ tokenizer, ...engine.info }),
     prefillSpeed: new PrefillSpeed(),
     onClosed: () => shipper.notify(),
@@ -199,13 +202,15 @@ const assemble = ({ settings, loaded, metrics, front, view, address }: Assembly)
     onSettled: (outcome, count) => metrics.receipts(outcome, count),
   })
   const stallMs = settings.SPARROW_STALL_SECONDS * 1000
-  const server = createRunServer({ shop, dispatchKey: () => link.dispatchKey, pendingMax, stallMs })
+  const keepAliveMs = settings.SPARROW_KEEP_ALIVE_SECONDS * 1000
+  const server = createRunServer({ shop, dispatchKey: () => link.dispatchKey, pendingMax, stallMs, keepAliveMs })
   const watchdog = new Watchdog(engine, settings.SPARROW_STUCK_SECONDS * 1000)
   addGauges(shop, server)
   const link = new EdgeLink({
     ...{ edgeUrl, joinToken: settings.SPARROW_JOIN_TOKEN, identity },
     registration: {
-      ...{ address: settings.SPARROW_NODE_ADDRESS ?? address, model, chatFormat: settings.SPARROW_CHAT_FORMAT },
+      ...{ address: settings.SPARROW_NODE_ADDRESS ?? address, model, chatFormat: chat.format.name },
+      ...(chat.template ? { template: chat.template } : {}),
       contextTokens: engine.info.contextLength,
     },
     load: () => loadOf(shop),

@@ -1,16 +1,21 @@
 // What a node refuses before it works: requests for another model, dialect or format, prompts too long, what the engine declines.
 import type { ChatFormat } from '../schema/chat/chat_format.ts'
-import { chatFormatByName } from '../schema/chat/index.ts'
+import { rawParser } from '../schema/chat/tagged_parser.ts'
 import type { Dialect } from '../schema/dialects/dialect.ts'
 import { dialectByName } from '../schema/dialects/index.ts'
+import { fingerprintOf } from '../schema/dialects/openai_chat_format.ts'
 import { type ApiError, apiError, fail, ok, type Result } from '../schema/errors.ts'
-import type { RunRequest } from '../schema/wire.ts'
+import type { Run, RunRequest } from '../schema/wire.ts'
 import { EngineError } from './engine/engine.ts'
 import type { Workshop } from './generate.ts'
+import type { EncodedPrompt } from './tokenizer.ts'
 
 export interface Prepared {
   readonly dialect: Dialect
-  readonly format: ChatFormat
+  /** Takes the answer's text apart. */
+  readonly format: Pick<ChatFormat, 'parser'>
+  /** The run as its answer tells of it. */
+  readonly run: Run
 }
 
 export const tooLong = (context: number, prompt: string): ApiError =>
@@ -25,21 +30,51 @@ export const refusalOf = (error: unknown, promptTokens: number, context: number)
   return apiError('internal_error', { internal: error.message })
 }
 
+/** A prompt that came as token ids. */
+export const givenPrompt = (ids: readonly number[], { textBytes }: Workshop['tokenizer']): EncodedPrompt => ({
+  ids: Int32Array.from(ids),
+  bytes: ids.map((id) => textBytes[id]?.length ?? 0),
+})
+
+const badParameter = (param: string, message: string) =>
+  fail('invalid_parameter', { message: `${param}: ${message}.`, param })
+
+/** Parameters that only this model's vocabulary can judge. */
+const vocabularyFault = (run: Run, { textBytes, specialIds, vocabSize }: Workshop['tokenizer']) => {
+  const biased = Object.keys(run.logitBias ?? {}).find((id) => Number(id) >= vocabSize)
+  if (biased !== undefined) return badParameter('logit_bias', `${biased} is no token of this model`)
+  const foreign = run.promptTokens?.find((id) => id >= vocabSize || textBytes[id]?.length === 0)
+  if (foreign !== undefined) return badParameter('prompt', `${foreign} is no token of this model`)
+  if (!run.needs) return undefined
+  const { tokens, param } = run.needs
+  const missing = tokens.find((token) => !specialIds.has(token))
+  return missing === undefined ? undefined : badParameter(param, `this model has no token ${missing} for it`)
+}
+
+const decode = (bytes: Uint8Array): string => new TextDecoder().decode(bytes)
+
+/** What decides an answer beside prompt and seed: the model and how this node computes it. */
+const fingerprintAt = (run: Run, { engine: { info } }: Workshop): string =>
+  fingerprintOf(run.model, run.chatFormat, info.backend, info.isa, ...[info.parameters, info.weightBytes].map(String))
+
+const parserOf = (run: Run, { chatFormat, engine, tokenizer }: Workshop): Pick<ChatFormat, 'parser'> => {
+  const ends = engine.info.eosTokenIds.map((id) => decode(tokenizer.textBytes[id] ?? new Uint8Array()))
+  const parser = run.raw ? rawParser : chatFormat.parser
+  return { parser: (options) => parser({ ...options, ends: ends.filter((end) => end !== '') }) }
+}
+
 /** Everything that can be refused before the prompt is tokenized. */
 export const prepare = ({ run }: RunRequest, shop: Workshop): Result<Prepared> => {
   if (run.model !== shop.model) return fail('model_not_found')
   const dialect = dialectByName(run.dialect)
   if (!dialect) return fail('invalid_request', { message: `This node does not know the dialect ${run.dialect}.` })
-  const format = chatFormatByName(run.chatFormat)
-  if (!format) return fail('invalid_request', { message: `This node does not know the chat format ${run.chatFormat}.` })
-  if (run.prompt === '') return fail('invalid_request', { message: 'The prompt is empty.' })
+  if (run.chatFormat !== shop.chatFormat.name)
+    return fail('invalid_request', { message: `This node does not know the chat format ${run.chatFormat}.` })
+  if (run.prompt === '' && !run.promptTokens) return fail('invalid_request', { message: 'The prompt is empty.' })
   const { contextLength } = shop.engine.info
-  const least = Math.ceil(run.prompt.length / shop.tokenizer.longestTokenBytes)
+  const least = run.promptTokens?.length ?? Math.ceil(run.prompt.length / shop.tokenizer.longestTokenBytes)
   if (least + 1 > contextLength) return { ok: false, error: tooLong(contextLength, `at least ${least}`) }
-  const foreign = Object.keys(run.logitBias ?? {}).find((id) => Number(id) >= shop.tokenizer.vocabSize)
-  if (foreign !== undefined) {
-    const message = `logit_bias: ${foreign} is no token of this model.`
-    return fail('invalid_parameter', { message, param: 'logit_bias' })
-  }
-  return ok({ dialect, format })
+  const fault = vocabularyFault(run, shop.tokenizer)
+  if (fault) return fault
+  return ok({ dialect, format: parserOf(run, shop), run: { ...run, fingerprint: fingerprintAt(run, shop) } })
 }

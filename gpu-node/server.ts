@@ -20,6 +20,7 @@ export interface ServerOptions {
   readonly dispatchKey: () => Uint8Array | undefined
   readonly pendingMax: number
   readonly stallMs: number
+  readonly keepAliveMs: number
 }
 
 export interface RunServer {
@@ -80,7 +81,7 @@ class Taken {
 }
 
 export const createRunServer = (options: ServerOptions): RunServer => {
-  const { shop, dispatchKey, pendingMax, stallMs } = options
+  const { shop, dispatchKey, pendingMax } = options
   const live = new Set<Generation>()
   const answers = new Set<Answer>()
   const taken = new Taken(shop.journal)
@@ -103,7 +104,7 @@ export const createRunServer = (options: ServerOptions): RunServer => {
   }
 
   const run = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
-    const answer = new Answer(request, response, stallMs)
+    const answer = new Answer(request, response, options)
     answers.add(answer)
     response.once('close', () => answers.delete(answer))
     const admitted = await admit(request)

@@ -19,6 +19,8 @@ export interface Tokenizer {
   /** The same with special tokens empty: what stop strings are matched on. */
   readonly tokenBytes: readonly Uint8Array[]
   readonly longestTokenBytes: number
+  /** Id of each special string. */
+  readonly specialIds: ReadonlyMap<string, number>
   /** Special strings become their ids; nothing is added. Yields to other work every few milliseconds. */
   encode(prompt: string): Promise<EncodedPrompt>
 }
@@ -214,6 +216,7 @@ export const loadTokenizer = async (modelDir: string): Promise<Tokenizer> => {
     vocabSize: text.length,
     textBytes: text,
     tokenBytes: plain,
+    specialIds,
     longestTokenBytes: text.reduce((longest, bytes) => Math.max(longest, bytes.length), 1),
     encode,
   }

@@ -75,6 +75,14 @@ export const nodes = sqliteTable('nodes', {
   heartbeatAt: integer('heartbeat_at').notNull(),
 })
 
+/** Chat templates that nodes brought; the name is a hash of the source, so a row never changes. */
+export const chatTemplates = sqliteTable('chat_templates', {
+  name: text('name').primaryKey(),
+  /** TemplateSource as JSON. */
+  source: text('source').notNull(),
+  createdAt: integer('created_at').notNull(),
+})
+
 /** Which node holds which stretch of prompt text: a prediction, never a bill. */
 export const prefixBlocks = sqliteTable(
   'prefix_blocks',

@@ -5,7 +5,11 @@ export const KV_PAGE_TOKENS = 64
 /** UTF-8 bytes of rendered prompt in a prefix block at the edge: about one KV page of English. */
 export const PREFIX_BLOCK_BYTES = 256
 export const PREFIX_BLOCKS_MAX = 8192
-export const REQUEST_BODY_BYTES_MAX = 4 * 1024 * 1024
+export const REQUEST_BODY_BYTES_MAX = 8 * 1024 * 1024
+/** Arrays and objects within each other in a body. */
+export const BODY_DEPTH_MAX = 100
+/** Token ids that a client may send as a prompt. */
+export const PROMPT_TOKENS_MAX = 1_048_576
 export const MAX_TOKENS_DEFAULT = 4096
 export const MAX_TOKENS_MAX = 65_536
 /** Answers to one prompt that a request may ask for. */

@@ -1,6 +1,7 @@
 // The wire contract between edge and node: every message that crosses that border, validated once on arrival.
 // Both directions are signed the same way (signature.ts): a short-lived JWT that carries a hash of the body.
 import { z } from 'zod'
+import { templateSchema } from './chat/template_source.ts'
 import {
   CHOICES_MAX,
   DEADLINE_MS_MAX,
@@ -8,6 +9,7 @@ import {
   LOGIT_BIAS_MAX,
   PRIORITY_MAX,
   PRIORITY_MIN,
+  PROMPT_TOKENS_MAX,
   TOP_LOGPROBS_MAX,
 } from './limits.ts'
 
@@ -43,6 +45,24 @@ const samplingShape = {
   topLogprobs: count.max(TOP_LOGPROBS_MAX).optional(),
 }
 
+/** What a run is beside a plain conversation; an absent one changes nothing. */
+const extraShape = {
+  /** The name that the client asked for, where `model` stands behind it. */
+  shownModel: z.string().min(1).max(128).optional(),
+  /** Written by the node: names what, beside prompt and seed, decides an answer. */
+  fingerprint: z.string().max(64).optional(),
+  /** The prompt is no conversation, so the answer is text as it comes. */
+  raw: z.boolean().optional(),
+  /** Text put in front of each answer. */
+  echoText: z.string().optional(),
+  /** Strings of the prompt that must be tokens of their own, and the parameter that needs them. */
+  needs: z.object({ tokens: z.array(z.string().min(1).max(64)).max(8), param: z.string().max(64) }).optional(),
+  /** The customer's own user: cached prompts are shared within one of them only. */
+  userId: z.string().max(512).optional(),
+  /** Runs with the same hint prefer the same node. For the edge alone. */
+  routingHint: z.string().max(1024).optional(),
+}
+
 /** A client's request after parsing: what to compute and how to write it down. No dialect survives here but its name. */
 export const runSchema = z.object({
   /** UUIDv7 minted at the edge: `x-request-id`, completion id, and primary key of hold, receipt, usage and ledger. */
@@ -54,6 +74,8 @@ export const runSchema = z.object({
   chatFormat: z.string().min(1).max(32),
   /** The rendered prompt, special strings included; written by schema/chat. */
   prompt: z.string(),
+  /** The prompt as token ids, in place of text. */
+  promptTokens: z.array(count).min(1).max(PROMPT_TOKENS_MAX).optional(),
   /** True when the rendered prompt ends inside an open think tag. */
   thinking: z.boolean(),
   stream: z.boolean(),
@@ -76,6 +98,7 @@ export const runSchema = z.object({
   /** Milliseconds from the run's arrival at a node: then it ends, wherever it is. */
   deadlineMs: count.min(1).max(DEADLINE_MS_MAX).optional(),
   ...samplingShape,
+  ...extraShape,
 })
 export type Run = z.infer<typeof runSchema>
 
@@ -193,6 +216,8 @@ export const registrationSchema = z.object({
   publicKey: z.string().length(43),
   model: z.string().min(1).max(128),
   chatFormat: z.string().min(1).max(32),
+  /** What a format of a checkpoint's own renders with. */
+  template: templateSchema.optional(),
   contextTokens: count.min(1),
   load: loadSchema,
 })

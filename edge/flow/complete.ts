@@ -1,7 +1,6 @@
 // The main path: parse, admit and look up together, route, dispatch, relay. Settlement is not here: it follows the receipt.
 import type { Dialect } from '../../schema/dialects/dialect.ts'
-import { apiError, fail, type Result } from '../../schema/errors.ts'
-import { REQUEST_BODY_BYTES_MAX } from '../../schema/limits.ts'
+import { apiError } from '../../schema/errors.ts'
 import { prefixKeys } from '../../schema/prefix.ts'
 import type { Run } from '../../schema/wire.ts'
 import type { AdmissionAnswer } from '../account/admit.ts'
@@ -9,6 +8,7 @@ import type { AccountObject } from '../account.ts'
 import { authenticate, derive } from '../auth.ts'
 import { accountObject, clientIp, type Env } from '../env.ts'
 import { routeNow } from '../fleet.ts'
+import { withHint } from '../hint.ts'
 import { log, reasonOf } from '../log.ts'
 import { lookup } from '../prefix.ts'
 import { type Candidate, overlapElsewhere } from '../router.ts'
@@ -16,6 +16,7 @@ import { type Timing, timing } from '../timing.ts'
 import { trailOf } from '../trail.ts'
 import { errorResponse } from './answer.ts'
 import { addRateHeaders } from './rate_headers.ts'
+import { readRun } from './read.ts'
 import { relayStream, relayWhole } from './relay.ts'
 import { keeper, repeatOf, replay } from './repeat.ts'
 import { dispatch } from './retry.ts'
@@ -35,6 +36,8 @@ export interface Call {
 interface Ready extends Call {
   readonly account: DurableObjectStub<AccountObject>
   readonly accountId: string
+  /** Whose cached prompts these are: the account, or one user of it. */
+  readonly tenant: string
   readonly run: Run
   /** The answer is kept for a repetition, so the run goes on when the client leaves. */
   readonly isKept: boolean
@@ -58,39 +61,43 @@ const answer = async (call: Call, stages: Timing): Promise<Response> => {
   const caller = authenticate(secret, request.headers.get('authorization') ?? undefined)
   if (!caller.ok) return errorResponse(dialect, caller.error)
   const { accountId, keyHash } = caller.value
-  const parsed = await stages.run('parse', () => readRun(request, dialect, requestId))
+  const parsed = await stages.run('parse', () => readRun(call))
   if (!parsed.ok) return errorResponse(dialect, parsed.error)
   const { run, bodyText } = parsed.value
   const repeat = await repeatOf(secret, accountId, request.headers, dialect.name, bodyText)
   if (!repeat.ok) return errorResponse(dialect, repeat.error)
 
   const account = accountObject(env, accountId)
-  const keys = prefixKeys(secret, { accountId, model: run.model, chatFormat: run.chatFormat }, run.prompt)
-  const promptBytes = new TextEncoder().encode(run.prompt).length
+  const tenant = run.userId === undefined ? accountId : `${accountId}/${run.userId}`
+  const keys = prefixKeys(secret, { accountId: tenant, model: run.model, chatFormat: run.chatFormat }, run.prompt)
+  // No token is less than a byte.
+  const promptBytes = run.promptTokens?.length ?? new TextEncoder().encode(run.prompt).length
   const who = { requestId, keyHash, ip: clientIp(request.headers) }
   const admission = {
     ...{ ...who, ...repeat.value, model: run.model, promptBytes, maxTokens: run.maxTokens * (run.n ?? 1) },
-    trail: trailOf(secret, accountId, run),
+    trail: trailOf(secret, tenant, run),
   }
   const [admitted, candidates] = await Promise.all([
     stages.run('admit', async (): Promise<AdmissionAnswer> => account.admit(admission)),
-    stages.run('lookup', () => lookup(env.DB, run.model, keys).catch(lookupFailed)),
+    stages.run('lookup', () => lookup(env.DB, run, keys).catch(lookupFailed)),
   ])
   const promptTokens = Math.ceil(promptBytes / BYTES_PER_TOKEN)
-  const ready = { ...call, account, accountId, run, promptTokens, isKept: repeat.value.idempotencyKey !== null }
+  const nodes = withHint(candidates, tenant, run.routingHint)
+  const isKept = repeat.value.idempotencyKey !== null
+  const ready = { ...call, account, accountId, tenant, run, promptTokens, isKept }
   const response =
     admitted.kind === 'refused'
       ? errorResponse(dialect, admitted.error)
       : admitted.kind === 'replay'
         ? replay(admitted.outcome)
-        : await serve(ready, admitted.keyId, keys, candidates, stages)
+        : await serve(ready, admitted.keyId, keys, nodes, stages)
   addRateHeaders(response.headers, admitted.rates)
   return response
 }
 
 /** The admitted run, from the first node asked to the last byte. */
 const serve = async (
-  { env, context, request, dialect, requestId, account, accountId, run, isKept, promptTokens }: Ready,
+  { env, context, request, dialect, requestId, account, accountId, tenant, run, isKept, promptTokens }: Ready,
   keyId: string,
   keys: readonly string[],
   candidates: readonly Candidate[],
@@ -109,7 +116,7 @@ const serve = async (
   // Known to the account before the node is: its receipt cannot come first.
   const first = nodes[0] ? overlap(nodes[0]) : 0
   if (first > 0) await account.setOverlap(requestId, first)
-  const cacheSalt = derive(secret, 'cache', accountId).toString('base64url')
+  const cacheSalt = derive(secret, 'cache', tenant).toString('base64url')
   const answered = await stages.run('dispatch', () =>
     dispatch({
       secret,
@@ -138,28 +145,4 @@ const serve = async (
 const lookupFailed = (error: unknown): Candidate[] => {
   log('error', 'lookup_failed', { error: reasonOf(error) })
   return []
-}
-
-/** Body to Run. Errors: request_too_large, malformed_request, and the dialect's own. */
-const readRun = async (
-  request: Request,
-  dialect: Dialect,
-  requestId: string,
-): Promise<Result<{ run: Run; bodyText: string }>> => {
-  const tooLarge = fail('request_too_large', { message: `The body may have at most ${REQUEST_BODY_BYTES_MAX} bytes.` })
-  if (Number(request.headers.get('content-length') ?? 0) > REQUEST_BODY_BYTES_MAX) return tooLarge
-  const bytes = await request.arrayBuffer()
-  if (bytes.byteLength > REQUEST_BODY_BYTES_MAX) return tooLarge
-  let bodyText: string
-  let body: unknown
-  try {
-    bodyText = new TextDecoder('utf-8', { fatal: true, ignoreBOM: false }).decode(bytes)
-    body = JSON.parse(bodyText)
-  } catch (error) {
-    return { ok: false, error: apiError('malformed_request', { internal: reasonOf(error) }) }
-  }
-  const seed = crypto.getRandomValues(new BigUint64Array(1))[0] ?? 0n
-  const created = Math.floor(Date.now() / 1000)
-  const run = dialect.parse(body, { requestId, created, seed: seed.toString(), bodyText })
-  return run.ok ? { ok: true, value: { run: run.value, bodyText } } : run
 }

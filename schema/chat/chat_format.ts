@@ -17,6 +17,8 @@ export type Message =
       readonly content: string
       readonly reasoning?: string
       readonly toolCalls?: readonly ToolCall[]
+      /** The last message only: the answer goes on where it ends. */
+      readonly prefix?: boolean
     }
   | { readonly role: 'tool'; readonly content: string; readonly toolCallId: string }
 
@@ -51,6 +53,8 @@ export interface ParserOptions {
   readonly stop: readonly string[]
   /** Makes ids of tool calls unique: the request id. */
   readonly requestId: string
+  /** Strings that end the answer; a format of its own knows them itself. */
+  readonly ends?: readonly string[]
   /** Pieces of text tell where in the pushed text they stood. */
   readonly withSource?: boolean
 }
@@ -85,6 +89,8 @@ export interface AnswerGrammar {
 
 export interface ChatFormat {
   readonly name: string
+  /** What every prompt begins with. */
+  readonly bos: string
   /** Strings that a client's text must not smuggle in as special tokens; the node encodes them as plain text. */
   readonly specialStrings: readonly string[]
   /** Errors: invalid_request with `param` where the conversation cannot be rendered. */

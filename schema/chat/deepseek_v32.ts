@@ -3,9 +3,10 @@
 import { fail, ok, type Result } from '../errors.ts'
 import type { ChatFormat, Conversation, Message, Tool, ToolCall } from './chat_format.ts'
 import { deepseekV32Grammar } from './deepseek_v32_grammar.ts'
-import { BOS, DSML, EOS, THINK, THINK_END } from './deepseek_v32_marks.ts'
+import { BOS, DSML, EOS } from './deepseek_v32_marks.ts'
 import { deepseekV32Parser } from './deepseek_v32_parser.ts'
 import { jsonChildren, pythonJson } from './python_json.ts'
+import { THINK, THINK_END } from './think.ts'
 
 const USER = '<｜User｜>'
 const ASSISTANT = '<｜Assistant｜>'
@@ -117,6 +118,7 @@ class Writer {
 
   assistant(index: number, message: Assistant): Fault | undefined {
     this.openAssistant(index)
+    if (message.prefix) return this.#prefix(index, message)
     this.open = false
     this.#calls = message.toolCalls ?? []
     if (this.#thinking && index >= this.#last) this.parts.push(plainText(message.reasoning ?? ''), THINK_END)
@@ -129,6 +131,12 @@ class Writer {
     }
     this.parts.push(EOS)
     return undefined
+  }
+
+  /** The start of an answer that goes on; reasoning without content goes on as reasoning. */
+  #prefix(index: number, { reasoning = '', content }: Assistant): undefined {
+    if (!this.#thinking || index < this.#last) this.parts.push(plainText(content))
+    else this.parts.push(plainText(reasoning), ...(content === '' ? [] : [THINK_END, plainText(content)]))
   }
 
   /** All results of one turn; a fault's `param` starts with the result's position in `results`. */
@@ -185,9 +193,9 @@ const render = ({ messages, tools, thinking, responseSchema }: Conversation): Re
   const writer = new Writer(thinking, last)
   const fault = renderTurns(writer, messages, first)
   if (fault) return notRendered(fault)
-  if (messages.at(-1)?.role === 'assistant')
+  if (messages.at(-1)?.role === 'assistant' && !writer.open)
     return notRendered({
-      message: 'the last message must be of role user or tool',
+      message: 'the last message must be of role user or tool, or a prefix',
       param: `messages.${messages.length - 1}`,
     })
   writer.openAssistant(messages.length)
@@ -196,6 +204,7 @@ const render = ({ messages, tools, thinking, responseSchema }: Conversation): Re
 
 export const deepseekV32: ChatFormat = {
   name: 'deepseek_v32',
+  bos: BOS,
   specialStrings: SPECIAL_STRINGS,
   render,
   parser: deepseekV32Parser,

@@ -1,13 +1,14 @@
 // The grammar of a DeepSeek-V3.2 answer whose shape is demanded: reasoning, then JSON or tool calls. Arguments that are
 // strings stand raw between the tags of their parameter, all others as JSON.
-import { fail, ok, type Result } from '../errors.ts'
+import type { Result } from '../errors.ts'
 import { SchemaGrammar } from '../grammar/json_schema.ts'
 import { anyObject, anyString, anyValue } from '../grammar/json_text.ts'
 import { isSchema, type Schema, SchemaFault } from '../grammar/keywords.ts'
 import { alt, copies, EMPTY, noneOf, oneOf, optional, type Piece, Rules, seq, star, text } from '../grammar/rules.ts'
-import { GRAMMAR_CHARS_MAX } from '../limits.ts'
 import type { AnswerGrammar, AnswerShape, ToolShape } from './chat_format.ts'
-import { DSML, THINK_END } from './deepseek_v32_marks.ts'
+import { DSML } from './deepseek_v32_marks.ts'
+import { guarded, ShapeFault, writtenGrammar } from './shape_fault.ts'
+import { THINK_END } from './think.ts'
 
 /** Stand for the tokens of DSML and THINK_END: no text of a model holds these characters, nor does JSON. */
 const DSML_MARK = '\u0001'
@@ -22,16 +23,6 @@ const freeName = (): Piece => copies(oneOf('a-zA-Z0-9_-'), 1, 64)
 
 const parameter = (name: Piece, isString: boolean, value: Piece): Piece =>
   seq(text(`${OPEN}parameter name="`), name, text(`" string="${isString}">`), value, text(`${CLOSE}parameter>\n`))
-
-/** A fault, told from a schema's root where the client put the schema. */
-class ShapeFault extends Error {
-  readonly param: string
-
-  constructor(at: string, message: string) {
-    super(message)
-    this.param = at
-  }
-}
 
 class Writer {
   readonly #rules = new Rules()
@@ -129,16 +120,6 @@ class Writer {
   }
 }
 
-/** Runs `work` on the schema at `at`; its faults then name the place in the client's body. */
-const guarded = <T>(at: string, work: () => T): T => {
-  try {
-    return work()
-  } catch (error) {
-    if (error instanceof SchemaFault) throw new ShapeFault([at, ...error.path].join('.'), error.message)
-    throw error
-  }
-}
-
 const hasGrammar = (tool: ToolShape): boolean => {
   const scratch = new Writer()
   try {
@@ -151,18 +132,5 @@ const hasGrammar = (tool: ToolShape): boolean => {
 
 export const deepseekV32Grammar = (shape: AnswerShape): Result<AnswerGrammar> => {
   const writer = new Writer()
-  const at = shape.response?.at ?? shape.tools[0]?.at ?? ''
-  try {
-    const written = writer.write(writer.answer(shape))
-    if ('text' in written) return ok({ text: written.text, marks: MARKS })
-    const why =
-      written.fault === 'large'
-        ? `becomes a grammar of over ${GRAMMAR_CHARS_MAX / 1024} KB`
-        : '$ref goes round in a circle that no value ends'
-    return fail('invalid_request', { message: `${at}: the schema ${why}.`, param: at })
-  } catch (error) {
-    if (error instanceof ShapeFault)
-      return fail('invalid_request', { message: `${error.param}: ${error.message}.`, param: error.param })
-    throw error
-  }
+  return writtenGrammar(shape, MARKS, () => writer.write(writer.answer(shape)))
 }

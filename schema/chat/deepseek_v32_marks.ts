@@ -2,7 +2,5 @@
 
 export const BOS = '<｜begin▁of▁sentence｜>'
 export const EOS = '<｜end▁of▁sentence｜>'
-export const THINK = '<think>'
-export const THINK_END = '</think>'
 /** Marks every tag of a tool call; one token of its own. */
 export const DSML = '｜DSML｜'

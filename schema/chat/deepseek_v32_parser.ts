@@ -2,9 +2,10 @@
 // text was split. Text that breaks the call grammar is never lost and never throws: it becomes content.
 import type { Delta, Source } from '../dialects/dialect.ts'
 import type { AnswerParser, ParserOptions } from './chat_format.ts'
-import { BOS, DSML, EOS, THINK, THINK_END } from './deepseek_v32_marks.ts'
+import { BOS, DSML, EOS } from './deepseek_v32_marks.ts'
 import { firstMark, heldLength, StopCutter } from './parse.ts'
 import { isJson } from './python_json.ts'
+import { THINK, THINK_END } from './think.ts'
 
 const CALLS_OPEN = `<${DSML}function_calls>`
 const CALLS_CLOSE = `</${DSML}function_calls>`

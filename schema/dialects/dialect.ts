@@ -1,5 +1,6 @@
 // What a dialect is: a client protocol. The edge parses with it, the node formats with it; neither knows its fields.
 // To add one: write schema/dialects/<name>.ts, add its line to schema/dialects/index.ts. Paths are part of it.
+import type { ChatFormat } from '../chat/chat_format.ts'
 import type { ApiError, Result } from '../errors.ts'
 import type { FinishReason, Run } from '../wire.ts'
 
@@ -20,6 +21,10 @@ export interface ParseContext {
   readonly seed: string
   /** The body as received: lets JSON inside it (tool schemas) keep the key order and numbers that JSON.parse loses. */
   readonly bodyText?: string
+  /** Chat format of the model asked for; absent: the default. */
+  readonly format?: ChatFormat
+  /** Whether that name stands for thinking, where the client says nothing about it. */
+  readonly thinks?: boolean
 }
 
 export interface TokenLogprob {

@@ -3,13 +3,15 @@
 import type { Message, Tool, ToolCall } from '../chat/chat_format.ts'
 import { DEFAULT_CHAT_FORMAT } from '../chat/index.ts'
 import { jsonChildren } from '../chat/python_json.ts'
-import { ok, type Result } from '../errors.ts'
+import { endsInThinking } from '../chat/think.ts'
+import { fail, ok, type Result } from '../errors.ts'
 import type { Run } from '../wire.ts'
 import type { Dialect, ParseContext } from './dialect.ts'
 import {
   badParameter,
   type ChatBody,
   type ChatMessage,
+  callerOf,
   chatBodySchema,
   isObject,
   malformed,
@@ -18,6 +20,7 @@ import {
 } from './openai_chat_body.ts'
 import { openAiErrorBody, openAiStream, openAiWhole } from './openai_chat_format.ts'
 import { answerShape } from './openai_chat_shape.ts'
+import { samplingOf } from './openai_sampling.ts'
 
 export { openAiUsage } from './openai_chat_format.ts'
 
@@ -50,6 +53,7 @@ const messageOf = (message: ChatMessage): Message => {
         content,
         reasoning: message.reasoning_content ?? '',
         toolCalls: toolCallsOf(message),
+        ...(message.prefix ? { prefix: true } : {}),
       }
   }
 }
@@ -72,57 +76,55 @@ const toolsOf = (body: ChatBody, bodyText: () => string): Tool[] => {
 const responseSchemaOf = (bodyText: string): string | undefined =>
   child(child(child(bodyText, 'response_format'), 'json_schema'), 'schema')
 
-/** `undefined` where the value changes nothing. */
-const unless = <T>(value: T | null | undefined, neutral: T): T | undefined =>
-  value === null || value === neutral ? undefined : value
+/** What the client says outright counts first, then the effort it asks for, then what the model's name stands for. */
+const isThinking = ({ thinking, reasoning_effort }: ChatBody, context: ParseContext): boolean => {
+  if (thinking) return thinking.type === 'enabled'
+  if (reasoning_effort) return reasoning_effort !== 'none' && reasoning_effort !== 'minimal'
+  return context.thinks ?? false
+}
 
-const FLEX_PRIORITY = -1
-
-const samplingOf = (body: ChatBody, seed: string) => ({
-  temperature: body.temperature ?? 1,
-  topP: body.top_p ?? 1,
-  seed: body.seed === undefined || body.seed === null ? seed : BigInt.asUintN(64, BigInt(body.seed)).toString(),
-  stop: typeof body.stop === 'string' ? [body.stop] : (body.stop ?? []),
-  n: unless(body.n, 1),
-  topK: (body.top_k ?? 0) > 0 ? (body.top_k ?? undefined) : undefined,
-  minP: unless(body.min_p, 0),
-  frequencyPenalty: unless(body.frequency_penalty, 0),
-  presencePenalty: unless(body.presence_penalty, 0),
-  repetitionPenalty: unless(body.repetition_penalty, 1),
-  logitBias: Object.keys(body.logit_bias ?? {}).length > 0 ? (body.logit_bias ?? undefined) : undefined,
-  minTokens: unless(body.min_tokens, 0),
-  ignoreEos: unless(body.ignore_eos, false),
-  topLogprobs: body.logprobs ? (body.top_logprobs ?? 0) : undefined,
-  priority: body.service_tier === 'flex' ? FLEX_PRIORITY : undefined,
-  deadlineMs: body.deadline_ms ?? undefined,
-})
+/** A prefix is the start of the one answer, so nothing may follow it, and no grammar may begin behind it. */
+const prefixFault = ({ messages, response_format, tool_choice }: ChatBody): string | undefined => {
+  const at = messages.findIndex((message) => message.role === 'assistant' && message.prefix)
+  if (at < 0) return undefined
+  const param = `messages.${at}.prefix`
+  if (at < messages.length - 1) return `${param}: only the last message can be a prefix`
+  if (response_format && response_format.type !== 'text') return `${param}: does not go with response_format`
+  const isForced = tool_choice === 'required' || typeof tool_choice === 'object'
+  return isForced && tool_choice ? `${param}: does not go with this tool_choice` : undefined
+}
 
 const runOf = (body: ChatBody, bodyText: () => string, context: ParseContext): Result<Run> => {
-  const thinking = body.thinking?.type === 'enabled'
+  const fault = prefixFault(body)
+  if (fault) return fail('invalid_parameter', { message: `${fault}.`, param: fault.slice(0, fault.indexOf(':')) })
+  const format = context.format ?? DEFAULT_CHAT_FORMAT
   const messages = body.messages.map(messageOf)
-  const shape = answerShape(body)
-  if (!shape.ok) return shape
-  const grammar = shape.value && DEFAULT_CHAT_FORMAT.grammar(shape.value)
-  if (grammar?.ok === false) return grammar
   const responseSchema = body.response_format?.type === 'json_schema' ? responseSchemaOf(bodyText()) : undefined
-  const prompt = DEFAULT_CHAT_FORMAT.render({
-    ...{ messages, tools: toolsOf(body, bodyText), thinking },
+  const prompt = format.render({
+    ...{ messages, tools: toolsOf(body, bodyText), thinking: isThinking(body, context) },
     ...(responseSchema === undefined ? {} : { responseSchema }),
   })
   if (!prompt.ok) return prompt
+  const thinking = endsInThinking(prompt.value)
+  const shape = answerShape(body, thinking)
+  if (!shape.ok) return shape
+  const grammar = shape.value && format.grammar(shape.value)
+  if (grammar?.ok === false) return grammar
   const stream = body.stream ?? false
   return ok({
     requestId: context.requestId,
     created: context.created,
     model: body.model,
     dialect: openAiChat.name,
-    chatFormat: DEFAULT_CHAT_FORMAT.name,
+    chatFormat: format.name,
     prompt: prompt.value,
     thinking,
     stream,
     includeUsage: stream && (body.stream_options?.include_usage ?? false),
     maxTokens: maxTokensOf(body),
     ...samplingOf(body, context.seed),
+    topLogprobs: body.logprobs ? (body.top_logprobs ?? 0) : undefined,
+    ...callerOf(body),
     ...(grammar ? { grammar: { text: grammar.value.text, marks: [...grammar.value.marks] } } : {}),
   })
 }
@@ -137,7 +139,7 @@ const parse = (body: unknown, context: ParseContext): Result<Run> => {
 
 export const openAiChat: Dialect = {
   name: 'openai_chat',
-  paths: ['/v1/chat/completions', '/chat/completions'],
+  paths: ['/v1/chat/completions', '/chat/completions', '/beta/chat/completions'],
   parse,
   stream: openAiStream,
   whole: openAiWhole,

@@ -2,14 +2,9 @@
 // Sparrow refuses by name, since ignoring them would change an answer without a word.
 import { z } from 'zod'
 import { type ApiError, apiError } from '../errors.ts'
-import {
-  CHOICES_MAX,
-  DEADLINE_MS_MAX,
-  LOGIT_BIAS_MAX,
-  MAX_TOKENS_DEFAULT,
-  MAX_TOKENS_MAX,
-  TOP_LOGPROBS_MAX,
-} from '../limits.ts'
+import { MAX_TOKENS_DEFAULT } from '../limits.ts'
+import type { Run } from '../wire.ts'
+import { chatLogprobs, sampling, tokenLimit } from './openai_sampling.ts'
 
 const NAME = /^[a-zA-Z0-9_-]{1,64}$/
 const textPart = z.object({ type: z.literal('text', 'only text parts are supported'), text: z.string() })
@@ -31,11 +26,20 @@ const assistant = z
     content: content.nullish(),
     reasoning_content: z.string().nullish(),
     tool_calls: z.array(toolCall).max(128).nullish(),
-    prefix: z.literal(false, 'is not supported').nullish(),
+    /** The answer goes on where this message, the last one, ends. */
+    prefix: z.boolean().nullish(),
+    function_call: z.null('is not supported; use tool_calls').optional(),
+    refusal: z.null('is not supported').optional(),
+    audio: z.null('is not supported').optional(),
   })
-  .refine((message) => (message.content ?? undefined) !== undefined || (message.tool_calls ?? []).length > 0, {
-    path: ['content'],
-    message: 'is required unless the message has tool_calls',
+  .refine(
+    ({ content, tool_calls, prefix, reasoning_content }) =>
+      (content ?? undefined) !== undefined || (tool_calls ?? []).length > 0 || (prefix && reasoning_content),
+    { path: ['content'], message: 'is required unless the message has tool_calls' },
+  )
+  .refine(({ tool_calls, prefix }) => !prefix || (tool_calls ?? []).length === 0, {
+    path: ['prefix'],
+    message: 'does not go with tool_calls',
   })
 
 const message = z.discriminatedUnion('role', [
@@ -70,47 +74,44 @@ const responseFormat = z.discriminatedUnion('type', [
   }),
 ])
 
-const tokenLimit = z.int().min(1).max(MAX_TOKENS_MAX).nullish()
-const stopString = z.string().min(1).max(256)
+export const streamOptions = z.object({
+  include_usage: z.boolean().nullish(),
+  include_obfuscation: z.literal(false, 'is not supported').nullish(),
+})
 
-/** Beside OpenAI's parameters, top_k, min_p, repetition_penalty, min_tokens and ignore_eos as vLLM's users send them. */
-const sampling = {
-  temperature: z.number().min(0).max(2).nullish(),
-  top_p: z.number().min(0).max(1).nullish(),
-  /** -1 and 0: all. */
-  top_k: z.int().min(-1).nullish(),
-  min_p: z.number().min(0).max(1).nullish(),
-  frequency_penalty: z.number().min(-2).max(2).nullish(),
-  presence_penalty: z.number().min(-2).max(2).nullish(),
-  repetition_penalty: z.number().min(0.01).max(2).nullish(),
-  logit_bias: z
-    .record(z.string().regex(/^\d{1,7}$/, 'must be a token id'), z.number().min(-100).max(100))
-    .refine((bias) => Object.keys(bias).length <= LOGIT_BIAS_MAX, `at most ${LOGIT_BIAS_MAX} tokens`)
+const label = z.string().max(512)
+
+/** Who asks and what about: `user_id` and `prompt_cache_key` count, the others are taken and, as at DeepSeek, not used. */
+export const caller = {
+  /** DeepSeek's: isolates the cache of one of the customer's users from the others'. */
+  user_id: z
+    .string()
+    .regex(/^[a-zA-Z0-9_-]{1,512}$/, 'must be 1 to 512 letters, digits, _ and -')
     .nullish(),
-  /** Any safe integer, as clients send it; negative ones are taken modulo 2^64. */
-  seed: z.int().nullish(),
-  stop: z.union([stopString, z.array(stopString).max(16)], 'must be a string or up to 16 strings').nullish(),
-  min_tokens: z.int().min(0).max(MAX_TOKENS_MAX).nullish(),
-  ignore_eos: z.boolean().nullish(),
-  logprobs: z.boolean().nullish(),
-  top_logprobs: z.int().min(0).max(TOP_LOGPROBS_MAX).nullish(),
-  n: z.int().min(1).max(CHOICES_MAX).nullish(),
-  /** How long the client waits, in milliseconds. */
-  deadline_ms: z.int().min(1).max(DEADLINE_MS_MAX).nullish(),
-  /** flex: behind all that is not. There is nothing to buy above the default. */
-  service_tier: z.enum(['auto', 'default', 'flex'], 'must be "auto", "default" or "flex"').nullish(),
-  best_of: z.literal(1, 'is not supported; ask for n choices and pick one of them').nullish(),
+  prompt_cache_key: label.nullish(),
+  user: label.nullish(),
+  safety_identifier: label.nullish(),
+  metadata: z.record(z.string(), z.unknown()).nullish(),
+  store: z.boolean().nullish(),
 }
+
+export const callerOf = (body: z.infer<z.ZodObject<typeof caller>>): Pick<Run, 'userId' | 'routingHint'> => ({
+  userId: body.user_id ?? undefined,
+  routingHint: body.prompt_cache_key ?? undefined,
+})
 
 const bodyShape = z.object({
   model: z.string().min(1).max(128),
   messages: z.array(message),
   thinking: z.object({ type: z.enum(['enabled', 'disabled']) }).nullish(),
+  reasoning_effort: z.enum(['none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max']).nullish(),
   max_tokens: tokenLimit,
   max_completion_tokens: tokenLimit,
   ...sampling,
+  ...chatLogprobs,
+  ...caller,
   stream: z.boolean().nullish(),
-  stream_options: z.object({ include_usage: z.boolean().nullish() }).nullish(),
+  stream_options: streamOptions.nullish(),
   tools: z.array(tool).max(128).nullish(),
   tool_choice: z
     .union(
@@ -144,6 +145,7 @@ const never = (): boolean => false
 
 /** Parameter -> the values that mean what Sparrow does anyway. Null and absence always do. */
 const NEUTRAL_ONLY: Readonly<Record<string, (value: unknown) => boolean>> = {
+  verbosity: (value) => value === 'medium',
   modalities: (value) => Array.isArray(value) && value.every((item) => item === 'text'),
   functions: isEmpty,
   function_call: (value) => value === 'none' || value === 'auto',

@@ -21,7 +21,7 @@ export const openAiUsage = (usage: Usage) => {
 }
 
 /** The last three end a run without an answer; DeepSeek's word for them is the only one clients know. */
-const FINISH: Readonly<Record<FinishReason, string>> = {
+export const FINISH: Readonly<Record<FinishReason, string>> = {
   stop: 'stop',
   length: 'length',
   tool_calls: 'tool_calls',
@@ -31,20 +31,17 @@ const FINISH: Readonly<Record<FinishReason, string>> = {
 }
 
 /** Names what, besides the prompt, decides an answer: same seed and fingerprint, same tokens. */
-const fingerprint = (run: Run): string =>
-  `fp_${createHash('sha256')
-    .update(JSON.stringify([run.model, run.chatFormat]))
-    .digest('hex')
-    .slice(0, 10)}`
+export const fingerprintOf = (...parts: readonly string[]): string =>
+  `fp_${createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 10)}`
 
 /** `{"id":...,` up to and without `"choices"`. */
-const head = (run: Run, object: string): string =>
+export const openAiHead = (run: Run, object: string): string =>
   JSON.stringify({
     id: run.requestId,
     object,
     created: run.created,
-    model: run.model,
-    system_fingerprint: fingerprint(run),
+    model: run.shownModel ?? run.model,
+    system_fingerprint: run.fingerprint ?? fingerprintOf(run.model, run.chatFormat),
   }).slice(0, -1)
 
 const callHead = (delta: Extract<Delta, { kind: 'tool_call' }>): string =>
@@ -56,7 +53,7 @@ const callHead = (delta: Extract<Delta, { kind: 'tool_call' }>): string =>
   })
 
 /** What OpenAI writes for a token too unlikely to tell. */
-const LOGPROB_LEAST = -9999
+export const LOGPROB_LEAST = -9999
 const decoder = new TextDecoder('utf-8', { fatal: false, ignoreBOM: true })
 
 /** A token that is part of a character has a replacement character as its text; its bytes tell. */
@@ -77,7 +74,7 @@ const logprobsJson = (delta: Delta): string => {
 }
 
 export const openAiStream = (run: Run): StreamFormatter => {
-  const start = `data: ${head(run, 'chat.completion.chunk')},"choices":`
+  const start = `data: ${openAiHead(run, 'chat.completion.chunk')},"choices":`
   const usageNull = run.includeUsage ? ',"usage":null' : ''
   const open = (choice: number): string => `${start}[{"index":${choice},"delta":{`
   const close = (logprobs: string): string => `},"logprobs":${logprobs},"finish_reason":null}]${usageNull}}\n\n`
@@ -138,10 +135,11 @@ const wholeLogprobs = (run: Run, deltas: readonly Delta[]) => {
 const wholeChoice = (run: Run, index: number, { deltas, finish }: Choice) => {
   const content = joined(deltas, 'content')
   const calls = toolCalls(deltas)
+  const reasoning = joined(deltas, 'reasoning')
   const message = {
     role: 'assistant',
     content: content === '' && calls.length > 0 ? null : content,
-    ...(run.thinking ? { reasoning_content: joined(deltas, 'reasoning') } : {}),
+    ...(run.thinking || reasoning !== '' ? { reasoning_content: reasoning } : {}),
     ...(calls.length > 0 ? { tool_calls: calls } : {}),
   }
   return { index, message, logprobs: wholeLogprobs(run, deltas), finish_reason: FINISH[finish] }
@@ -150,7 +148,7 @@ const wholeChoice = (run: Run, index: number, { deltas, finish }: Choice) => {
 export const openAiWhole = (run: Run, choices: readonly Choice[], usage: Usage): string => {
   const written = choices.map((choice, i) => wholeChoice(run, i, choice))
   const rest = JSON.stringify({ choices: written, usage: openAiUsage(usage) })
-  return `${head(run, 'chat.completion')},${rest.slice(1)}`
+  return `${openAiHead(run, 'chat.completion')},${rest.slice(1)}`
 }
 
 export const openAiErrorBody = (error: ApiError): string =>

@@ -19,8 +19,8 @@ const responseOf = (body: ChatBody): AnswerShape['response'] => {
   return { schema: format.json_schema.schema, at: 'response_format.json_schema.schema' }
 }
 
-/** undefined: the answer is free. Errors: invalid_parameter where tool_choice names no tool. */
-export const answerShape = (body: ChatBody): Result<AnswerShape | undefined> => {
+/** `thinking`: the answer begins with reasoning. undefined: the answer is free. Errors: invalid_parameter where tool_choice names no tool. */
+export const answerShape = (body: ChatBody, thinking: boolean): Result<AnswerShape | undefined> => {
   const asked = body.tool_choice ?? 'auto'
   const tools = asked === 'none' ? [] : toolShapes(body)
   const choice = typeof asked === 'object' ? { name: asked.function.name } : asked === 'required' ? asked : 'auto'
@@ -34,5 +34,5 @@ export const answerShape = (body: ChatBody): Result<AnswerShape | undefined> => 
   const isFree =
     !response && choice === 'auto' && !tools.some(({ strict }) => strict) && (parallel || tools.length === 0)
   if (isFree) return ok(undefined)
-  return ok({ thinking: body.thinking?.type === 'enabled', response, tools, choice, parallel })
+  return ok({ thinking, response, tools, choice, parallel })
 }

@@ -3,7 +3,11 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 
-type Behaviour = (res: ServerResponse, stream: boolean) => void
+interface Asked {
+  readonly stream: boolean
+}
+
+type Behaviour = (res: ServerResponse, stream: boolean, asked: { readonly run: Asked }) => void
 
 const refuse =
   (status: number, error: object): Behaviour =>
@@ -24,6 +28,9 @@ const breakOff: Behaviour = (res) => {
   setTimeout(() => res.destroy(), 50)
 }
 
+/** Answers with what it was asked. */
+const mirror: Behaviour = (res, _, asked) => head(res, 'mirror').end(JSON.stringify(asked))
+
 const BEHAVIOURS: Readonly<Record<string, Behaviour>> = {
   good: succeed('good'),
   other: succeed('other', '{"whole":1,"node":"other"}'),
@@ -31,6 +38,7 @@ const BEHAVIOURS: Readonly<Record<string, Behaviour>> = {
   draining: refuse(503, { code: 'node_draining', message: 'draining' }),
   full: refuse(413, { code: 'context_length_exceeded', message: 'too long', param: 'messages' }),
   breaks: breakOff,
+  mirror,
 }
 
 const serve = (behaviour: Behaviour): Promise<string> =>
@@ -38,8 +46,8 @@ const serve = (behaviour: Behaviour): Promise<string> =>
     const server = createServer(async (req: IncomingMessage, res) => {
       const parts: Buffer[] = []
       for await (const part of req) parts.push(part as Buffer)
-      const { run } = JSON.parse(Buffer.concat(parts).toString()) as { run: { stream: boolean } }
-      behaviour(res, run.stream)
+      const asked = JSON.parse(Buffer.concat(parts).toString()) as { run: Asked }
+      behaviour(res, asked.run.stream, asked)
     })
     // A connection that the Worker keeps must not be closed under its next request.
     server.keepAliveTimeout = 0

@@ -130,7 +130,7 @@ test('the look-up uses the primary key, the sweep the index by account', async (
         .bind(...values)
         .all<{ detail: string }>()
     ).results.map(({ detail }) => detail)
-  const look = await plan(LOOKUP, '[]', MODEL, 0)
+  const look = await plan(LOOKUP, '[]', MODEL, 0, 'deepseek_v32')
   expect(look).toContain('SEARCH p USING INDEX sqlite_autoindex_prefix_blocks_1 (key=?)')
   expect(look.filter((line) => /SCAN (?:p|prefix_blocks)\b/.test(line))).toEqual([])
   const swept = await plan(SWEEP, 0, 10, 10)
@@ -165,7 +165,7 @@ test('rows are written once an hour, expire after a day, and are bounded for eac
   expect(await sweepPrefixes(env.DB, now, 10)).toBe(10)
   const left = await lookup(
     env.DB,
-    MODEL,
+    { model: MODEL, chatFormat: 'deepseek_v32' },
     ['one-209', 'two-9'].map((k) => k.padEnd(24, '.')),
   )
   expect([await rows(), left[0]?.hitTokens]).toEqual([30, 9])

@@ -7,7 +7,7 @@ import { keyHash } from '../../edge/auth.ts'
 import { signReceipt } from '../../schema/receipt.ts'
 import { signCall } from '../../schema/signature.ts'
 import { utf8 } from '../../schema/text.ts'
-import type { Receipt, SegmentAck } from '../../schema/wire.ts'
+import type { Receipt, Registration, SegmentAck } from '../../schema/wire.ts'
 
 export const MODEL = 'tiny'
 const ORIGIN = 'http://edge.test'
@@ -56,7 +56,7 @@ export interface TestNode {
 }
 
 /** A node that behaves as its id says (nodes.ts). */
-export const registerNode = async (id: string, running = 0): Promise<TestNode> => {
+export const registerNode = async (id: string, running = 0, changes: Partial<Registration> = {}): Promise<TestNode> => {
   const pair = (await crypto.subtle.generateKey('Ed25519', true, ['sign', 'verify'])) as CryptoKeyPair
   const jwk = (await crypto.subtle.exportKey('jwk', pair.publicKey)) as JsonWebKey
   await env.DB.prepare('DELETE FROM nodes WHERE id = ?').bind(id).run()
@@ -72,6 +72,7 @@ export const registerNode = async (id: string, running = 0): Promise<TestNode> =
         chatFormat: 'deepseek_v32',
         contextTokens: 4096,
         load: { running, waiting: 0, kvPages: 1, kvPagesUsed: 0, prefillTokensPerSecond: 1000 },
+        ...changes,
       }),
     }),
   )

@@ -12,6 +12,7 @@ import { Metrics, PrefillSpeed } from '../../gpu-node/metrics.ts'
 import type { RunningNode } from '../../gpu-node/node.ts'
 import { createRunServer } from '../../gpu-node/server.ts'
 import { loadTokenizer } from '../../gpu-node/tokenizer.ts'
+import { DEFAULT_CHAT_FORMAT } from '../../schema/chat/index.ts'
 import { DISPATCH_SECRET, post, runRequest, tempDir, testSettings } from './fixture.ts'
 import { scriptedEngine } from './scripted_engine.ts'
 
@@ -46,6 +47,7 @@ beforeEach(async () => {
   const shop: Workshop = {
     nodeId: 'node-test',
     model: 'sparrow-mini',
+    chatFormat: DEFAULT_CHAT_FORMAT,
     engine,
     tokenizer,
     journal: meter,
@@ -56,7 +58,7 @@ beforeEach(async () => {
     onClosed: () => {},
   }
   const dispatchKey = () => new TextEncoder().encode(DISPATCH_SECRET)
-  const { run } = createRunServer({ shop, dispatchKey, pendingMax: 100, stallMs: 10_000 })
+  const { run } = createRunServer({ shop, dispatchKey, pendingMax: 100, stallMs: 10_000, keepAliveMs: 10_000 })
   server = createServer((request, response) => void run(request, response))
   await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
   const address = `http://127.0.0.1:${(server.address() as AddressInfo).port}`

@@ -221,7 +221,7 @@ test('refuses what it cannot read, and the wrong path and method', async () => {
   expect(await codeOf(await post(node, runRequest({ prompt: '' })))).toEqual([400, 'invalid_request'])
   expect(await codeOf(await fetch(`${node.address}/run`))).toEqual([405, 'method_not_allowed'])
   expect(await codeOf(await fetch(`${node.address}/admin`))).toEqual([404, 'not_found'])
-  expect(await codeOf(await post(node, 'x'.repeat(10 * 1024 * 1024)))).toEqual([413, 'request_too_large'])
+  expect(await codeOf(await post(node, 'x'.repeat(18 * 1024 * 1024)))).toEqual([413, 'request_too_large'])
 })
 
 test('refuses a prompt over the context before any work, with both numbers', async () => {

@@ -70,6 +70,8 @@ test.each<[string, object, Partial<Run>]>([
     { user: 'u', metadata: { a: 1 }, store: true, service_tier: 'auto', parallel_tool_calls: false },
     {},
   ],
+  ["the customer's user", { user_id: 'u_1-a' }, { userId: 'u_1-a' }],
+  ['routing hint', { prompt_cache_key: 'session 7' }, { routingHint: 'session 7' }],
   ['unknown fields', { frobnicate: [1], __proto__: { n: 2 } }, {}],
 ])('accepted: %s', (_, extra, expected) => {
   expect(runOf({ ...hello, ...extra })).toMatchObject(expected)
@@ -154,7 +156,20 @@ test.each<[string, object]>([
   ['messages.0.content.0.type', message({ content: [{ type: 'image_url', image_url: { url: 'x' } }] })],
   ['messages.0.content', message({ role: 'assistant', content: null })],
   ['messages.0.tool_call_id', message({ role: 'tool' })],
-  ['messages.0.prefix', message({ role: 'assistant', prefix: true })],
+  ['messages.0.prefix', message({ role: 'assistant', prefix: 1 })],
+  ['messages.0.prefix', { messages: [{ role: 'assistant', content: 'a', prefix: true }, ...hello.messages] }],
+  ['messages.0.prefix', { ...message({ role: 'assistant', prefix: true }), response_format: { type: 'json_object' } }],
+  ['messages.0.prefix', { ...message({ role: 'assistant', prefix: true }), tools: [tool], tool_choice: 'required' }],
+  ['messages.0.function_call', message({ role: 'assistant', function_call: { name: 'f', arguments: '' } })],
+  ['messages.0.role', message({ role: 'function', name: 'f' })],
+  ['reasoning_effort', { reasoning_effort: 'huge' }],
+  ['verbosity', { verbosity: 'high' }],
+  ['user_id', { user_id: 'a b' }],
+  ['prompt_cache_key', { prompt_cache_key: 7 }],
+  ['user', { user: {} }],
+  ['max_tokens', { max_tokens: 1e308 }],
+  ['seed', { seed: -1e300 }],
+  ['stream_options.include_obfuscation', { stream_options: { include_obfuscation: true } }],
   [
     'messages.0.tool_calls.0.function.name',
     message({ role: 'assistant', tool_calls: [{ id: 'x', function: { name: 'a b', arguments: '' } }] }),
@@ -234,5 +249,6 @@ test('the registry', () => {
   expect(dialectByName('gopher')).toBeUndefined()
   expect(dialectByPath('/v1/chat/completions')).toBe(openAiChat)
   expect(dialectByPath('/chat/completions')).toBe(openAiChat)
+  expect(dialectByPath('/beta/chat/completions')).toBe(openAiChat)
   expect(new Set(DIALECTS.flatMap((dialect) => dialect.paths)).size).toBe(DIALECTS.flatMap(({ paths }) => paths).length)
 })

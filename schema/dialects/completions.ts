@@ -1,0 +1,72 @@
+// The dialect of OpenAI's text completions, with DeepSeek's FIM: a prompt that is no conversation goes to the model as it is, behind
+// the format's first token. With `suffix` the answer fills the gap between the two.
+import { plainText } from '../chat/deepseek_v32.ts'
+import { DEFAULT_CHAT_FORMAT } from '../chat/index.ts'
+import { apiError, ok, type Result } from '../errors.ts'
+import type { Run } from '../wire.ts'
+import { type CompletionBody, completionBodySchema, completionTokensOf, promptOf } from './completions_body.ts'
+import { completionStream, completionWhole } from './completions_format.ts'
+import type { Dialect, ParseContext } from './dialect.ts'
+import { badParameter, callerOf, isObject } from './openai_chat_body.ts'
+import { openAiErrorBody } from './openai_chat_format.ts'
+import { samplingOf } from './openai_sampling.ts'
+
+/** The family's tokens around prefix, gap and suffix. */
+const FIM = { begin: '<｜fim▁begin｜>', hole: '<｜fim▁hole｜>', end: '<｜fim▁end｜>' } as const
+
+type Prompt = Pick<Run, 'prompt' | 'promptTokens' | 'needs'>
+
+const promptPart = (body: CompletionBody, bos: string): Prompt => {
+  const prompt = promptOf(body)
+  if (typeof prompt !== 'string') return { prompt: '', promptTokens: [...prompt] }
+  if (typeof body.suffix === 'string') {
+    const text = `${bos}${FIM.begin}${plainText(prompt)}${FIM.hole}${plainText(body.suffix)}${FIM.end}`
+    return { prompt: text, needs: { tokens: Object.values(FIM), param: 'suffix' } }
+  }
+  const text = prompt.toWellFormed()
+  return { prompt: text.startsWith(bos) ? text : bos + text }
+}
+
+const echoOf = (body: CompletionBody): { echoText?: string } => {
+  const prompt = promptOf(body)
+  return body.echo && typeof prompt === 'string' ? { echoText: prompt } : {}
+}
+
+const parse = (body: unknown, context: ParseContext): Result<Run> => {
+  if (!isObject(body)) {
+    const message = 'The request body must be a JSON object.'
+    return { ok: false, error: apiError('invalid_request', { message }) }
+  }
+  const parsed = completionBodySchema.safeParse(body)
+  if (!parsed.success) return { ok: false, error: badParameter(parsed.error) }
+  const { data } = parsed
+  const format = context.format ?? DEFAULT_CHAT_FORMAT
+  const stream = data.stream ?? false
+  return ok({
+    requestId: context.requestId,
+    created: context.created,
+    model: data.model,
+    dialect: completions.name,
+    chatFormat: format.name,
+    raw: true,
+    ...promptPart(data, format.bos),
+    ...echoOf(data),
+    thinking: false,
+    stream,
+    includeUsage: stream && (data.stream_options?.include_usage ?? false),
+    maxTokens: completionTokensOf(data),
+    ...samplingOf(data, context.seed),
+    topLogprobs: data.logprobs ?? undefined,
+    ...callerOf(data),
+  })
+}
+
+export const completions: Dialect = {
+  name: 'completions',
+  paths: ['/v1/completions', '/completions', '/beta/completions'],
+  parse,
+  stream: completionStream,
+  whole: completionWhole,
+  errorBody: openAiErrorBody,
+  errorFrame: (error) => `data: ${openAiErrorBody(error)}\n\n`,
+}

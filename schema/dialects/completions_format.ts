@@ -1,0 +1,82 @@
+// Bytes of an answer in OpenAI's text completion shape.
+import type { Run } from '../wire.ts'
+import type { Choice, Delta, SampledToken, StreamFormatter, Usage } from './dialect.ts'
+import { FINISH, LOGPROB_LEAST, openAiHead, openAiUsage } from './openai_chat_format.ts'
+
+const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+/** As OpenAI writes it: a token that is part of a character is spelled in bytes. */
+const tokenText = (bytes: Uint8Array): string => {
+  try {
+    return strict.decode(bytes)
+  } catch {
+    return `bytes:${Array.from(bytes, (byte) => `\\x${byte.toString(16).padStart(2, '0')}`).join('')}`
+  }
+}
+
+/** Characters, as Python counts them, that begin in these bytes. */
+const characters = (bytes: Uint8Array): number => bytes.reduce((sum, byte) => sum + ((byte & 0xc0) === 0x80 ? 0 : 1), 0)
+
+/** The four parallel lists of one stretch of text; `offset` is where its first token stands in the whole text. */
+const logprobLists = (tokens: readonly SampledToken[], offset: number) => {
+  let at = offset
+  const lists = {
+    tokens: [] as string[],
+    token_logprobs: [] as number[],
+    top_logprobs: [] as Record<string, number>[],
+    text_offset: [] as number[],
+  }
+  for (const token of tokens) {
+    lists.tokens.push(tokenText(token.bytes))
+    lists.token_logprobs.push(Math.max(token.logprob, LOGPROB_LEAST))
+    const all = [token, ...token.top].map(({ bytes, logprob }) => [tokenText(bytes), Math.max(logprob, LOGPROB_LEAST)])
+    lists.top_logprobs.push(Object.fromEntries(all) as Record<string, number>)
+    lists.text_offset.push(at)
+    at += characters(token.bytes)
+  }
+  return { lists, end: at }
+}
+
+const tokensOf = (deltas: readonly Delta[]): SampledToken[] =>
+  deltas.flatMap((delta) => (delta.kind === 'content' ? (delta.logprobs ?? []) : []))
+
+const textOf = (deltas: readonly Delta[]): string =>
+  deltas.map((delta) => (delta.kind === 'content' ? delta.text : '')).join('')
+
+const HEAD = 'text_completion'
+
+export const completionStream = (run: Run): StreamFormatter => {
+  const start = `data: ${openAiHead(run, HEAD)},"choices":`
+  const usageNull = run.includeUsage ? ',"usage":null' : ''
+  const { n = 1, echoText } = run
+  const offsets = new Array<number>(n).fill(0)
+  const chunk = (index: number, text: string, logprobs: unknown, finish: string | null): string => {
+    const choice = JSON.stringify({ text, index, logprobs, finish_reason: finish })
+    return `${start}[${choice}]${usageNull}}\n\n`
+  }
+  return {
+    start: () =>
+      echoText === undefined ? '' : Array.from({ length: n }, (_, i) => chunk(i, echoText, null, null)).join(''),
+    deltas: (index, deltas) => {
+      if (run.topLogprobs === undefined) return chunk(index, textOf(deltas), null, null)
+      const { lists, end } = logprobLists(tokensOf(deltas), offsets[index] ?? 0)
+      offsets[index] = end
+      return chunk(index, textOf(deltas), lists, null)
+    },
+    finish: (reasons, usage) => {
+      const lasts = reasons.map((reason, i) => chunk(i, '', null, FINISH[reason]))
+      const total = run.includeUsage ? `${start}[],"usage":${JSON.stringify(openAiUsage(usage))}}\n\n` : ''
+      return `${lasts.join('')}${total}data: [DONE]\n\n`
+    },
+  }
+}
+
+export const completionWhole = (run: Run, choices: readonly Choice[], usage: Usage): string => {
+  const written = choices.map(({ deltas, finish }, index) => ({
+    text: (run.echoText ?? '') + textOf(deltas),
+    index,
+    logprobs: run.topLogprobs === undefined ? null : logprobLists(tokensOf(deltas), 0).lists,
+    finish_reason: FINISH[finish],
+  }))
+  return `${openAiHead(run, HEAD)},${JSON.stringify({ choices: written, usage: openAiUsage(usage) }).slice(1)}`
+}
