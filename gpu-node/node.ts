@@ -1,10 +1,10 @@
 // A node, put together: engine, tokenizer, journal, shipper, tie to the edge, HTTP server; and taken apart in the right order.
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
-import type { Load } from '../schema/wire.ts'
+import type { Load, Registration } from '../schema/wire.ts'
 import { Admission } from './admission.ts'
 import { cacheCounters, cacheGauges } from './cache_metrics.ts'
-import { chatFormatOf } from './chat_template.ts'
+import { chatFormatOf, type NodeFormat } from './chat_template.ts'
 import { type Settings, StartError } from './config.ts'
 import { type Engine, EngineError } from './engine/engine.ts'
 import type { Workshop } from './generate.ts'
@@ -41,6 +41,25 @@ const openEngine = async (open: OpenEngine, settings: Settings, tokenizer: Token
   }
   return engine
 }
+
+/** Everything that comes from the checkpoint. */
+const openModel = async (open: OpenEngine, settings: Settings) => {
+  const { SPARROW_CHAT_FORMAT: setting, SPARROW_MODEL_DIR: modelDir } = settings
+  const tokenizer = await loadTokenizer(modelDir)
+  const chat = await chatFormatOf(setting, modelDir, tokenizer.specialIds.keys())
+  return { tokenizer, chat, engine: await openEngine(open, settings, tokenizer) }
+}
+
+const registeredFormat = ({ format, template }: NodeFormat): Pick<Registration, 'chatFormat' | 'template'> => ({
+  chatFormat: format.name,
+  ...(template ? { template } : {}),
+})
+
+/** How long readers may be silent, and streams to them. */
+const patience = (settings: Settings) => ({
+  stallMs: settings.SPARROW_STALL_SECONDS * 1000,
+  keepAliveMs: settings.SPARROW_KEEP_ALIVE_SECONDS * 1000,
+})
 
 const listen = (server: NodeServer, settings: Settings): Promise<string> =>
   new Promise((resolve, reject) => {
@@ -113,10 +132,7 @@ const assemble = async (
   const stateDir = settings.SPARROW_STATE_DIR
   const identity = await loadIdentity(stateDir, settings.SPARROW_NODE_ID)
   const { nodeId } = identity
-  const tokenizer = await loadTokenizer(settings.SPARROW_MODEL_DIR)
-  const { SPARROW_CHAT_FORMAT: setting, SPARROW_MODEL_DIR: modelDir } = settings
-  const chat = await chatFormatOf(setting, modelDir, tokenizer.specialIds.keys())
-  const engine = await openEngine(open, settings, tokenizer)
+  const { tokenizer, chat, engine } = await openModel(open, settings)
   const journal = await Journal.start({ dir: join(stateDir, 'journal'), nodeId, onFailure: onJournalFailure })
   const metrics = new Metrics()
   const admission = new Admission(settings.SPARROW_QUEUE_MAX)
@@ -151,8 +167,7 @@ const assemble = async (
       return { ready, nodeId, model, registered: link.registered, draining, running, waiting, engine: engine.info }
     },
     pendingMax: settings.SPARROW_PENDING_MAX,
-    stallMs: settings.SPARROW_STALL_SECONDS * 1000,
-    keepAliveMs: settings.SPARROW_KEEP_ALIVE_SECONDS * 1000,
+    ...patience(settings),
   })
   addGauges(shop, server)
   const address = await listen(server, settings)
@@ -161,8 +176,7 @@ const assemble = async (
     registration: {
       address: settings.SPARROW_NODE_ADDRESS ?? address,
       model: settings.SPARROW_MODEL_NAME,
-      chatFormat: chat.format.name,
-      ...(chat.template ? { template: chat.template } : {}),
+      ...registeredFormat(chat),
       contextTokens: engine.info.contextLength,
     },
     load: () => loadOf(shop),

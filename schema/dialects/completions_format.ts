@@ -55,7 +55,8 @@ export const completionStream = (run: Run): StreamFormatter => {
     return `${start}[${choice}]${usageNull}}\n\n`
   }
   return {
-    start: () => (echoText === undefined ? '' : Array.from({ length: n }, (_, i) => chunk(i, echoText, null, null)).join('')),
+    start: () =>
+      echoText === undefined ? '' : Array.from({ length: n }, (_, i) => chunk(i, echoText, null, null)).join(''),
     deltas: (index, deltas) => {
       if (run.topLogprobs === undefined) return chunk(index, textOf(deltas), null, null)
       const { lists, end } = logprobLists(tokensOf(deltas), offsets[index] ?? 0)
