@@ -14,7 +14,7 @@ import { loadIdentity, lockState } from './identity.ts'
 import { Journal } from './journal.ts'
 import { log } from './log.ts'
 import { Metrics, PrefillSpeed } from './metrics.ts'
-import { createNodeServer, type NodeServer } from './server.ts'
+import { createNodeServer, type Health, type NodeServer } from './server.ts'
 import { Shipper } from './shipper.ts'
 import { loadTokenizer, type Tokenizer } from './tokenizer.ts'
 
@@ -54,6 +54,12 @@ const registeredFormat = ({ format, template }: NodeFormat): Pick<Registration, 
   chatFormat: format.name,
   ...(template ? { template } : {}),
 })
+
+const healthOf = ({ nodeId, model, admission, engine }: Workshop, registered: boolean): Health => {
+  const { draining, running, waiting } = admission
+  const ready = registered && !draining
+  return { ready, nodeId, model, registered, draining, running, waiting, engine: engine.info }
+}
 
 /** How long readers may be silent, and streams to them. */
 const patience = (settings: Settings) => ({
@@ -160,12 +166,7 @@ const assemble = async (
   const server = createNodeServer({
     shop,
     dispatchKey: () => link.dispatchKey,
-    health: () => {
-      const { model } = shop
-      const { draining, running, waiting } = admission
-      const ready = link.registered && !draining
-      return { ready, nodeId, model, registered: link.registered, draining, running, waiting, engine: engine.info }
-    },
+    health: () => healthOf(shop, link.registered),
     pendingMax: settings.SPARROW_PENDING_MAX,
     ...patience(settings),
   })
