@@ -2,6 +2,7 @@
 import { Hono } from 'hono'
 import { cors } from 'hono/cors'
 import { v7 as uuidv7 } from 'uuid'
+import { anthropic } from '../schema/dialects/anthropic.ts'
 import { DIALECTS } from '../schema/dialects/index.ts'
 import { openAiChat } from '../schema/dialects/openai_chat.ts'
 import { type ApiError, apiError, type Result } from '../schema/errors.ts'
@@ -24,7 +25,15 @@ export { AccountObject } from './account.ts'
 type App = { Bindings: Env; Variables: { requestId: string } }
 
 const EXPOSED = [
-  ...['x-request-id', 'server-timing', 'retry-after', 'retry-after-ms', 'x-should-retry', 'idempotent-replayed'],
+  ...[
+    'x-request-id',
+    'request-id',
+    'server-timing',
+    'retry-after',
+    'retry-after-ms',
+    'x-should-retry',
+    'idempotent-replayed',
+  ],
   ...RATE_KINDS.flatMap((kind) => ['limit', 'remaining', 'reset'].map((what) => `x-ratelimit-${what}-${kind}`)),
 ]
 
@@ -47,7 +56,9 @@ app.use(async (c, next) => {
   c.set('requestId', requestId)
   await next()
   // A replayed answer keeps the id of the request that was run.
-  if (!c.res.headers.has('x-request-id')) c.res.headers.set('x-request-id', requestId)
+  const id = c.res.headers.get('x-request-id') ?? requestId
+  // OpenAI's name for it, and Anthropic's.
+  for (const name of ['x-request-id', 'request-id']) c.res.headers.set(name, id)
 })
 app.use(async (c, next) => {
   const fault = environmentFault(c.env)
@@ -63,7 +74,7 @@ for (const dialect of DIALECTS) {
     app.post(path, (c) =>
       complete({ env: c.env, context: c.executionCtx, request: c.req.raw, dialect, requestId: c.get('requestId') }),
     )
-    app.all(path, () => error(apiError('method_not_allowed', { message: 'Use POST.' })))
+    app.all(path, () => errorResponse(dialect, apiError('method_not_allowed', { message: 'Use POST.' })))
   }
 }
 
@@ -102,7 +113,13 @@ app.post(PATHS.receipts, async (c) => {
 })
 app.route('/admin/v1', adminApi)
 
-app.notFound((c) => error(apiError('not_found', { message: `There is nothing at ${c.req.method} ${c.req.path}.` })))
+app.notFound((c) => {
+  const dialect = c.req.path.startsWith('/anthropic/') ? anthropic : openAiChat
+  return errorResponse(
+    dialect,
+    apiError('not_found', { message: `There is nothing at ${c.req.method} ${c.req.path}.` }),
+  )
+})
 app.onError((failure, c) => {
   log('error', 'exception', { requestId: c.get('requestId'), error: reasonOf(failure), at: framesOf(failure) })
   return error(apiError('internal_error'))

@@ -3,7 +3,7 @@ import { drizzle } from 'drizzle-orm/d1'
 import { prices } from '../schema/db.ts'
 import { ok, type Result } from '../schema/errors.ts'
 import { formatUsd } from '../schema/money.ts'
-import { authenticate } from './auth.ts'
+import { authenticate, authorizationOf } from './auth.ts'
 import { accountObject, clientIp, type Env } from './env.ts'
 
 export interface ModelEntry {
@@ -36,7 +36,7 @@ export interface KnownCaller {
 
 /** Whose key the call carries; a forged key costs no look-up. Errors: invalid_api_key, permission_denied. */
 export const knownCaller = async (env: Env, headers: Headers): Promise<Result<KnownCaller>> => {
-  const caller = authenticate(env.SPARROW_SECRET, headers.get('authorization') ?? undefined)
+  const caller = authenticate(env.SPARROW_SECRET, authorizationOf(headers))
   if (!caller.ok) return caller
   const { accountId, keyHash } = caller.value
   const active = await accountObject(env, accountId).activeKey(keyHash, clientIp(headers))

@@ -1,8 +1,9 @@
 // The registry of client protocols: one line each.
+import { anthropic } from './anthropic.ts'
 import type { Dialect } from './dialect.ts'
 import { openAiChat } from './openai_chat.ts'
 
-export const DIALECTS: readonly Dialect[] = [openAiChat]
+export const DIALECTS: readonly Dialect[] = [openAiChat, anthropic]
 
 export const dialectByName = (name: string): Dialect | undefined => DIALECTS.find((dialect) => dialect.name === name)
 
