@@ -18,6 +18,7 @@ import { heartbeat, liveNodes, register } from './nodes.ts'
 import { sweep } from './prefix.ts'
 import { knownCaller, listModels, userBalance } from './public_api.ts'
 import { takeReceipts } from './receipts.ts'
+import { COUNTERS, countTokens } from './tokens.ts'
 import { explainUsage, listUsage } from './usage_api.ts'
 
 export { AccountObject } from './account.ts'
@@ -75,6 +76,13 @@ for (const dialect of DIALECTS) {
       complete({ env: c.env, context: c.executionCtx, request: c.req.raw, dialect, requestId: c.get('requestId') }),
     )
     app.all(path, () => errorResponse(dialect, apiError('method_not_allowed', { message: 'Use POST.' })))
+  }
+}
+
+for (const counter of COUNTERS) {
+  for (const path of counter.paths) {
+    app.post(path, (c) => countTokens(c.env, c.req.raw, counter, c.get('requestId')))
+    app.all(path, () => errorResponse(counter.dialect, apiError('method_not_allowed', { message: 'Use POST.' })))
   }
 }
 

@@ -1,12 +1,13 @@
 // The node's HTTP face: POST /run for the edge alone, /healthz and /metrics for whoever watches it.
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import { fail, ok, type Result } from '../schema/errors.ts'
+import { fail, ok, type Result, statusOf } from '../schema/errors.ts'
 import { REQUEST_BODY_BYTES_MAX } from '../schema/limits.ts'
 import { verifyCall } from '../schema/signature.ts'
 import { PATHS, type RunRequest, runRequestSchema } from '../schema/wire.ts'
 import { Answer } from './answer.ts'
 import { type Generation, generate, type Workshop } from './generate.ts'
 import { log, reasonOf } from './log.ts'
+import { tokenize } from './tokenize.ts'
 
 /** A client's body rendered and quoted again, and the prefix keys. */
 const RUN_BODY_BYTES_MAX = 2 * REQUEST_BODY_BYTES_MAX + 1024 * 1024
@@ -52,14 +53,18 @@ const readBody = async (request: IncomingMessage): Promise<Result<Uint8Array<Arr
   return ok(new Uint8Array(Buffer.concat(chunks)))
 }
 
-const parseRun = (body: Uint8Array): Result<RunRequest> => {
-  let json: unknown
+const parseJson = (body: Uint8Array): Result<unknown> => {
   try {
-    json = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body))
+    return ok(JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body)))
   } catch {
     return fail('malformed_request')
   }
-  const parsed = runRequestSchema.safeParse(json)
+}
+
+const parseRun = (body: Uint8Array): Result<RunRequest> => {
+  const json = parseJson(body)
+  if (!json.ok) return json
+  const parsed = runRequestSchema.safeParse(json.value)
   if (parsed.success) return ok(parsed.data)
   const issue = parsed.error.issues[0]
   return fail('invalid_request', { message: `${issue?.path.join('.')}: ${issue?.message}` })
@@ -88,20 +93,38 @@ class Taken {
   }
 }
 
+/** The body of a call that the edge signed. */
+const verified = async (
+  { shop, dispatchKey }: ServerOptions,
+  request: IncomingMessage,
+): Promise<Result<Uint8Array>> => {
+  const body = await readBody(request)
+  if (!body.ok) return body
+  const key = dispatchKey()
+  if (!key) return fail('no_node', { message: 'This node is not registered yet.', retryAfterSeconds: 1 })
+  const call = await verifyCall(key, 'HS256', shop.nodeId, request.headers.authorization, body.value)
+  if (!call.ok) return call
+  return call.value === 'edge' ? body : fail('invalid_signature')
+}
+
+const count = async (options: ServerOptions, request: IncomingMessage, response: ServerResponse): Promise<void> => {
+  const body = await verified(options, request)
+  const json = body.ok ? parseJson(body.value) : body
+  const counted = json.ok ? await tokenize(options.shop, json.value) : json
+  if (counted.ok) return sendJson(response, 200, counted.value)
+  const { code, message } = counted.error
+  sendJson(response, statusOf(code), { error: { code, message } })
+}
+
 export const createNodeServer = (options: ServerOptions): NodeServer => {
-  const { shop, dispatchKey, health, pendingMax, stallMs } = options
+  const { shop, health, pendingMax, stallMs } = options
   const live = new Set<Generation>()
   const answers = new Set<Answer>()
   const taken = new Taken(shop.journal)
 
   const admit = async (request: IncomingMessage): Promise<Result<RunRequest>> => {
-    const body = await readBody(request)
+    const body = await verified(options, request)
     if (!body.ok) return body
-    const key = dispatchKey()
-    if (!key) return fail('no_node', { message: 'This node is not registered yet.', retryAfterSeconds: 1 })
-    const call = await verifyCall(key, 'HS256', shop.nodeId, request.headers.authorization, body.value)
-    if (!call.ok) return call
-    if (call.value !== 'edge') return fail('invalid_signature')
     const parsed = parseRun(body.value)
     if (!parsed.ok) return parsed
     if (shop.journal.pending.size > pendingMax) {
@@ -135,10 +158,12 @@ export const createNodeServer = (options: ServerOptions): NodeServer => {
   })
 
   const handle = async (path: string, request: IncomingMessage, response: ServerResponse): Promise<void> => {
-    const method = path === PATHS.run ? 'POST' : 'GET'
-    if (![PATHS.run, '/healthz', '/metrics'].includes(path)) return sendJson(response, 404, errorBody('not_found'))
+    const posts: readonly string[] = [PATHS.run, PATHS.tokenize]
+    const method = posts.includes(path) ? 'POST' : 'GET'
+    if (![...posts, '/healthz', '/metrics'].includes(path)) return sendJson(response, 404, errorBody('not_found'))
     if (request.method !== method) return sendJson(response, 405, errorBody('method_not_allowed'))
     if (path === PATHS.run) return run(request, response)
+    if (path === PATHS.tokenize) return count(options, request, response)
     if (path === '/healthz') {
       const state = health()
       return sendJson(response, state.ready ? 200 : 503, state)

@@ -6,9 +6,10 @@ import { CHOICES_MAX, GRAMMAR_CHARS_MAX, LOGIT_BIAS_MAX, TOP_LOGPROBS_MAX } from
 const count = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER)
 const id = z.string().min(1).max(64)
 
-/** Paths of the internal calls. `run` is served by the node, the rest by the edge. */
+/** Paths of the internal calls. `run` and `tokenize` are served by the node, the rest by the edge. */
 export const PATHS = {
   run: '/run',
+  tokenize: '/tokenize',
   receipts: '/internal/receipts',
   heartbeat: '/internal/heartbeat',
   register: '/internal/register',
@@ -93,6 +94,21 @@ export const responseHeadSchema = z.object({
   cachedTokens: z.coerce.number().int().nonnegative(),
 })
 export type ResponseHead = z.infer<typeof responseHeadSchema>
+
+/** Body of `POST /tokenize` at a node: a rendered prompt, special strings included. */
+export const tokenizeRequestSchema = z.object({
+  model: z.string().min(1).max(128),
+  text: z.string(),
+  withIds: z.boolean(),
+})
+export type TokenizeRequest = z.infer<typeof tokenizeRequestSchema>
+
+export const tokenizeAnswerSchema = z.object({
+  count,
+  contextTokens: count.min(1),
+  ids: z.array(count).optional(),
+})
+export type TokenizeAnswer = z.infer<typeof tokenizeAnswerSchema>
 
 /** Body of a node's non-200 answer to `POST /run`; `code` is a row of errors.ts. */
 export const nodeErrorSchema = z.object({

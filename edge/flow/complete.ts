@@ -1,5 +1,5 @@
 // The main path: parse, admit and look up together, route, dispatch, relay. Settlement is not here: it follows the receipt.
-import type { Dialect } from '../../schema/dialects/dialect.ts'
+import type { Dialect, ParseContext } from '../../schema/dialects/dialect.ts'
 import { apiError, fail, type Result } from '../../schema/errors.ts'
 import { REQUEST_BODY_BYTES_MAX } from '../../schema/limits.ts'
 import { prefixKeys } from '../../schema/prefix.ts'
@@ -127,11 +127,11 @@ const lookupFailed = (error: unknown): Candidate[] => {
 }
 
 /** Body to Run. Errors: request_too_large, malformed_request, and the dialect's own. */
-const readRun = async (
+export const readRun = async <T>(
   request: Request,
-  dialect: Dialect,
+  dialect: { parse(body: unknown, context: ParseContext): Result<T> },
   requestId: string,
-): Promise<Result<{ run: Run; bodyText: string }>> => {
+): Promise<Result<{ run: T; bodyText: string }>> => {
   const tooLarge = fail('request_too_large', { message: `The body may have at most ${REQUEST_BODY_BYTES_MAX} bytes.` })
   if (Number(request.headers.get('content-length') ?? 0) > REQUEST_BODY_BYTES_MAX) return tooLarge
   const bytes = await request.arrayBuffer()

@@ -86,6 +86,13 @@ export const anthropicSdk = (stack: () => TestStack): void => {
     expect(cut.stop_reason).toBe('max_tokens')
   })
 
+  test('counted tokens are those of the message', async () => {
+    const { max_tokens: _, temperature: __, ...question } = ask('What is the weather in Paris?', { tools: [weather] })
+    const counted = await client().messages.countTokens({ ...question, system: 'Be brief.' })
+    const { usage } = await client().messages.create({ ...question, system: 'Be brief.', max_tokens: 1 })
+    expect(counted.input_tokens).toBe(usage.input_tokens + (usage.cache_read_input_tokens ?? 0))
+  })
+
   test('errors are Anthropic errors', async () => {
     const wrong = client({ apiKey: 'sk-wrong' }).messages.create(ask('x'))
     await expect(wrong).rejects.toBeInstanceOf(Anthropic.AuthenticationError)

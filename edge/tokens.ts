@@ -1,0 +1,74 @@
+// Endpoints that count: a node, which owns the tokenizer, is asked; nothing is held or charged. An account's calls are limited, since
+// they cost a node's time.
+import { anthropic, parseAnthropicCount } from '../schema/dialects/anthropic.ts'
+import type { Dialect, ParseContext } from '../schema/dialects/dialect.ts'
+import { openAiChat } from '../schema/dialects/openai_chat.ts'
+import { type Counted, parseTokenize } from '../schema/dialects/tokenize.ts'
+import { type ApiError, apiError, type Result } from '../schema/errors.ts'
+import type { TokenizeAnswer } from '../schema/wire.ts'
+import { authenticate, authorizationOf } from './auth.ts'
+import { accountObject, clientIp, type Env } from './env.ts'
+import { errorResponse } from './flow/answer.ts'
+import { readRun } from './flow/complete.ts'
+import { askTokens } from './node_client.ts'
+import { lookup } from './prefix.ts'
+import { Breaker, route } from './router.ts'
+
+export interface Counter {
+  readonly paths: readonly string[]
+  /** Whose errors it answers with. */
+  readonly dialect: Pick<Dialect, 'errorBody' | 'status'>
+  readonly withIds: boolean
+  parse(body: unknown, context: ParseContext): Result<Counted>
+  answer(counted: TokenizeAnswer): object
+}
+
+export const COUNTERS: readonly Counter[] = [
+  {
+    paths: ['/v1/messages/count_tokens', '/anthropic/v1/messages/count_tokens'],
+    dialect: anthropic,
+    withIds: false,
+    parse: parseAnthropicCount,
+    answer: ({ count }) => ({ input_tokens: count }),
+  },
+  {
+    paths: ['/tokenize', '/v1/tokenize'],
+    dialect: openAiChat,
+    withIds: true,
+    parse: parseTokenize,
+    answer: ({ count, contextTokens, ids }) => ({ count, max_model_len: contextTokens, tokens: ids }),
+  },
+]
+
+const NODES_ASKED_MAX = 3
+
+/** Error: no_node where none of the first few answers. */
+const ask = async (env: Env, { model, prompt }: Counted, withIds: boolean): Promise<Result<TokenizeAnswer>> => {
+  const nodes = route(await lookup(env.DB, model, []), new Breaker(), Date.now())
+  let error: ApiError = apiError('no_node')
+  for (const node of nodes.slice(0, NODES_ASKED_MAX)) {
+    const answer = await askTokens(env.SPARROW_SECRET, node, { model, text: prompt, withIds })
+    if (answer.ok) return answer
+    error = answer.error
+  }
+  return { ok: false, error: error.code === 'node_failed' ? apiError('no_node') : error }
+}
+
+export const countTokens = async (
+  env: Env,
+  request: Request,
+  counter: Counter,
+  requestId: string,
+): Promise<Response> => {
+  const refuse = (error: ApiError): Response => errorResponse(counter.dialect, error)
+  const caller = authenticate(env.SPARROW_SECRET, authorizationOf(request.headers))
+  if (!caller.ok) return refuse(caller.error)
+  const read = await readRun(request, counter, requestId)
+  if (!read.ok) return refuse(read.error)
+  const counted = read.value.run
+  const who = { keyHash: caller.value.keyHash, ip: clientIp(request.headers), model: counted.model }
+  const allowed = await accountObject(env, caller.value.accountId).admitCount(who)
+  if (!allowed.ok) return refuse(allowed.error)
+  const answer = await ask(env, counted, counter.withIds)
+  return answer.ok ? Response.json(counter.answer(answer.value)) : refuse(answer.error)
+}
