@@ -3,6 +3,7 @@
 import { anthropic, parseAnthropicCount } from '../schema/dialects/anthropic.ts'
 import type { Dialect, ParseContext } from '../schema/dialects/dialect.ts'
 import { openAiChat } from '../schema/dialects/openai_chat.ts'
+import { parseResponsesCount, responses } from '../schema/dialects/responses.ts'
 import { type Counted, parseTokenize } from '../schema/dialects/tokenize.ts'
 import { type ApiError, apiError, type Result } from '../schema/errors.ts'
 import type { TokenizeAnswer } from '../schema/wire.ts'
@@ -30,6 +31,13 @@ export const COUNTERS: readonly Counter[] = [
     withIds: false,
     parse: parseAnthropicCount,
     answer: ({ count }) => ({ input_tokens: count }),
+  },
+  {
+    paths: ['/v1/responses/input_tokens', '/responses/input_tokens'],
+    dialect: responses,
+    withIds: false,
+    parse: parseResponsesCount,
+    answer: ({ count }) => ({ object: 'response.input_tokens', input_tokens: count }),
   },
   {
     paths: ['/tokenize', '/v1/tokenize'],

@@ -51,6 +51,8 @@ export const runSchema = z.object({
   thinking: z.boolean(),
   stream: z.boolean(),
   includeUsage: z.boolean(),
+  /** JSON of request fields that the dialect's answer repeats. */
+  echo: z.string().optional(),
   maxTokens: count.min(1),
   temperature: z.number().min(0).max(2),
   topP: z.number().min(0).max(1),

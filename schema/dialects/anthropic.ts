@@ -1,6 +1,6 @@
 // The dialect of Anthropic's Messages. A request is translated into a chat request (chat_translation.ts); the answer has Anthropic's
 // blocks, events, usage and errors (anthropic_format.ts).
-import { apiError, fail, ok, type Result } from '../errors.ts'
+import { fail, ok, type Result } from '../errors.ts'
 import type { Run } from '../wire.ts'
 import { type AnthropicBody, type AnthropicCount, anthropicBodySchema, anthropicCountSchema } from './anthropic_body.ts'
 import {
@@ -10,9 +10,9 @@ import {
   anthropicStream,
   anthropicWhole,
 } from './anthropic_format.ts'
-import { parseAsChat, rawJson, type Translation } from './chat_translation.ts'
+import { parseAsChat, rawJson, shapeFault, type Translation } from './chat_translation.ts'
 import type { Dialect, ParseContext } from './dialect.ts'
-import { badParameter, isObject } from './openai_chat_body.ts'
+import { isObject } from './openai_chat_body.ts'
 
 type TextPart = { readonly type: 'text'; readonly text: string }
 type ChatMessage =
@@ -152,19 +152,10 @@ const parseWith =
   (body: unknown, context: ParseContext): Result<Run> => {
     if (!isObject(body)) return fail('invalid_request', { message: 'The request body must be a JSON object.' })
     const parsed = schema.safeParse(body)
-    if (!parsed.success) return { ok: false, error: namedFault(parsed.error) }
+    if (!parsed.success) return { ok: false, error: shapeFault(parsed.error) }
     const translated = translate(parsed.data, context.bodyText ?? JSON.stringify(body))
     return translated.ok ? parseAsChat('anthropic_messages', translated.value, context) : translated
   }
-
-/** A field that is not in the shape is what the client should hear of. */
-const namedFault = (error: Parameters<typeof badParameter>[0]) => {
-  const fault = badParameter(error)
-  const unknown = /^(.*): Unrecognized keys?: "([^"]+)"/.exec(fault.message)
-  if (!unknown) return fault
-  const param = [unknown[1], unknown[2]].filter((part) => part).join('.')
-  return apiError('invalid_parameter', { message: `${param}: this field is not supported.`, param })
-}
 
 /** `POST .../count_tokens`: the prompt that such a request would have. */
 export const parseAnthropicCount = parseWith(anthropicCountSchema)

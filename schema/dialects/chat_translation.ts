@@ -1,10 +1,13 @@
 // Other vendors' requests as chat requests: each says the same conversation in its own words, so they share the chat dialect's checks,
 // rendering and grammar. What a client reads in an error is its own naming again.
+
+import type { z } from 'zod'
 import { jsonChildren } from '../chat/python_json.ts'
-import type { ApiError, Result } from '../errors.ts'
+import { type ApiError, apiError, type Result } from '../errors.ts'
 import type { Run } from '../wire.ts'
 import type { ParseContext } from './dialect.ts'
 import { openAiChat } from './openai_chat.ts'
+import { badParameter } from './openai_chat_body.ts'
 
 /** A declared function; `schemaText` is its JSON as the client spelled it. */
 export interface TranslatedTool {
@@ -106,4 +109,13 @@ export const parseAsChat = (dialect: string, translation: Translation, context: 
   const run = openAiChat.parse(body, { ...context, bodyText })
   if (!run.ok) return { ok: false, error: inClientsWords(run.error, translation) }
   return { ok: true, value: { ...run.value, dialect } }
+}
+
+/** What is wrong with a body's shape; a field that the shape does not know is named itself. */
+export const shapeFault = (error: z.ZodError): ApiError => {
+  const fault = badParameter(error)
+  const unknown = /^(.*): Unrecognized keys?: "([^"]+)"/.exec(fault.message)
+  if (!unknown) return fault
+  const param = [unknown[1], unknown[2]].filter((part) => part).join('.')
+  return apiError('invalid_parameter', { message: `${param}: this field is not supported.`, param })
 }

@@ -2,8 +2,9 @@
 import { anthropic } from './anthropic.ts'
 import type { Dialect } from './dialect.ts'
 import { openAiChat } from './openai_chat.ts'
+import { responses } from './responses.ts'
 
-export const DIALECTS: readonly Dialect[] = [openAiChat, anthropic]
+export const DIALECTS: readonly Dialect[] = [openAiChat, anthropic, responses]
 
 export const dialectByName = (name: string): Dialect | undefined => DIALECTS.find((dialect) => dialect.name === name)
 
