@@ -16,6 +16,8 @@ const textPart = z.discriminatedUnion(
       text: z.string(),
       annotations: z.array(z.unknown()).nullish(),
       logprobs: z.array(z.unknown()).nullish(),
+      /** OpenAI's client adds what it made of the text, and of a call's arguments, to what it sends back. */
+      parsed: z.unknown().optional(),
     }),
   ],
   'only input_text and output_text are supported',
@@ -42,6 +44,7 @@ const item = z.union([
     call_id: z.string().min(1).max(256),
     name: z.string().regex(NAME),
     arguments: z.string(),
+    parsed_arguments: z.unknown().optional(),
     ...ofAnswers,
   }),
   z.strictObject({
