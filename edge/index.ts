@@ -3,13 +3,16 @@ import { Hono } from 'hono'
 import { cors } from 'hono/cors'
 import { v7 as uuidv7 } from 'uuid'
 import { anthropic } from '../schema/dialects/anthropic.ts'
+import { COUNTERS } from '../schema/dialects/counters.ts'
 import { DIALECTS } from '../schema/dialects/index.ts'
 import { openAiChat } from '../schema/dialects/openai_chat.ts'
 import { type ApiError, apiError, type Result } from '../schema/errors.ts'
+import { openApiDocument } from '../schema/openapi/document.ts'
 import { PATHS } from '../schema/wire.ts'
 import { RATE_KINDS } from './account/rates.ts'
 import { adminApi } from './admin/index.ts'
 import { DASHBOARD_PAGE } from './dashboard/page.ts'
+import { DOCS_HEADERS, docsPage } from './docs/page.ts'
 import { type Env, environmentFault } from './env.ts'
 import { errorResponse } from './flow/answer.ts'
 import { complete } from './flow/complete.ts'
@@ -18,7 +21,7 @@ import { heartbeat, liveNodes, register } from './nodes.ts'
 import { sweep } from './prefix.ts'
 import { knownCaller, listModels, userBalance } from './public_api.ts'
 import { takeReceipts } from './receipts.ts'
-import { COUNTERS, countTokens } from './tokens.ts'
+import { countTokens } from './tokens.ts'
 import { explainUsage, listUsage } from './usage_api.ts'
 
 export { AccountObject } from './account.ts'
@@ -105,6 +108,11 @@ for (const prefix of ['', '/v1']) {
   app.get(`${prefix}/usage/:id`, async (c) => json(await explainUsage(c.env, c.req.raw.headers, c.req.param('id'))))
 }
 app.get('/healthz', async (c) => c.json({ ok: true, nodes: await liveNodes(c.env.DB) }))
+app.get('/openapi.json', (c) => c.json(openApiDocument(new URL(c.req.url).origin)))
+app.get('/docs', (c) => {
+  const { origin } = new URL(c.req.url)
+  return c.html(docsPage(openApiDocument(origin), origin), 200, DOCS_HEADERS)
+})
 app.get('/dashboard', (c) => c.html(DASHBOARD_PAGE))
 
 app.post(PATHS.register, async (c) => {

@@ -1,10 +1,7 @@
 // Endpoints that count: a node, which owns the tokenizer, is asked; nothing is held or charged. An account's calls are limited, since
 // they cost a node's time.
-import { anthropic, parseAnthropicCount } from '../schema/dialects/anthropic.ts'
-import type { Dialect, ParseContext } from '../schema/dialects/dialect.ts'
-import { openAiChat } from '../schema/dialects/openai_chat.ts'
-import { parseResponsesCount, responses } from '../schema/dialects/responses.ts'
-import { type Counted, parseTokenize } from '../schema/dialects/tokenize.ts'
+import type { Counter } from '../schema/dialects/counters.ts'
+import type { Counted } from '../schema/dialects/tokenize.ts'
 import { type ApiError, apiError, type Result } from '../schema/errors.ts'
 import type { TokenizeAnswer } from '../schema/wire.ts'
 import { authenticate, authorizationOf } from './auth.ts'
@@ -14,39 +11,6 @@ import { readRun } from './flow/complete.ts'
 import { askTokens } from './node_client.ts'
 import { lookup } from './prefix.ts'
 import { Breaker, route } from './router.ts'
-
-export interface Counter {
-  readonly paths: readonly string[]
-  /** Whose errors it answers with. */
-  readonly dialect: Pick<Dialect, 'errorBody' | 'status'>
-  readonly withIds: boolean
-  parse(body: unknown, context: ParseContext): Result<Counted>
-  answer(counted: TokenizeAnswer): object
-}
-
-export const COUNTERS: readonly Counter[] = [
-  {
-    paths: ['/v1/messages/count_tokens', '/anthropic/v1/messages/count_tokens'],
-    dialect: anthropic,
-    withIds: false,
-    parse: parseAnthropicCount,
-    answer: ({ count }) => ({ input_tokens: count }),
-  },
-  {
-    paths: ['/v1/responses/input_tokens', '/responses/input_tokens'],
-    dialect: responses,
-    withIds: false,
-    parse: parseResponsesCount,
-    answer: ({ count }) => ({ object: 'response.input_tokens', input_tokens: count }),
-  },
-  {
-    paths: ['/tokenize', '/v1/tokenize'],
-    dialect: openAiChat,
-    withIds: true,
-    parse: parseTokenize,
-    answer: ({ count, contextTokens, ids }) => ({ count, max_model_len: contextTokens, tokens: ids }),
-  },
-]
 
 const NODES_ASKED_MAX = 3
 

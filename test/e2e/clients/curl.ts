@@ -2,6 +2,8 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import { expect, test } from 'vitest'
+import { OPERATIONS } from '../../../schema/openapi/operations.ts'
+import { settled } from '../customer.ts'
 import { MODEL, type TestStack } from '../stack.ts'
 
 const run = promisify(execFile)
@@ -31,6 +33,19 @@ export const curl = (stack: () => TestStack): void => {
     expect(text).toMatch(/content-type: text\/event-stream/i)
     expect(text.match(/^data: \{/gm)?.length).toBeGreaterThan(2)
     expect(text.trimEnd().endsWith('data: [DONE]')).toBe(true)
+  })
+
+  test('what the document says of the small endpoints is what they answer', async () => {
+    const id = (JSON.parse(await ask('/v1/chat/completions', question)) as { id: string }).id
+    await settled(stack(), id)
+    const paths = { getModel: `/v1/models/${MODEL}`, explainUsage: `/v1/usage/${id}` }
+    for (const { id: operation, path, answer, method } of OPERATIONS) {
+      if (method === 'get')
+        answer.schema.parse(JSON.parse(await ask({ [operation]: path, ...paths }[operation] ?? '', undefined)))
+    }
+    const document = JSON.parse(await ask('/openapi.json', undefined)) as { servers: { url: string }[] }
+    expect(document.servers).toEqual([{ url: stack().baseUrl }])
+    expect(await ask('/docs', undefined)).toContain('<h1>Sparrow API</h1>')
   })
 
   test('tokens of a prompt, and of a conversation', async () => {

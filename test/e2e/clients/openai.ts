@@ -3,9 +3,9 @@ import OpenAI from 'openai'
 import { zodResponseFormat, zodTextFormat } from 'openai/helpers/zod'
 import { expect, test } from 'vitest'
 import { z } from 'zod'
+import { chatChunkSchema } from '../../../schema/dialects/openai_chat_answer.ts'
 import { responseEventSchema, responseSchema } from '../../../schema/dialects/responses_answer.ts'
 import { MODEL, type TestStack } from '../stack.ts'
-import { chatChunkSchema } from './chunks.ts'
 
 const city = z.object({ country: z.enum(['France', 'Spain']), millions: z.number().int() })
 const parameters = { type: 'object', properties: { city: { type: 'string' } }, required: ['city'] }
