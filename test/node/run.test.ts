@@ -3,7 +3,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import type { RunningNode } from '../../gpu-node/node.ts'
 import { loadTokenizer, type Tokenizer } from '../../gpu-node/tokenizer.ts'
 import { prefixKeys } from '../../schema/prefix.ts'
-import { HEAD_HEADERS, type Receipt } from '../../schema/wire.ts'
+import { HEAD_HEADERS, PATHS, type Receipt } from '../../schema/wire.ts'
 import {
   chunksOf,
   contentOf,
@@ -82,6 +82,23 @@ test('a stream: head, deltas, usage, receipt', async () => {
   expect(receipt).toMatchObject({ hitTokens: 0, missTokens: promptTokens, outputTokens: output, finish: 'stop' })
   expect(receipt).toMatchObject({ accountId: 'acc', keyId: 'key', attempt: 1, nodeId: node.nodeId, reasoningTokens: 0 })
   expect(receipt.openedAt).toBeLessThanOrEqual(receipt.firstTokenAt ?? 0)
+})
+
+test('tokens are counted for the edge alone, without a place in the queue', async () => {
+  const text = '<｜User｜>hello there<｜Assistant｜></think>'
+  const body = { model: 'sparrow-mini', text, withIds: true }
+  const ids = await idsOf(text)
+  const counted = await post(node, body, { path: PATHS.tokenize })
+  expect(await counted.json()).toEqual({ count: ids.length, contextTokens: engine.info.contextLength, ids })
+  const bare = await post(node, { ...body, withIds: false }, { path: PATHS.tokenize })
+  expect(await bare.json()).not.toHaveProperty('ids')
+  expect(await codeOf(await post(node, { ...body, model: 'x' }, { path: PATHS.tokenize }))).toEqual([
+    404,
+    'model_not_found',
+  ])
+  const forged = { path: PATHS.tokenize, secret: 'x'.repeat(43) }
+  expect(await codeOf(await post(node, body, forged))).toEqual([401, 'invalid_signature'])
+  expect(await codeOf(await post(node, { text }, { path: PATHS.tokenize }))).toEqual([400, 'invalid_request'])
 })
 
 test('the receipt is at the edge soon after the close', async () => {

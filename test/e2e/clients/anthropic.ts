@@ -74,6 +74,42 @@ export const anthropicSdk = (stack: () => TestStack): void => {
     expect(answer.usage.cache_creation_input_tokens).toBe(0)
   })
 
+  // The embedded model was never taught to think beside tools: its last turn stays inside the thinking (MODEL_CARD.md).
+  test('with thinking on it calls the tool, takes the result, and its thinking comes and goes with the turn', async () => {
+    const question = { role: 'user' as const, content: 'What is the weather in Oslo?' }
+    const request = { ...ask(''), tools: [weather], thinking }
+    const called = await client().messages.create({ ...request, messages: [question] })
+    const call = called.content.find((block) => block.type === 'tool_use')
+    expect(call).toMatchObject({ name: 'get_weather', input: { city: 'Oslo' } })
+    const thought = { type: 'thinking' as const, thinking: 'I ask the tool.', signature: '' }
+    const result = { type: 'tool_result' as const, tool_use_id: call?.id ?? '', content: '12 degrees, rain' }
+    const messages: Anthropic.MessageParam[] = [
+      question,
+      { role: 'assistant', content: [thought, ...called.content.filter((block) => block.type === 'tool_use')] },
+      { role: 'user', content: [result] },
+    ]
+    const answer = await client().messages.create({ ...request, messages })
+    expect(JSON.stringify(answer.content)).toContain('12 degrees, rain')
+    const count = async (more: Anthropic.MessageParam[], said: string) => {
+      const turns = JSON.parse(
+        JSON.stringify([...messages, ...more]).replace('I ask the tool.', said),
+      ) as typeof messages
+      const { input_tokens } = await client().messages.countTokens({
+        model: MODEL,
+        tools: [weather],
+        thinking,
+        messages: turns,
+      })
+      return input_tokens
+    }
+    expect(await count([], 'I ask.')).toBeLessThan(await count([], 'I ask the tool.'))
+    const next: Anthropic.MessageParam[] = [
+      { role: 'assistant', content: 'Rain.' },
+      { role: 'user', content: 'Thanks' },
+    ]
+    expect(await count(next, 'I ask.')).toBe(await count(next, 'I ask the tool.'))
+  })
+
   test('a forced tool, a stop sequence, a limit', async () => {
     const forced = await client().messages.create(
       ask('Hello!', { tools: [{ ...weather, strict: true }], tool_choice: { type: 'any' } }),

@@ -60,6 +60,21 @@ export const openAi = (stack: () => TestStack): void => {
     expect(seen).toEqual([{ city: 'Paris' }])
   })
 
+  test('chat: with thinking on the tool is called, and its result and the reasoning go back', async () => {
+    const thinking = { thinking: { type: 'enabled' } }
+    const request = { ...ask(question), tools: [chatTool], ...thinking }
+    const first = (await client().chat.completions.create(request)).choices[0]
+    const call = first?.message.tool_calls?.[0]
+    expect(first?.finish_reason).toBe('tool_calls')
+    expect(call).toMatchObject({ function: { name: 'get_weather', arguments: '{"city": "Paris"}' } })
+    const said = first?.message as OpenAI.ChatCompletionAssistantMessageParam & { reasoning_content: string }
+    const tool = { role: 'tool' as const, tool_call_id: call?.id ?? '', content: result }
+    const messages = [...request.messages, { ...said, reasoning_content: 'I ask the tool.' }, tool]
+    const second = await client().chat.completions.create({ ...request, messages })
+    expect(JSON.stringify(second.choices[0]?.message)).toContain(result)
+    expect(second.usage?.prompt_tokens_details?.cached_tokens).toBeGreaterThan(0)
+  })
+
   test('chat: parse gives the object', async () => {
     const answer = await client().chat.completions.parse({
       ...ask('What is the capital of France?'),
