@@ -10,7 +10,7 @@ import { log, reasonOf } from './log.ts'
 import { tokenize } from './tokenize.ts'
 
 /** A client's body rendered and quoted again, what of it the answer repeats, quoted too, and the prefix keys. */
-const RUN_BODY_BYTES_MAX = 4 * REQUEST_BODY_BYTES_MAX + 1024 * 1024
+export const RUN_BODY_BYTES_MAX = 4 * REQUEST_BODY_BYTES_MAX + 1024 * 1024
 /** The edge sends its body at once; a caller that trickles is not the edge. */
 const RUN_BODY_TIMEOUT_MS = 30_000
 /** An idle connection outlives the Worker's use of it: one closed under a request reads as a node that is down. */

@@ -1,6 +1,7 @@
 // POST /run at a node over a scripted engine: signature, refusals, bytes of the stream, counts of the receipt, disconnects.
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import type { RunningNode } from '../../gpu-node/node.ts'
+import { RUN_BODY_BYTES_MAX } from '../../gpu-node/server.ts'
 import { loadTokenizer, type Tokenizer } from '../../gpu-node/tokenizer.ts'
 import { prefixKeys } from '../../schema/prefix.ts'
 import { HEAD_HEADERS, PATHS, type Receipt } from '../../schema/wire.ts'
@@ -234,7 +235,7 @@ test('refuses what it cannot read, and the wrong path and method', async () => {
   expect(await codeOf(await post(node, runRequest({ prompt: '' })))).toEqual([400, 'invalid_request'])
   expect(await codeOf(await fetch(`${node.address}/run`))).toEqual([405, 'method_not_allowed'])
   expect(await codeOf(await fetch(`${node.address}/admin`))).toEqual([404, 'not_found'])
-  expect(await codeOf(await post(node, 'x'.repeat(10 * 1024 * 1024)))).toEqual([413, 'request_too_large'])
+  expect(await codeOf(await post(node, 'x'.repeat(RUN_BODY_BYTES_MAX + 1)))).toEqual([413, 'request_too_large'])
 })
 
 test('refuses a prompt over the context before any work, with both numbers', async () => {
