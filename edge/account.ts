@@ -1,22 +1,24 @@
 // The account's Durable Object: keys, balance, holds, settlement, idempotency. Every decision about money is one synchronous piece
 // of code over its own SQLite (edge/account/), so nothing can interleave; an outbox carries usage and ledger rows to D1.
 import { DurableObject } from 'cloudflare:workers'
-import { apiError, type Result } from '../schema/errors.ts'
+import { apiError, fail, ok, type Result } from '../schema/errors.ts'
 import type { KeyLimits } from '../schema/key_limits.ts'
-import { IDEMPOTENCY_KEPT_MS, RECEIPT_WINDOW_MS } from '../schema/limits.ts'
+import { IDEMPOTENCY_KEPT_MS, RECEIPT_WINDOW_MS, TOKEN_COUNTS_PER_MINUTE } from '../schema/limits.ts'
 import type { SignedReceipt } from '../schema/wire.ts'
 import {
   type Admission,
   type AdmissionAnswer,
   addressRefused,
+  type Caller,
   type Decision,
   decide,
   expectedDemand,
   scopesOf,
+  whoAndWhat,
 } from './account/admit.ts'
 import type { FailedAttempt, Hold } from './account/holds.ts'
 import type { KeyRecord } from './account/keys.ts'
-import { Rates } from './account/rates.ts'
+import { Bucket, Rates } from './account/rates.ts'
 import { type Settlement, settleOne } from './account/settle.ts'
 import { type AccountStore, accountStore } from './account/store.ts'
 import type { Comparison } from './account/trails.ts'
@@ -51,6 +53,7 @@ export interface Books extends Balance {
 export class AccountObject extends DurableObject<Env> {
   readonly #store: AccountStore
   readonly #rates = new Rates()
+  readonly #counts = new Bucket(TOKEN_COUNTS_PER_MINUTE, Date.now())
   /** Requests that wait for a hold to close. */
   readonly #waiting = new Set<() => void>()
   #prices: PriceList | undefined
@@ -105,6 +108,18 @@ export class AccountObject extends DurableObject<Env> {
     }
     if (answer.kind === 'admitted') await this.#wakeAt(Date.now() + RECEIPT_WINDOW_MS)
     return answer
+  }
+
+  /** Whether this caller may have tokens counted now: free, so an account's calls are limited, whatever its own limits. */
+  async admitCount(caller: Caller): Promise<Result<null>> {
+    this.#prices = await pricesFor(this.env.DB, this.#prices, caller.model)
+    const now = Date.now()
+    const known = whoAndWhat(this.#store, this.#prices, caller, now)
+    if ('code' in known) return { ok: false, error: known }
+    const wait = this.#counts.waitFor(1, now)
+    if (wait > 0) return fail('rate_limit_exceeded', { retryAfterSeconds: Math.ceil(wait / 1000) })
+    this.#counts.take(1, now)
+    return ok(null)
   }
 
   /** A retry goes to another node: receipts of earlier attempts count for nothing from now on. */

@@ -43,6 +43,12 @@ export interface Caller {
   readonly keyHash: string
 }
 
+/** The key as OpenAI's clients send it, or as Anthropic's do (`x-api-key`), as an `authorization` value. */
+export const authorizationOf = (headers: Headers): string | undefined => {
+  const key = headers.get('x-api-key')
+  return headers.get('authorization') ?? (key === null ? undefined : `Bearer ${key}`)
+}
+
 /** The caller a key names. Error: invalid_api_key. */
 export const authenticate = (secret: string, authorization: string | undefined): Result<Caller> => {
   const key = /^Bearer\s+(\S+)$/i.exec(authorization ?? '')?.[1]

@@ -1,14 +1,18 @@
 // The Worker: routes, the Durable Object's export, the scheduled sweep. Each route names the file that serves it.
-import { Hono } from 'hono'
+import { type Context, Hono } from 'hono'
 import { cors } from 'hono/cors'
 import { v7 as uuidv7 } from 'uuid'
+import { anthropic } from '../schema/dialects/anthropic.ts'
+import { COUNTERS } from '../schema/dialects/counters.ts'
 import { DIALECTS } from '../schema/dialects/index.ts'
 import { openAiChat } from '../schema/dialects/openai_chat.ts'
 import { type ApiError, apiError, type Result } from '../schema/errors.ts'
+import { openApiDocument } from '../schema/openapi/document.ts'
 import { PATHS } from '../schema/wire.ts'
 import { RATE_KINDS } from './account/rates.ts'
 import { adminApi } from './admin/index.ts'
 import { DASHBOARD_PAGE } from './dashboard/page.ts'
+import { DOCS_HEADERS, docsPage } from './docs/page.ts'
 import { type Env, environmentFault } from './env.ts'
 import { errorResponse } from './flow/answer.ts'
 import { complete } from './flow/complete.ts'
@@ -18,14 +22,27 @@ import { heartbeat, liveNodes, register } from './nodes.ts'
 import { knownCaller, listModels, userBalance } from './public_api.ts'
 import { takeReceipts } from './receipts.ts'
 import { sweep } from './sweep.ts'
+import { countTokens } from './tokens.ts'
 import { explainUsage, listUsage } from './usage_api.ts'
 
 export { AccountObject } from './account.ts'
 
 type App = { Bindings: Env; Variables: { requestId: string } }
 
+const callOf = (c: Context<App>) => ({
+  ...{ env: c.env, context: c.executionCtx, request: c.req.raw, requestId: c.get('requestId') },
+})
+
 const EXPOSED = [
-  ...['x-request-id', 'server-timing', 'retry-after', 'retry-after-ms', 'x-should-retry', 'idempotent-replayed'],
+  ...[
+    'x-request-id',
+    'request-id',
+    'server-timing',
+    'retry-after',
+    'retry-after-ms',
+    'x-should-retry',
+    'idempotent-replayed',
+  ],
   ...RATE_KINDS.flatMap((kind) => ['limit', 'remaining', 'reset'].map((what) => `x-ratelimit-${what}-${kind}`)),
 ]
 
@@ -48,7 +65,9 @@ app.use(async (c, next) => {
   c.set('requestId', requestId)
   await next()
   // A replayed answer keeps the id of the request that was run.
-  if (!c.res.headers.has('x-request-id')) c.res.headers.set('x-request-id', requestId)
+  const id = c.res.headers.get('x-request-id') ?? requestId
+  // OpenAI's name for it, and Anthropic's.
+  for (const name of ['x-request-id', 'request-id']) c.res.headers.set(name, id)
 })
 app.use(async (c, next) => {
   const fault = environmentFault(c.env)
@@ -61,10 +80,15 @@ app.use(async (c, next) => {
 
 for (const dialect of DIALECTS) {
   for (const path of dialect.paths) {
-    app.post(path, (c) =>
-      complete({ env: c.env, context: c.executionCtx, request: c.req.raw, dialect, requestId: c.get('requestId') }),
-    )
-    app.all(path, () => error(apiError('method_not_allowed', { message: 'Use POST.' })))
+    app.post(path, (c) => complete({ ...callOf(c), dialect }))
+    app.all(path, () => errorResponse(dialect, apiError('method_not_allowed', { message: 'Use POST.' })))
+  }
+}
+
+for (const counter of COUNTERS) {
+  for (const path of counter.paths) {
+    app.post(path, (c) => countTokens(callOf(c), counter))
+    app.all(path, () => errorResponse(counter.dialect, apiError('method_not_allowed', { message: 'Use POST.' })))
   }
 }
 
@@ -90,6 +114,11 @@ for (const prefix of ['', '/v1']) {
   app.get(`${prefix}/usage/:id`, async (c) => json(await explainUsage(c.env, c.req.raw.headers, c.req.param('id'))))
 }
 app.get('/healthz', async (c) => c.json({ ok: true, nodes: await liveNodes(c.env.DB) }))
+app.get('/openapi.json', (c) => c.json(openApiDocument(new URL(c.req.url).origin)))
+app.get('/docs', (c) => {
+  const { origin } = new URL(c.req.url)
+  return c.html(docsPage(openApiDocument(origin), origin), 200, DOCS_HEADERS)
+})
 app.get('/dashboard', (c) => c.html(DASHBOARD_PAGE))
 
 app.post(PATHS.register, async (c) => {
@@ -106,7 +135,13 @@ app.post(PATHS.receipts, async (c) => {
 })
 app.route('/admin/v1', adminApi)
 
-app.notFound((c) => error(apiError('not_found', { message: `There is nothing at ${c.req.method} ${c.req.path}.` })))
+app.notFound((c) => {
+  const dialect = c.req.path.startsWith('/anthropic/') ? anthropic : openAiChat
+  return errorResponse(
+    dialect,
+    apiError('not_found', { message: `There is nothing at ${c.req.method} ${c.req.path}.` }),
+  )
+})
 app.onError((failure, c) => {
   log('error', 'exception', { requestId: c.get('requestId'), error: reasonOf(failure), at: framesOf(failure) })
   return error(apiError('internal_error'))

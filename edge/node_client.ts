@@ -1,5 +1,5 @@
 // One signed call to one node. The client's abort travels on, so a node stops within a step of the client leaving.
-import { type ApiError, apiError, isErrorCode, isRetryable } from '../schema/errors.ts'
+import { type ApiError, apiError, fail, isErrorCode, isRetryable, type Result } from '../schema/errors.ts'
 import { signCall } from '../schema/signature.ts'
 import { utf8 } from '../schema/text.ts'
 import {
@@ -9,6 +9,9 @@ import {
   type ResponseHead,
   type RunRequest,
   responseHeadSchema,
+  type TokenizeAnswer,
+  type TokenizeRequest,
+  tokenizeAnswerSchema,
 } from '../schema/wire.ts'
 import { derive } from './auth.ts'
 import { reasonOf } from './log.ts'
@@ -21,7 +24,7 @@ export type NodeAnswer =
 export const dispatchSecret = (secret: string, nodeId: string): string =>
   derive(secret, 'dispatch', nodeId).toString('base64url')
 
-const refused = async (response: Response): Promise<NodeAnswer> => {
+const refused = async (response: Response): Promise<Extract<NodeAnswer, { ok: false }>> => {
   const parsed = nodeErrorSchema.safeParse(await response.json().catch(() => undefined))
   const { code, message, param, retryAfterSeconds } = parsed.data?.error ?? { code: 'node_failed', message: undefined }
   const known = isErrorCode(code) && code !== 'invalid_signature' ? code : 'node_failed'
@@ -33,25 +36,58 @@ const refused = async (response: Response): Promise<NodeAnswer> => {
   return { ok: false, error, retryable: isRetryable(known), unreachable: false }
 }
 
+interface NodeAddress {
+  readonly id: string
+  readonly address: string
+}
+
+/** Throws where the node cannot be reached. */
+const post = async (
+  secret: string,
+  node: NodeAddress,
+  path: string,
+  request: object,
+  signal: AbortSignal,
+): Promise<Response> => {
+  const body = utf8(JSON.stringify(request))
+  const key = utf8(dispatchSecret(secret, node.id))
+  return fetch(new URL(path, node.address), {
+    method: 'POST',
+    headers: {
+      authorization: await signCall(key, 'HS256', 'edge', node.id, body),
+      'content-type': 'application/json',
+    },
+    body,
+    signal,
+  })
+}
+
+const COUNT_TIMEOUT_MS = 30_000
+
+/** What a prompt is in tokens. Errors: node_failed, and the node's own. */
+export const askTokens = async (
+  secret: string,
+  node: NodeAddress,
+  request: TokenizeRequest,
+): Promise<Result<TokenizeAnswer>> => {
+  try {
+    const response = await post(secret, node, PATHS.tokenize, request, AbortSignal.timeout(COUNT_TIMEOUT_MS))
+    if (!response.ok) return await refused(response)
+    return { ok: true, value: tokenizeAnswerSchema.parse(await response.json()) }
+  } catch (error) {
+    return fail('node_failed', { internal: reasonOf(error) })
+  }
+}
+
 export const callNode = async (
   secret: string,
-  node: { readonly id: string; readonly address: string },
+  node: NodeAddress,
   request: RunRequest,
   signal: AbortSignal,
 ): Promise<NodeAnswer> => {
-  const body = utf8(JSON.stringify(request))
-  const key = utf8(dispatchSecret(secret, node.id))
   let response: Response
   try {
-    response = await fetch(new URL(PATHS.run, node.address), {
-      method: 'POST',
-      headers: {
-        authorization: await signCall(key, 'HS256', 'edge', node.id, body),
-        'content-type': 'application/json',
-      },
-      body,
-      signal,
-    })
+    response = await post(secret, node, PATHS.run, request, signal)
   } catch (error) {
     if (signal.aborted) return { ok: false, error: apiError('client_closed'), retryable: false, unreachable: false }
     return {

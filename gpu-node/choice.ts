@@ -57,6 +57,8 @@ export class ChoiceText {
   output = 0
   reasoning = 0
   toolCalls = 0
+  /** The stop string that ended it. */
+  stop: string | undefined
   /** Why the engine ended it. */
   reason: EndReason | undefined
 
@@ -98,9 +100,10 @@ export class ChoiceText {
     this.output = sampledTokens
     const rest = this.#utf8.decode()
     if (rest !== '') this.#add(this.#parser.push(rest))
-    const { deltas, toolCalls } = this.#parser.end()
+    const { deltas, toolCalls, stop } = this.#parser.end()
     this.#add(deltas)
     this.toolCalls = toolCalls
+    this.stop = stop
   }
 
   #add(deltas: readonly Delta[]): void {

@@ -30,8 +30,8 @@ export type RunHandler = (request: IncomingMessage, response: ServerResponse) =>
 
 export interface Front {
   readonly http: Server
-  /** From now on runs are taken. */
-  open(run: RunHandler): void
+  /** From now on what the edge posts is taken: a handler a path. */
+  open(posts: Readonly<Record<string, RunHandler>>): void
 }
 
 const refuse = async (_: IncomingMessage, response: ServerResponse): Promise<void> => {
@@ -41,7 +41,7 @@ const refuse = async (_: IncomingMessage, response: ServerResponse): Promise<voi
 }
 
 export const createFront = ({ metrics, live, readiness, health }: FrontOptions): Front => {
-  let run: RunHandler = refuse
+  let posts: Readonly<Record<string, RunHandler>> = { [PATHS.run]: refuse, [PATHS.tokenize]: refuse }
   const pages: Readonly<Record<string, (response: ServerResponse) => void | Promise<void>>> = {
     '/livez': (response) => {
       const state = live()
@@ -62,9 +62,10 @@ export const createFront = ({ metrics, live, readiness, health }: FrontOptions):
   }
   const handle = async (path: string, request: IncomingMessage, response: ServerResponse): Promise<void> => {
     const page = Object.hasOwn(pages, path) ? pages[path] : undefined
-    if (path !== PATHS.run && !page) return sendJson(response, 404, errorBody('not_found'))
+    const take = Object.hasOwn(posts, path) ? posts[path] : undefined
+    if (!take && !page) return sendJson(response, 404, errorBody('not_found'))
     if (request.method !== (page ? 'GET' : 'POST')) return sendJson(response, 405, errorBody('method_not_allowed'))
-    await (page ? page(response) : run(request, response))
+    await (page ? page(response) : take?.(request, response))
   }
   const http = createServer({ ...TIMEOUTS }, (request, response) => {
     const path = new URL(request.url ?? '/', 'http://node').pathname
@@ -75,8 +76,8 @@ export const createFront = ({ metrics, live, readiness, health }: FrontOptions):
   })
   return {
     http,
-    open: (handler) => {
-      run = handler
+    open: (handlers) => {
+      posts = handlers
     },
   }
 }
@@ -86,7 +87,7 @@ const errorBody = (code: 'not_found' | 'method_not_allowed') => {
   return { error: { code: error.code, message: error.message } }
 }
 
-const sendJson = (response: ServerResponse, status: number, body: unknown): void => {
+export const sendJson = (response: ServerResponse, status: number, body: unknown): void => {
   response.writeHead(status, { 'content-type': 'application/json' })
   response.end(JSON.stringify(body))
 }

@@ -312,7 +312,8 @@ export class Generation {
     }
     if (this.#finish !== undefined && !this.#choices.some((choice) => choice.hasDeltas)) {
       const reasons = this.#choices.map((choice) => this.#finishOf(choice))
-      this.#answer.end(text + this.#format.finish(reasons, this.#usage))
+      const stops = this.#choices.map((choice) => choice.stop)
+      this.#answer.end(text + this.#format.finish(reasons, this.#usage, stops))
       this.#done.resolve()
     } else if (text !== '') {
       this.#answer.write(text)
@@ -327,7 +328,9 @@ export class Generation {
 
   #endWhole(): void {
     this.#answer.head(this.#head)
-    const choices = this.#choices.map((choice) => ({ deltas: choice.take(), finish: this.#finishOf(choice) }))
+    const choices = this.#choices.map((choice) => ({
+      ...{ deltas: choice.take(), finish: this.#finishOf(choice), stop: choice.stop },
+    }))
     this.#answer.end(this.#dialect.whole(this.#run, choices, this.#usage))
     this.#done.resolve()
   }

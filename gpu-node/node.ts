@@ -1,7 +1,7 @@
 // A node, put together: engine, tokenizer, journal, shipper, tie to the edge, HTTP server; and taken apart in the right order.
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
-import type { Load } from '../schema/wire.ts'
+import { type Load, PATHS } from '../schema/wire.ts'
 import { Admission } from './admission.ts'
 import { cacheCounters, cacheGauges } from './cache_metrics.ts'
 import { SegmentChain } from './chain.ts'
@@ -227,7 +227,7 @@ const assemble = ({ settings, loaded, metrics, front, view, address }: Assembly)
     const { draining, running, waiting } = admission
     return { nodeId, model, registered: link.registered, draining, running, waiting, engine: engine.info }
   }
-  front.open(server.run)
+  front.open({ [PATHS.run]: server.run, [PATHS.tokenize]: server.count })
   log('info', 'ready', { node: nodeId, address, model, engine: engine.info })
   void link.beat()
   const drainMs = settings.SPARROW_DRAIN_SECONDS * 1000

@@ -1,16 +1,17 @@
 // POST /run, for the edge alone: verify, admit once, generate.
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { fail, ok, type Result } from '../schema/errors.ts'
+import { fail, ok, type Result, statusOf } from '../schema/errors.ts'
 import { REQUEST_BODY_BYTES_MAX } from '../schema/limits.ts'
 import { verifyCall } from '../schema/signature.ts'
 import { type RunRequest, runRequestSchema } from '../schema/wire.ts'
 import { Answer } from './answer.ts'
-import type { RunHandler } from './front.ts'
+import { type RunHandler, sendJson } from './front.ts'
 import { type Generation, generate, type Workshop } from './generate.ts'
 import { log } from './log.ts'
+import { tokenize } from './tokenize.ts'
 
-/** A client's body rendered and quoted again, and the prefix keys. */
-const RUN_BODY_BYTES_MAX = 2 * REQUEST_BODY_BYTES_MAX + 1024 * 1024
+/** A client's body rendered and quoted again, what of it the answer repeats, quoted too, and the prefix keys. */
+export const RUN_BODY_BYTES_MAX = 4 * REQUEST_BODY_BYTES_MAX + 1024 * 1024
 /** How long a taken attempt is remembered before the journal knows it. */
 const TAKEN_MS = 5 * 60_000
 
@@ -25,6 +26,7 @@ export interface ServerOptions {
 
 export interface RunServer {
   readonly run: RunHandler
+  readonly count: RunHandler
   /** Runs between submission and last byte. */
   readonly live: ReadonlySet<Generation>
   /** Bytes that slow readers have not taken. */
@@ -44,14 +46,18 @@ const readBody = async (request: IncomingMessage): Promise<Result<Uint8Array<Arr
   return ok(new Uint8Array(Buffer.concat(chunks)))
 }
 
-const parseRun = (body: Uint8Array): Result<RunRequest> => {
-  let json: unknown
+const parseJson = (body: Uint8Array): Result<unknown> => {
   try {
-    json = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body))
+    return ok(JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body)))
   } catch {
     return fail('malformed_request')
   }
-  const parsed = runRequestSchema.safeParse(json)
+}
+
+const parseRun = (body: Uint8Array): Result<RunRequest> => {
+  const json = parseJson(body)
+  if (!json.ok) return json
+  const parsed = runRequestSchema.safeParse(json.value)
   if (parsed.success) return ok(parsed.data)
   const issue = parsed.error.issues[0]
   return fail('invalid_request', { message: `${issue?.path.join('.')}: ${issue?.message}` })
@@ -80,20 +86,38 @@ class Taken {
   }
 }
 
+/** The body of a call that the edge signed. */
+const verified = async (
+  { shop, dispatchKey }: ServerOptions,
+  request: IncomingMessage,
+): Promise<Result<Uint8Array>> => {
+  const body = await readBody(request)
+  if (!body.ok) return body
+  const key = dispatchKey()
+  if (!key) return fail('no_node', { message: 'This node is not registered yet.', retryAfterSeconds: 1 })
+  const call = await verifyCall(key, 'HS256', shop.nodeId, request.headers.authorization, body.value)
+  if (!call.ok) return call
+  return call.value === 'edge' ? body : fail('invalid_signature')
+}
+
+const count = async (options: ServerOptions, request: IncomingMessage, response: ServerResponse): Promise<void> => {
+  const body = await verified(options, request)
+  const json = body.ok ? parseJson(body.value) : body
+  const counted = json.ok ? await tokenize(options.shop, json.value) : json
+  if (counted.ok) return sendJson(response, 200, counted.value)
+  const { code, message } = counted.error
+  sendJson(response, statusOf(code), { error: { code, message } })
+}
+
 export const createRunServer = (options: ServerOptions): RunServer => {
-  const { shop, dispatchKey, pendingMax } = options
+  const { shop, pendingMax } = options
   const live = new Set<Generation>()
   const answers = new Set<Answer>()
   const taken = new Taken(shop.journal)
 
   const admit = async (request: IncomingMessage): Promise<Result<RunRequest>> => {
-    const body = await readBody(request)
+    const body = await verified(options, request)
     if (!body.ok) return body
-    const key = dispatchKey()
-    if (!key) return fail('no_node', { message: 'This node is not registered yet.', retryAfterSeconds: 1 })
-    const call = await verifyCall(key, 'HS256', shop.nodeId, request.headers.authorization, body.value)
-    if (!call.ok) return call
-    if (call.value !== 'edge') return fail('invalid_signature')
     const parsed = parseRun(body.value)
     if (!parsed.ok) return parsed
     if (shop.journal.pending.size > pendingMax) {
@@ -120,6 +144,7 @@ export const createRunServer = (options: ServerOptions): RunServer => {
 
   return {
     run,
+    count: (request, response) => count(options, request, response),
     live,
     backlogBytes: () => [...answers].reduce((sum, answer) => sum + answer.backlogBytes, 0),
   }

@@ -16,9 +16,10 @@ import {
 const count = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER)
 const id = z.string().min(1).max(64)
 
-/** Paths of the internal calls. `run` is served by the node, the rest by the edge. */
+/** Paths of the internal calls. `run` and `tokenize` are served by the node, the rest by the edge. */
 export const PATHS = {
   run: '/run',
+  tokenize: '/tokenize',
   receipts: '/internal/receipts',
   heartbeat: '/internal/heartbeat',
   register: '/internal/register',
@@ -80,6 +81,8 @@ export const runSchema = z.object({
   thinking: z.boolean(),
   stream: z.boolean(),
   includeUsage: z.boolean(),
+  /** JSON of request fields that the dialect's answer repeats. */
+  echo: z.string().optional(),
   maxTokens: count.min(1),
   temperature: z.number().min(0).max(2),
   topP: z.number().min(0).max(1),
@@ -130,6 +133,21 @@ export const responseHeadSchema = z.object({
   cachedTokens: z.coerce.number().int().nonnegative(),
 })
 export type ResponseHead = z.infer<typeof responseHeadSchema>
+
+/** Body of `POST /tokenize` at a node: a rendered prompt, special strings included. */
+export const tokenizeRequestSchema = z.object({
+  model: z.string().min(1).max(128),
+  text: z.string(),
+  withIds: z.boolean(),
+})
+export type TokenizeRequest = z.infer<typeof tokenizeRequestSchema>
+
+export const tokenizeAnswerSchema = z.object({
+  count,
+  contextTokens: count.min(1),
+  ids: z.array(count).optional(),
+})
+export type TokenizeAnswer = z.infer<typeof tokenizeAnswerSchema>
 
 /** Body of a node's non-200 answer to `POST /run`; `code` is a row of errors.ts. */
 export const nodeErrorSchema = z.object({

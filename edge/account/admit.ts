@@ -37,6 +37,8 @@ export interface Admission {
   readonly isRetry: boolean
 }
 
+export type Caller = Pick<Admission, 'keyHash' | 'ip' | 'model'>
+
 export type AdmissionAnswer =
   | { readonly kind: 'admitted'; readonly keyId: string; readonly rates: readonly RateState[] }
   | { readonly kind: 'replay'; readonly outcome: StoredOutcome; readonly rates: readonly RateState[] }
@@ -69,10 +71,10 @@ export const addressRefused = (limits: readonly KeyRanges[], ip: string | null):
 type KeyRanges = { readonly ipRanges?: readonly string[] | undefined }
 
 /** Key, address and model: what does not depend on anything that runs. */
-const whoAndWhat = (
+export const whoAndWhat = (
   store: AccountStore,
   prices: PriceList,
-  a: Admission,
+  a: Caller,
   now: number,
 ): { key: ActiveKey; price: PriceInForce } | ApiError => {
   const key = store.activeKey(a.keyHash, now)

@@ -4,7 +4,7 @@ import { type ApiError, isRetryable, statusOf } from '../../schema/errors.ts'
 
 const RETRY_AFTER_DEFAULT_SECONDS = 1
 
-export const errorResponse = (dialect: Pick<Dialect, 'errorBody'>, error: ApiError): Response => {
+export const errorResponse = (dialect: Pick<Dialect, 'errorBody' | 'status'>, error: ApiError): Response => {
   const status = statusOf(error.code)
   const headers = new Headers({ 'content-type': 'application/json', 'x-should-retry': String(isRetryable(error.code)) })
   if (status === 429 || status === 503 || error.retryAfterSeconds !== undefined) {
@@ -13,5 +13,8 @@ export const errorResponse = (dialect: Pick<Dialect, 'errorBody'>, error: ApiErr
     headers.set('retry-after-ms', String(seconds * 1000))
   }
   // 499 is for our log; no client is left to read it.
-  return new Response(dialect.errorBody(error), { status: status === 499 ? 400 : status, headers })
+  return new Response(dialect.errorBody(error), {
+    status: status === 499 ? 400 : (dialect.status?.(error.code) ?? status),
+    headers,
+  })
 }

@@ -5,7 +5,7 @@ import { prefixKeys } from '../../schema/prefix.ts'
 import type { Run } from '../../schema/wire.ts'
 import type { AdmissionAnswer } from '../account/admit.ts'
 import type { AccountObject } from '../account.ts'
-import { authenticate, derive } from '../auth.ts'
+import { authenticate, authorizationOf, derive } from '../auth.ts'
 import { accountObject, clientIp, type Env } from '../env.ts'
 import { routeNow } from '../fleet.ts'
 import { withHint } from '../hint.ts'
@@ -58,7 +58,7 @@ export const complete = async (call: Call): Promise<Response> => {
 const answer = async (call: Call, stages: Timing): Promise<Response> => {
   const { env, request, dialect, requestId } = call
   const secret = env.SPARROW_SECRET
-  const caller = authenticate(secret, request.headers.get('authorization') ?? undefined)
+  const caller = authenticate(secret, authorizationOf(request.headers))
   if (!caller.ok) return errorResponse(dialect, caller.error)
   const { accountId, keyHash } = caller.value
   const parsed = await stages.run('parse', () => readRun(call))

@@ -89,10 +89,10 @@ class Parser implements AnswerParser {
     return this.#drain(false)
   }
 
-  end(): { deltas: Delta[]; toolCalls: number } {
+  end(): { deltas: Delta[]; toolCalls: number; stop: string | undefined } {
     this.#buffer += this.#stop.push(this.#surrogate) + this.#stop.end()
     this.#surrogate = ''
-    return { deltas: this.#drain(true), toolCalls: this.#calls }
+    return { deltas: this.#drain(true), toolCalls: this.#calls, stop: this.#stop.matched }
   }
 
   #drain(final: boolean): Delta[] {

@@ -26,20 +26,20 @@ export const firstMark = (text: string, marks: readonly string[]): { at: number;
   return best
 }
 
-/** Start of the stop string that is complete first, or -1. */
-const stopStart = (text: string, stops: readonly string[]): number => {
-  let start = -1
+/** The stop string that is complete first, and its start. */
+const firstStop = (text: string, stops: readonly string[]): { at: number; stop: string } | undefined => {
+  let best: { at: number; stop: string } | undefined
   let end = Number.POSITIVE_INFINITY
   for (const stop of stops) {
     const at = text.indexOf(stop)
     if (at < 0) continue
     const stopEnd = at + stop.length
-    if (stopEnd < end || (stopEnd === end && at < start)) {
-      start = at
+    if (stopEnd < end || (stopEnd === end && at < (best?.at ?? 0))) {
+      best = { at, stop }
       end = stopEnd
     }
   }
-  return start
+  return best
 }
 
 interface Piece {
@@ -52,8 +52,8 @@ interface Piece {
  * the match: they are neither matched nor do they break one.
  */
 export class StopCutter {
-  /** True once a stop string was seen: nothing comes out any more. */
-  stopped = false
+  /** The stop string that was seen: nothing comes out any more. */
+  matched: string | undefined
   readonly #stops: readonly string[]
   readonly #specials: readonly string[]
   /** A possible start of a special string. */
@@ -63,6 +63,10 @@ export class StopCutter {
   constructor(stops: readonly string[], specials: readonly string[]) {
     this.#stops = stops
     this.#specials = specials
+  }
+
+  get stopped(): boolean {
+    return this.matched !== undefined
   }
 
   /** Text that passes uncut: it takes no part in any match. */
@@ -83,9 +87,9 @@ export class StopCutter {
   #cut(text: string, final: boolean): string {
     this.#split(this.#partial + text, final)
     const plain = this.#pieces.map((piece) => (piece.special ? '' : piece.text)).join('')
-    const stop = stopStart(plain, this.#stops)
-    this.stopped = stop >= 0
-    return this.#take(this.stopped ? stop : plain.length - (final ? 0 : heldLength(plain, this.#stops)))
+    const found = firstStop(plain, this.#stops)
+    this.matched = found?.stop
+    return this.#take(found?.at ?? plain.length - (final ? 0 : heldLength(plain, this.#stops)))
   }
 
   #split(text: string, final: boolean): void {

@@ -1,7 +1,7 @@
 // What a dialect is: a client protocol. The edge parses with it, the node formats with it; neither knows its fields.
 // To add one: write schema/dialects/<name>.ts, add its line to schema/dialects/index.ts. Paths are part of it.
 import type { ChatFormat } from '../chat/chat_format.ts'
-import type { ApiError, Result } from '../errors.ts'
+import type { ApiError, ErrorCode, Result } from '../errors.ts'
 import type { FinishReason, Run } from '../wire.ts'
 
 /** Token usage as every dialect derives it; `hit + miss` is the prompt, `reasoning` is part of `output`. */
@@ -59,6 +59,8 @@ export type Delta =
 export interface Choice {
   readonly deltas: readonly Delta[]
   readonly finish: FinishReason
+  /** The stop string that ended it. */
+  readonly stop?: string | undefined
 }
 
 /** Turns deltas into the bytes of a streamed answer. Pure: same calls, same bytes. */
@@ -67,8 +69,8 @@ export interface StreamFormatter {
   start(usage: Usage): string
   /** Of the choice of that index. */
   deltas(choice: number, deltas: readonly Delta[]): string
-  /** Last bytes: the finish reason of each choice, usage where asked, terminator. */
-  finish(reasons: readonly FinishReason[], usage: Usage): string
+  /** Last bytes: the finish reason of each choice, usage where asked, terminator; `stops`: the stop string that ended each. */
+  finish(reasons: readonly FinishReason[], usage: Usage, stops?: readonly (string | undefined)[]): string
 }
 
 export interface Dialect {
@@ -80,6 +82,8 @@ export interface Dialect {
   stream(run: Run): StreamFormatter
   /** Body of a whole, non-streamed answer. */
   whole(run: Run, choices: readonly Choice[], usage: Usage): string
+  /** Where the vendor's status for an error is another than the table's. */
+  status?(code: ErrorCode): number
   /** Body of an error answer before any token. */
   errorBody(error: ApiError): string
   /** Frame appended to a stream that already began; the stream is closed after it. */

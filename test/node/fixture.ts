@@ -168,6 +168,8 @@ export interface PostOptions {
   /** Sent in place of the body that was signed. */
   readonly swapped?: string
   readonly signal?: AbortSignal
+  /** Another call than a run. */
+  readonly path?: string
 }
 
 const signed = (node: RunningNode, text: string, options: PostOptions = {}): Promise<string> => {
@@ -190,9 +192,9 @@ export const postUnread = async (node: RunningNode, body: unknown): Promise<Inco
 /** Calls a node as the edge does. */
 export const post = async (node: RunningNode, body: unknown, options: PostOptions = {}): Promise<Response> => {
   const text = typeof body === 'string' ? body : JSON.stringify(body)
-  const { swapped, signal } = options
+  const { swapped, signal, path = PATHS.run } = options
   const authorization = await signed(node, text, options)
-  return fetch(`${node.address}${PATHS.run}`, {
+  return fetch(`${node.address}${path}`, {
     method: 'POST',
     headers: { authorization, 'content-type': 'application/json' },
     body: swapped ?? text,

@@ -1,9 +1,10 @@
 // POST /run at a node over a scripted engine: signature, refusals, bytes of the stream, counts of the receipt, disconnects.
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import type { RunningNode } from '../../gpu-node/node.ts'
+import { RUN_BODY_BYTES_MAX } from '../../gpu-node/server.ts'
 import { loadTokenizer, type Tokenizer } from '../../gpu-node/tokenizer.ts'
 import { prefixKeys } from '../../schema/prefix.ts'
-import { HEAD_HEADERS, type Receipt } from '../../schema/wire.ts'
+import { HEAD_HEADERS, PATHS, type Receipt } from '../../schema/wire.ts'
 import {
   chunksOf,
   contentOf,
@@ -86,6 +87,23 @@ test('a stream: head, deltas, usage, receipt', async () => {
   expect(receipt).toMatchObject({ hitTokens: 0, missTokens: promptTokens, outputTokens: output, finish: 'stop' })
   expect(receipt).toMatchObject({ accountId: 'acc', keyId: 'key', attempt: 1, nodeId: node.nodeId, reasoningTokens: 0 })
   expect(receipt.openedAt).toBeLessThanOrEqual(receipt.firstTokenAt ?? 0)
+})
+
+test('tokens are counted for the edge alone, without a place in the queue', async () => {
+  const text = '<｜User｜>hello there<｜Assistant｜></think>'
+  const body = { model: 'sparrow-mini', text, withIds: true }
+  const ids = await idsOf(text)
+  const counted = await post(node, body, { path: PATHS.tokenize })
+  expect(await counted.json()).toEqual({ count: ids.length, contextTokens: engine.info.contextLength, ids })
+  const bare = await post(node, { ...body, withIds: false }, { path: PATHS.tokenize })
+  expect(await bare.json()).not.toHaveProperty('ids')
+  expect(await codeOf(await post(node, { ...body, model: 'x' }, { path: PATHS.tokenize }))).toEqual([
+    404,
+    'model_not_found',
+  ])
+  const forged = { path: PATHS.tokenize, secret: 'x'.repeat(43) }
+  expect(await codeOf(await post(node, body, forged))).toEqual([401, 'invalid_signature'])
+  expect(await codeOf(await post(node, { text }, { path: PATHS.tokenize }))).toEqual([400, 'invalid_request'])
 })
 
 test('the receipt is at the edge soon after the close', async () => {
@@ -221,7 +239,7 @@ test('refuses what it cannot read, and the wrong path and method', async () => {
   expect(await codeOf(await post(node, runRequest({ prompt: '' })))).toEqual([400, 'invalid_request'])
   expect(await codeOf(await fetch(`${node.address}/run`))).toEqual([405, 'method_not_allowed'])
   expect(await codeOf(await fetch(`${node.address}/admin`))).toEqual([404, 'not_found'])
-  expect(await codeOf(await post(node, 'x'.repeat(18 * 1024 * 1024)))).toEqual([413, 'request_too_large'])
+  expect(await codeOf(await post(node, 'x'.repeat(RUN_BODY_BYTES_MAX + 1)))).toEqual([413, 'request_too_large'])
 })
 
 test('refuses a prompt over the context before any work, with both numbers', async () => {

@@ -1,0 +1,47 @@
+// The published document: valid OpenAPI 3.1, complete, and true of what the parsers take.
+import { Validator } from '@seriousme/openapi-schema-validator'
+import { Ajv2020 } from 'ajv/dist/2020.js'
+import formats from 'ajv-formats'
+import { expect, test } from 'vitest'
+import { COUNTERS } from '../../schema/dialects/counters.ts'
+import { DIALECTS } from '../../schema/dialects/index.ts'
+import { openApiDocument } from '../../schema/openapi/document.ts'
+import { OPERATIONS } from '../../schema/openapi/operations.ts'
+
+const document = openApiDocument('http://127.0.0.1:8787') as {
+  paths: Record<string, Record<string, { requestBody?: { content: { 'application/json': { schema: object } } } }>>
+  components: { schemas: Record<string, object> }
+}
+
+test('it is valid OpenAPI 3.1', async () => {
+  const validator = new Validator()
+  expect(await validator.validate(structuredClone(document))).toEqual({ valid: true })
+  expect(validator.version).toBe('3.1')
+})
+
+test('it has every path of every dialect and counter', () => {
+  const paths = [...DIALECTS, ...COUNTERS].flatMap((one) => one.paths)
+  expect(paths.filter((path) => !document.paths[path]?.post)).toEqual([])
+})
+
+const conversation = { model: 'm', messages: [{ role: 'user', content: 'Hi' }] }
+const EXAMPLES: Readonly<Record<string, { good: object; bad: object }>> = {
+  createChatCompletion: { good: conversation, bad: { ...conversation, temperature: 3 } },
+  createMessage: { good: { ...conversation, max_tokens: 5 }, bad: conversation },
+  countMessageTokens: { good: conversation, bad: { ...conversation, max_tokens: 5 } },
+  createResponse: { good: { model: 'm', input: 'Hi' }, bad: { model: 'm', input: 'Hi', background: true } },
+  countResponseTokens: { good: { model: 'm', input: 'Hi' }, bad: { model: 'm' } },
+  tokenize: { good: { model: 'm', prompt: 'Hi' }, bad: { model: 'm' } },
+}
+
+test.each(OPERATIONS.filter(({ body, id }) => body && id in EXAMPLES).map((one) => [one.id, one] as const))(
+  '%s: the published schema and the parser agree',
+  (id, { body }) => {
+    const ajv = new Ajv2020({ strict: false })
+    formats.default(ajv)
+    const published = ajv.compile(document.components.schemas[body?.name ?? ''] ?? {})
+    const { good, bad } = EXAMPLES[id] ?? {}
+    expect([published(good), body?.schema.safeParse(good).success]).toEqual([true, true])
+    expect([published(bad), body?.schema.safeParse(bad).success]).toEqual([false, false])
+  },
+)
