@@ -52,4 +52,17 @@ export const usageEntrySchema = z.looseObject({
 
 export const usageListSchema = z.looseObject({ object: z.literal('list'), data: z.array(usageEntrySchema) })
 
+/** Where a prompt left the path of an earlier one. */
+export const usagePrefixSchema = z.looseObject({
+  object: z.literal('usage.prefix'),
+  request_id: z.string(),
+  prompt_characters: z.int(),
+  tokens: z.strictObject({ prompt: z.int(), cached: z.int() }).exactOptional(),
+  compared_with: z.looseObject({ request_id: z.string().nullable(), prompt_characters: z.int() }).nullable(),
+  shared_characters: z.int(),
+  left_at: z.looseObject({}).nullable(),
+  resolution_characters: z.int(),
+  note: z.string(),
+})
+
 export const healthSchema = z.strictObject({ ok: z.literal(true), nodes: z.int() })

@@ -41,7 +41,7 @@ const messageOf = (run: Run, content: readonly object[], stop: object, usage: Us
   id: `msg_${run.requestId}`,
   type: 'message',
   role: 'assistant',
-  model: run.model,
+  model: run.shownModel ?? run.model,
   content,
   ...stop,
   stop_details: null,

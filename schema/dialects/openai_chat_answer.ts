@@ -4,7 +4,7 @@ import { z } from 'zod'
 
 const count = z.int().nonnegative()
 
-const usage = z
+export const openAiUsageSchema = z
   .strictObject({
     prompt_tokens: count,
     completion_tokens: count,
@@ -24,7 +24,7 @@ const logprobs = z
   .strictObject({ content: tokens.nullable(), refusal: z.null(), reasoning_content: tokens.exactOptional() })
   .nullable()
 
-const head = { id: z.uuid(), created: count, model: z.string(), system_fingerprint: z.string() }
+export const openAiHeadShape = { id: z.uuid(), created: count, model: z.string(), system_fingerprint: z.string() }
 const finish = z.enum(['stop', 'length', 'tool_calls', 'insufficient_system_resource'])
 const called = z.strictObject({ name: z.string().min(1), arguments: z.string().describe('JSON') })
 
@@ -39,7 +39,7 @@ const toolCallDelta = z.union([
 ])
 
 export const chatCompletionSchema = z.strictObject({
-  ...head,
+  ...openAiHeadShape,
   object: z.literal('chat.completion'),
   choices: z.array(
     z.strictObject({
@@ -56,11 +56,11 @@ export const chatCompletionSchema = z.strictObject({
       finish_reason: finish,
     }),
   ),
-  usage,
+  usage: openAiUsageSchema,
 })
 
 export const chatChunkSchema = z.strictObject({
-  ...head,
+  ...openAiHeadShape,
   object: z.literal('chat.completion.chunk'),
   choices: z.array(
     z.strictObject({
@@ -75,7 +75,7 @@ export const chatChunkSchema = z.strictObject({
       finish_reason: finish.nullable(),
     }),
   ),
-  usage: usage.nullable().exactOptional(),
+  usage: openAiUsageSchema.nullable().exactOptional(),
 })
 
 export const openAiErrorSchema = z.strictObject({

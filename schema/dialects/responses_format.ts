@@ -162,7 +162,7 @@ const responseOf = (run: Run, echo: Echo, status: Status, output: readonly objec
   background: false,
   error: null,
   incomplete_details: status === 'incomplete' ? { reason: 'max_output_tokens' } : null,
-  model: run.model,
+  model: run.shownModel ?? run.model,
   output,
   ...echo,
   ...(usage ? { usage: usageJson(usage) } : {}),

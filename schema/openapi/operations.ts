@@ -8,6 +8,9 @@ import {
   anthropicMessageSchema,
 } from '../dialects/anthropic_answer.ts'
 import { anthropicBodySchema, anthropicCountSchema } from '../dialects/anthropic_body.ts'
+import { completions } from '../dialects/completions.ts'
+import { completionChunkSchema, completionSchema } from '../dialects/completions_answer.ts'
+import { completionBodySchema } from '../dialects/completions_body.ts'
 import { openAiChat } from '../dialects/openai_chat.ts'
 import { chatChunkSchema, chatCompletionSchema, openAiErrorSchema } from '../dialects/openai_chat_answer.ts'
 import { chatBodySchema } from '../dialects/openai_chat_body.ts'
@@ -22,6 +25,7 @@ import {
   modelSchema,
   usageEntrySchema,
   usageListSchema,
+  usagePrefixSchema,
 } from '../public_answers.ts'
 
 /** A schema and its name in the document. */
@@ -73,6 +77,19 @@ const GENERATIONS: readonly Operation[] = [
     body: named('ChatRequest', chatBodySchema),
     answer: named('ChatCompletion', chatCompletionSchema),
     event: named('ChatCompletionChunk', chatChunkSchema),
+    error: openAiError,
+  }),
+  generation(completions, {
+    ...{
+      id: 'createCompletion',
+      tag: 'Completions',
+      summary: 'A text that goes on; with `suffix`, one that fills a gap',
+    },
+    description:
+      'The prompt goes to the model as it is. With `stream` the answer is server-sent events that end in `data: [DONE]`.',
+    body: named('CompletionRequest', completionBodySchema),
+    answer: named('Completion', completionSchema),
+    event: named('CompletionChunk', completionChunkSchema),
     error: openAiError,
   }),
   generation(anthropic, {
@@ -167,6 +184,11 @@ const READS: readonly Operation[] = [
     ...{ id: 'explainUsage', tag: 'Account', summary: 'One charge, line by line' },
     parameters: [id('id', 'Request id, as in `x-request-id`')],
     answer: named('Usage', usageEntrySchema),
+  }),
+  read('/v1/usage/{id}/prefix', ['/usage/{id}/prefix'], {
+    ...{ id: 'explainPrefix', tag: 'Account', summary: 'Where a prompt left the path of the most similar earlier one' },
+    parameters: [id('id', 'Request id, as in `x-request-id`')],
+    answer: named('UsagePrefix', usagePrefixSchema),
   }),
   read('/healthz', [], {
     ...{ id: 'health', tag: 'Service', summary: 'Whether it is up, and live nodes', secured: false },

@@ -87,7 +87,7 @@ test.each([
     const together = await Promise.all(specs(vocab, count, maxTokens).map((spec) => hear(engine, spec)))
     for (const [i, heard] of together.entries()) expect(heard, `sequence ${i}`).toEqual(alone[i])
     const { preemptions, recomputedTokens, running, waiting, kvPagesUsed } = engine.stats()
-    expect(preemptions).toBeGreaterThan(5)
+    expect(preemptions).toBeGreaterThan(2)
     expect(recomputedTokens).toBeGreaterThan(preemptions)
     if (what.endsWith('disk tier')) expect(engine.stats().diskWrites).toBeGreaterThan(0)
     expect({ running, waiting, kvPagesUsed }).toEqual({ running: 0, waiting: 0, kvPagesUsed: 0 })

@@ -7,11 +7,11 @@
 namespace sparrow {
 namespace {
 
-constexpr double kStretch = 2;  // a step with prefill against one without
+constexpr double kStretch = 2.5;  // a step with prefill against one without
 constexpr double kGrow = 1.1, kShrink = 0.8;
-constexpr double kLeast = 8;  // the prompt must get on
-constexpr int32_t kMixedMax = 32;
-constexpr double kNewest = 0.2, kOutlier = 2;  // weight of the last step, and how far it may stand out
+constexpr double kLeast = 1;  // the prompt must get on
+constexpr int32_t kMixedMax = 16;
+constexpr double kMedian = 1.1;  // by so much the estimate follows each step: outliers weigh no more than any other
 
 }  // namespace
 
@@ -24,7 +24,7 @@ int32_t StepPace::prefill_tokens(int32_t decodes, int32_t most) const {
 void StepPace::observe(int32_t decodes, int32_t prefill, double seconds) {
   if (decodes == 0) return;
   if (prefill == 0) {
-    decode_ = decode_ == 0 ? seconds : decode_ + kNewest * (std::min(seconds, kOutlier * decode_) - decode_);
+    decode_ = decode_ == 0 ? seconds : seconds > decode_ ? decode_ * kMedian : decode_ / kMedian;
     mixed_ = 0;
     return;
   }

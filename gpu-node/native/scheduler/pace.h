@@ -8,7 +8,7 @@ namespace sparrow {
 class StepPace {
  public:
   /// Tokens for a step in which `decodes` sequences decode: `most` where none does, else so many that the step takes
-  /// about twice as long as without. 0 now and then: such a step shows what decoding alone takes.
+  /// at most 2.5 times as long as without, mostly. 0 now and then: such a step shows what decoding alone takes.
   int32_t prefill_tokens(int32_t decodes, int32_t most) const;
 
   /// What a step took.
