@@ -61,7 +61,7 @@ test('at the first token, in mid-stream: what was sampled until then', async () 
 
 test('in the queue: nothing', async () => {
   const leave = new AbortController()
-  const first = await post(stack, talkative(5), { signal: leave.signal })
+  const first = await post(stack, talkative(5, { ignore_eos: true }), { signal: leave.signal })
   await readUntil(first, (text) => text.includes('"content":"'))
   const client = postAndLeave(stack, { messages: [{ role: 'user', content: LONG }], max_tokens: 1500 })
   await eventually(async () => ((await openRuns()) > 1 ? true : undefined))
