@@ -1,6 +1,7 @@
 // npm run bench:itl -- [--model DIR] [--tokens 32768] [--streams 1,8] [--repeats 3] [--threads N] [--json]
 // Time between two tokens of running streams, idle and while a long prompt prefills beside them; how long that prompt takes
-// with and without them. Streams begin with 64 tokens and sample whatever comes; gaps are taken where events reach JavaScript.
+// with and without them. Streams begin with 64 tokens and sample whatever comes; gaps are taken where events reach JavaScript. A
+// stream grows while the prompt is computed, and its tokens cost more at depth, so idle is measured before and after.
 import { cpus } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -87,8 +88,10 @@ const prefill = async (engine: NativeEngine, tokens: Int32Array, salt: string): 
 const at = (values: readonly number[], part: number): number =>
   values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * part))] ?? Number.NaN
 
+const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length
+
 const once = async (engine: NativeEngine, tokens: Int32Array, count: number, salt: string) => {
-  const streams = new Streams(engine, count, tokens.length)
+  const streams = new Streams(engine, count, 2 * tokens.length - STREAM_TOKENS)
   await streams.atLeast(count * 20)
   streams.gaps = []
   await streams.atLeast(count * IDLE_TOKENS)
@@ -96,8 +99,17 @@ const once = async (engine: NativeEngine, tokens: Int32Array, count: number, sal
   streams.gaps = []
   const milliseconds = await prefill(engine, tokens, salt)
   const beside = streams.gaps
+  streams.gaps = []
+  await streams.atLeast(count * IDLE_TOKENS)
+  const after = streams.gaps
   await streams.stop()
   return {
+    ...{
+      afterP50: at(after, 0.5),
+      afterP99: at(after, 0.99),
+      mean: mean(beside),
+      idleMean: (mean(idle) + mean(after)) / 2,
+    },
     ...{ idleP50: at(idle, 0.5), idleP99: at(idle, 0.99), besideP50: at(beside, 0.5), besideP99: at(beside, 0.99) },
     ...{ gaps: beside.length, prefillMs: milliseconds, tokens: tokens.length },
   }
@@ -141,9 +153,13 @@ const main = async (): Promise<void> => {
   for (const { streams, row, aloneMs } of rows) {
     const idle = `${ms(row.idleP50)} / ${ms(row.idleP99)}`
     const beside = `${ms(row.besideP50)} / ${ms(row.besideP99)}`
-    const times = `${ms(row.besideP50 / row.idleP50)} / ${ms(row.besideP99 / row.idleP99)}`
+    const after = `${ms(row.afterP50)} / ${ms(row.afterP99)}`
+    const around = (before: number, behind: number): number => (before + behind) / 2
+    const p50 = row.besideP50 / around(row.idleP50, row.afterP50)
+    const p99 = row.besideP99 / around(row.idleP99, row.afterP99)
+    const times = `p50 ${ms(p50)}, mean ${ms(row.mean / row.idleMean)}, p99 ${ms(p99)} times idle`
     process.stdout.write(
-      `${streams} streams: ITL p50 / p99 idle ${idle} ms, beside ${row.tokens} tokens ${beside} ms (${times} times); ` +
+      `${streams} streams: ITL p50 / p99 idle ${idle} ms before, ${after} after; beside ${row.tokens} tokens ${beside} ms (${times}); ` +
         `prefill ${(row.prefillMs / 1000).toFixed(1)} s, alone ${(aloneMs / 1000).toFixed(1)} s\n`,
     )
   }

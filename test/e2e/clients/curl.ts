@@ -38,7 +38,11 @@ export const curl = (stack: () => TestStack): void => {
   test('what the document says of the small endpoints is what they answer', async () => {
     const id = (JSON.parse(await ask('/v1/chat/completions', question)) as { id: string }).id
     await settled(stack(), id)
-    const paths = { getModel: `/v1/models/${MODEL}`, explainUsage: `/v1/usage/${id}` }
+    const paths = {
+      getModel: `/v1/models/${MODEL}`,
+      explainUsage: `/v1/usage/${id}`,
+      explainPrefix: `/v1/usage/${id}/prefix`,
+    }
     for (const { id: operation, path, answer, method } of OPERATIONS) {
       if (method === 'get')
         answer.schema.parse(JSON.parse(await ask({ [operation]: path, ...paths }[operation] ?? '', undefined)))
