@@ -26,6 +26,8 @@ export interface ShipperOptions {
   /** The edge does not know this node (any more). */
   readonly onUnknown: () => void
   readonly onSettled: (outcome: 'acknowledged' | 'refused', count: number) => void
+  /** How the edge is called; the network unless told. */
+  readonly fetch?: typeof fetch
 }
 
 interface Retry {
@@ -142,9 +144,9 @@ export class Shipper {
   }
 
   async #call(sealed: string): Promise<SegmentAck> {
-    const { identity, edgeUrl, chain } = this.#options
+    const { identity, edgeUrl, chain, fetch: call = fetch } = this.#options
     const body = new TextEncoder().encode(sealed)
-    const response = await fetch(new URL(PATHS.receipts, edgeUrl), {
+    const response = await call(new URL(PATHS.receipts, edgeUrl), {
       method: 'POST',
       headers: { authorization: await identity.sign(body), 'content-type': 'application/json' },
       body,
