@@ -1,5 +1,6 @@
 // The platform's storage over node:sqlite and files, as far as the edge's code uses it: an object's SQLite, D1, R2. The SQL that runs
 // is the edge's own; what is added is the place where a fault can happen.
+import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite'
@@ -14,6 +15,7 @@ export const openDatabase = (file: string): DatabaseSync => {
 }
 
 const preparer = (database: DatabaseSync): ((query: string) => StatementSync) => {
+  // Each text is one statement; an object runs some forty of them.
   const known = new Map<string, StatementSync>()
   return (query) => {
     const found = known.get(query) ?? database.prepare(query)
@@ -125,13 +127,15 @@ export const d1 = (database: DatabaseSync, faults: Faults): D1Database => {
   return { prepare, batch } as unknown as D1Database
 }
 
-/** R2: files under `root`, written once when the caller says so. */
+/** R2: files under `root`, written under the caller's condition. */
 export const r2 = (root: string, faults: Faults): R2Bucket => {
-  const put = async (key: string, text: string, options?: { onlyIf?: { etagDoesNotMatch?: string } }) => {
+  const etagOf = (text: string): string => createHash('md5').update(text).digest('hex')
+  const put = async (key: string, text: string, { onlyIf }: { onlyIf: R2Conditional }) => {
     await turns(1)
     faults.throwIf('r2_failed')
     const file = join(root, key)
-    if (options?.onlyIf?.etagDoesNotMatch === '*' && existsSync(file)) return null
+    if (onlyIf.etagDoesNotMatch === '*' && existsSync(file)) return null
+    if (onlyIf.etagMatches && onlyIf.etagMatches !== etagOf(readFileSync(file, 'utf8'))) return null
     mkdirSync(dirname(file), { recursive: true })
     writeFileSync(file, text)
     faults.throwIf('r2_answer_lost')
@@ -140,7 +144,7 @@ export const r2 = (root: string, faults: Faults): R2Bucket => {
   const get = async (key: string) => {
     await turns(1)
     const text = readFileSync(join(root, key), 'utf8')
-    return { json: async (): Promise<unknown> => JSON.parse(text) }
+    return { etag: etagOf(text), json: async (): Promise<unknown> => JSON.parse(text) }
   }
   return { put, get } as unknown as R2Bucket
 }
