@@ -2,6 +2,7 @@
 // edge refuses for ever goes to a dead-letter file and the log, never away.
 import { open } from 'node:fs/promises'
 import { signReceipt } from '../schema/receipt.ts'
+import { utf8 } from '../schema/text.ts'
 import { PATHS, type Receipt, type SegmentAck, segmentAckSchema, segmentSchema } from '../schema/wire.ts'
 import { backoffMs } from './backoff.ts'
 import type { SegmentChain } from './chain.ts'
@@ -145,7 +146,7 @@ export class Shipper {
 
   async #call(sealed: string): Promise<SegmentAck> {
     const { identity, edgeUrl, chain, fetch: call = fetch } = this.#options
-    const body = new TextEncoder().encode(sealed)
+    const body = utf8(sealed)
     const response = await call(new URL(PATHS.receipts, edgeUrl), {
       method: 'POST',
       headers: { authorization: await identity.sign(body), 'content-type': 'application/json' },

@@ -10,7 +10,7 @@ import { type Faults, isInjected } from './faults.ts'
 import { d1, type ObjectStorage, objectStorage, openDatabase, r2 } from './platform.ts'
 
 export const MODEL = 'sparrow-mini'
-const MIGRATIONS = new URL('../../../schema/migrations/', import.meta.url)
+const MIGRATIONS = join(import.meta.dirname, '../../../schema/migrations')
 
 export const accountIdOf = (account: number): string => account.toString(16).padStart(16, '0')
 /** Every tenth account runs out of money. */
@@ -34,10 +34,10 @@ class HostedObject {
     return new AccountObject({ storage: this.#kept.storage } as unknown as DurableObjectState, this.#env)
   }
 
-  async call(name: string, args: readonly unknown[]): Promise<unknown> {
+  async call(name: string, args: unknown[]): Promise<unknown> {
     this.#faults.throwIf('object_call_lost')
     try {
-      const method = Reflect.get(this.#object, name) as (...args: readonly unknown[]) => unknown
+      const method = Reflect.get(this.#object, name) as (...args: unknown[]) => unknown
       const answer = await method.apply(this.#object, args)
       this.#faults.throwIf('object_restarted_before_answer')
       return answer
@@ -69,7 +69,7 @@ export const untilDone = async <T>(work: () => Promise<T>): Promise<T> => {
 export const makeWorld = async (dir: string, accounts: number, faults: Faults) => {
   const database = openDatabase(join(dir, 'd1.sqlite'))
   for (const name of readdirSync(MIGRATIONS).sort()) {
-    if (name.endsWith('.sql')) database.exec(readFileSync(new URL(name, MIGRATIONS), 'utf8'))
+    if (name.endsWith('.sql')) database.exec(readFileSync(join(MIGRATIONS, name), 'utf8'))
   }
   const objects = new Map<string, HostedObject>()
   const stubOf = (id: string): unknown =>
