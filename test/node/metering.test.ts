@@ -9,7 +9,9 @@ const SOUND = { losses: 0, duplicates: 0, phantoms: 0, wrongRows: 0, wrongBalanc
 const resultSchema = z.looseObject({ due: z.number(), faults: z.record(z.string(), z.number()) })
 
 test('thousands of runs with faults injected: each due run once in the ledger', () => {
-  const text = execFileSync(process.execPath, [BENCH, '--events', '4000', '--seed', '7', '--json'], { encoding: 'utf8' })
+  const text = execFileSync(process.execPath, [BENCH, '--events', '4000', '--seed', '7', '--json'], {
+    encoding: 'utf8',
+  })
   const result = resultSchema.parse(JSON.parse(text))
   expect(result).toMatchObject({ events: 4000, delivered: true, changedRecords: 0, auditFindings: 0, ...SOUND })
   expect(result.due).toBeGreaterThan(3500)

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { audit } from '../../../edge/admin/audit.ts'
 import type { KeptSegment } from '../../../edge/evidence.ts'
 import { chargeOf } from '../../../schema/bill.ts'
-import { type Segment } from '../../../schema/wire.ts'
+import type { Segment } from '../../../schema/wire.ts'
 import { runOf, type Truth } from './truth.ts'
 import { accountIdOf, type World } from './world.ts'
 
@@ -41,7 +41,9 @@ type Bill = Float64Array
 /** Ledger against truth; returns what each run was charged, NaN for none. */
 const checkLedger = ({ database }: World, truth: Truth, v: Verdict): Bill => {
   const bill = new Float64Array(truth.runs).fill(Number.NaN)
-  const rows = database.prepare("SELECT account_id AS account, id, amount_nano AS nano FROM ledger WHERE kind = 'charge'")
+  const rows = database.prepare(
+    "SELECT account_id AS account, id, amount_nano AS nano FROM ledger WHERE kind = 'charge'",
+  )
   for (const row of rows.iterate()) {
     const run = runOf(String(row.id))
     if (!Number.isNaN(bill[run])) v.duplicates++
@@ -73,10 +75,17 @@ const checkUsage = ({ database }: World, truth: Truth, bill: Bill, v: Verdict): 
   for (let run = 0; run < truth.runs; run++) if (!Number.isNaN(bill[run]) && !seen[run]) v.losses++
 }
 
-const checkBalances = async (world: World, topUpNano: (account: number) => number, accounts: number, v: Verdict): Promise<void> => {
+const checkBalances = async (
+  world: World,
+  topUpNano: (account: number) => number,
+  accounts: number,
+  v: Verdict,
+): Promise<void> => {
   const sums = world.database.prepare('SELECT sum(amount_nano) AS sum FROM ledger WHERE account_id = ?')
   const kept = world.database.prepare('SELECT balance_nano AS nano FROM accounts WHERE id = ?')
-  const charged = world.database.prepare('SELECT coalesce(sum(charged_nano), 0) AS nano FROM usage WHERE account_id = ?')
+  const charged = world.database.prepare(
+    'SELECT coalesce(sum(charged_nano), 0) AS nano FROM usage WHERE account_id = ?',
+  )
   for (let account = 0; account < accounts; account++) {
     const id = accountIdOf(account)
     const { balanceNano } = await world.object(account).balance()
@@ -88,7 +97,8 @@ const checkBalances = async (world: World, topUpNano: (account: number) => numbe
 const checkHours = ({ database }: World, v: Verdict): void => {
   const count = (query: string): number => Number(database.prepare(`SELECT count(*) AS n FROM (${query})`).get()?.n)
   v.hours = Number(database.prepare('SELECT count(DISTINCT hour) AS n FROM usage_hours').get()?.n)
-  v.wrongHours = count(`SELECT * FROM (${ROLL_UPS}) EXCEPT ${KEPT}`) + count(`${KEPT} EXCEPT SELECT * FROM (${ROLL_UPS})`)
+  v.wrongHours =
+    count(`SELECT * FROM (${ROLL_UPS}) EXCEPT ${KEPT}`) + count(`${KEPT} EXCEPT SELECT * FROM (${ROLL_UPS})`)
 }
 
 /** The bill once more, from receipts and terms in the kept segments alone. */
@@ -99,7 +109,9 @@ const checkEvidence = (dir: string, bill: Bill, v: Verdict): void => {
     const kept = JSON.parse(readFileSync(join(dir, 'r2', name), 'utf8')) as KeptSegment
     const receipts = (JSON.parse(kept.segment) as Segment).receipts.map(({ receipt }) => receipt)
     for (const terms of kept.terms) {
-      const receipt = receipts.find(({ requestId, attempt }) => requestId === terms.requestId && attempt === terms.attempt)
+      const receipt = receipts.find(
+        ({ requestId, attempt }) => requestId === terms.requestId && attempt === terms.attempt,
+      )
       if (receipt) derived[runOf(terms.requestId)] = chargeOf(receipt, terms)
     }
   }
@@ -114,7 +126,16 @@ export const check = async (
   { dir, accounts, topUpNano }: { dir: string; accounts: number; topUpNano: (account: number) => number },
 ): Promise<Verdict> => {
   const v: Verdict = {
-    ...{ due: 0, losses: 0, duplicates: 0, phantoms: 0, wrongRows: 0, wrongBalances: 0, wrongHours: 0, notDerivable: 0 },
+    ...{
+      due: 0,
+      losses: 0,
+      duplicates: 0,
+      phantoms: 0,
+      wrongRows: 0,
+      wrongBalances: 0,
+      wrongHours: 0,
+      notDerivable: 0,
+    },
     ...{ auditFindings: 0, chargedNano: 0, hours: 0 },
   }
   const bill = checkLedger(world, truth, v)

@@ -35,7 +35,8 @@ const copyDirectory = (from: string, to: string): void => {
   for (;;) {
     try {
       rmSync(to, { recursive: true, force: true })
-      return cpSync(from, to, { recursive: true })
+      cpSync(from, to, { recursive: true })
+      return
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
     }

@@ -103,11 +103,7 @@ export class Simulation {
   async #admitOne(run: number): Promise<Work[]> {
     const { world, faults, truth, accounts, seed } = this.#o
     const account = faults.below(accounts)
-    const [object, requestId, { promptBytes, maxTokens }] = [
-      world.object(account),
-      requestIdOf(run),
-      planOf(seed, run),
-    ]
+    const [object, requestId, { promptBytes, maxTokens }] = [world.object(account), requestIdOf(run), planOf(seed, run)]
     truth.account[run] = account
     const repeats = faults.happens('client_repeats')
     try {
@@ -161,7 +157,13 @@ export class Simulation {
     }
     try {
       const openedAt = Date.now()
-      await life.journal.open({ ...key, accountId: accountIdOf(account), keyId: keyIdOf(account), model: MODEL, openedAt })
+      await life.journal.open({
+        ...key,
+        accountId: accountIdOf(account),
+        keyId: keyIdOf(account),
+        model: MODEL,
+        openedAt,
+      })
       if (life.dead) return
       if (work.attempt < ATTEMPTS_MAX && faults.happens('run_failed_at_node')) {
         await close({ finish: 'error', prefix: [], counts: NO_COUNTS })

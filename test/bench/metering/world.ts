@@ -73,7 +73,15 @@ export const makeWorld = async (dir: string, accounts: number, faults: Faults) =
   }
   const objects = new Map<string, HostedObject>()
   const stubOf = (id: string): unknown =>
-    new Proxy({}, { get: (_, name) => (...args: unknown[]) => objects.get(id)?.call(String(name), args) })
+    new Proxy(
+      {},
+      {
+        get:
+          (_, name) =>
+          (...args: unknown[]) =>
+            objects.get(id)?.call(String(name), args),
+      },
+    )
   const secret = 'simulated-secret-'.padEnd(40, 'x')
   const env: Env = {
     DB: d1(database, faults),
