@@ -42,7 +42,10 @@ const ADVANCE = `
   ON CONFLICT (node_id, chain) DO UPDATE SET segments = excluded.segments, head = excluded.head, updated_at = excluded.updated_at
   WHERE excluded.segments > evidence_chains.segments`
 
-/** Keeps a segment once: the first version stays. Error: conflict, when another segment stands in its place. */
+/**
+ * Keeps a segment once. When it comes again, because an account could not be settled the first time, only the terms of that account
+ * are added. Error: conflict, when another segment stands in its place.
+ */
 export const keepSegment = async (
   env: Env,
   { nodeId, link }: Segment,
@@ -50,11 +53,19 @@ export const keepSegment = async (
   terms: readonly Terms[],
 ): Promise<Result<true>> => {
   const key = evidenceKey(nodeId, link.chain, link.index)
-  const kept: KeptSegment = { segment, terms, seal: sealOf(env.SPARROW_SECRET, key, segment, terms) }
-  const made = await env.EVIDENCE.put(key, JSON.stringify(kept), { onlyIf: { etagDoesNotMatch: '*' } })
-  if (made === null) {
-    const before = await (await env.EVIDENCE.get(key))?.json<KeptSegment>()
-    if (before?.segment !== segment) return fail('conflict', { message: 'Another segment stands in this place.' })
+  const put = (all: readonly Terms[], onlyIf: R2Conditional): Promise<R2Object | null> => {
+    const kept: KeptSegment = { segment, terms: all, seal: sealOf(env.SPARROW_SECRET, key, segment, all) }
+    return env.EVIDENCE.put(key, JSON.stringify(kept), { onlyIf })
+  }
+  if ((await put(terms, { etagDoesNotMatch: '*' })) === null) {
+    const object = await env.EVIDENCE.get(key)
+    const before = await object?.json<KeptSegment>()
+    if (!object || before?.segment !== segment)
+      return fail('conflict', { message: 'Another segment stands in this place.' })
+    const known = new Set(before.terms.map(({ requestId }) => requestId))
+    const more = terms.filter(({ requestId }) => !known.has(requestId))
+    if (more.length > 0 && (await put([...before.terms, ...more], { etagMatches: object.etag })) === null)
+      return fail('conflict', { message: 'The segment is being kept by another call.' })
   }
   await env.DB.prepare(ADVANCE)
     .bind(nodeId, link.chain, link.index + 1, sha256(segment), Date.now())

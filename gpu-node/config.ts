@@ -4,7 +4,7 @@ import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 
-const MODEL_DIR = fileURLToPath(new URL('./model', import.meta.url))
+const MODEL_DIR = fileURLToPath(new URL('./model', import.meta.url).href)
 
 const count = (least: number, most: number) => z.coerce.number().int().min(least).max(most)
 

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { bodyHash, signCall } from '../schema/signature.ts'
+import { utf8 } from '../schema/text.ts'
 import { StartError } from './config.ts'
 
 const base64url32 = z.string().regex(/^[\w-]{43}$/)
@@ -31,7 +32,7 @@ const writeDurably = async (file: string, text: string): Promise<void> => {
 
 const create = async (file: string, nodeId: string): Promise<z.infer<typeof identitySchema>> => {
   const pair = (await crypto.subtle.generateKey('Ed25519', true, ['sign', 'verify'])) as CryptoKeyPair
-  const { x, d } = await crypto.subtle.exportKey('jwk', pair.privateKey)
+  const { x, d } = (await crypto.subtle.exportKey('jwk', pair.privateKey)) as JsonWebKey
   const identity = identitySchema.parse({ nodeId, x, d })
   await writeDurably(file, `${JSON.stringify(identity)}\n`)
   return identity
@@ -88,7 +89,7 @@ const isAlive = (path: string): Promise<boolean> =>
 
 /** Two nodes must not write one journal: a local socket named after the directory, gone with its process. */
 export const lockState = async (stateDir: string): Promise<{ release(): void }> => {
-  const name = await bodyHash(new TextEncoder().encode(stateDir))
+  const name = await bodyHash(utf8(stateDir))
   // An abstract socket leaves no file behind; elsewhere a stale file is told by nobody answering.
   const path = process.platform === 'linux' ? `\0sparrow-node-${name}` : join(tmpdir(), `sparrow-${name.slice(0, 20)}`)
   let server = await listenOn(path)

@@ -2,6 +2,7 @@
 // edge refuses for ever goes to a dead-letter file and the log, never away.
 import { open } from 'node:fs/promises'
 import { signReceipt } from '../schema/receipt.ts'
+import { utf8 } from '../schema/text.ts'
 import { PATHS, type Receipt, type SegmentAck, segmentAckSchema, segmentSchema } from '../schema/wire.ts'
 import { backoffMs } from './backoff.ts'
 import type { SegmentChain } from './chain.ts'
@@ -26,6 +27,8 @@ export interface ShipperOptions {
   /** The edge does not know this node (any more). */
   readonly onUnknown: () => void
   readonly onSettled: (outcome: 'acknowledged' | 'refused', count: number) => void
+  /** How the edge is called; the network unless told. */
+  readonly fetch?: typeof fetch
 }
 
 interface Retry {
@@ -142,9 +145,9 @@ export class Shipper {
   }
 
   async #call(sealed: string): Promise<SegmentAck> {
-    const { identity, edgeUrl, chain } = this.#options
-    const body = new TextEncoder().encode(sealed)
-    const response = await fetch(new URL(PATHS.receipts, edgeUrl), {
+    const { identity, edgeUrl, chain, fetch: call = fetch } = this.#options
+    const body = utf8(sealed)
+    const response = await call(new URL(PATHS.receipts, edgeUrl), {
       method: 'POST',
       headers: { authorization: await identity.sign(body), 'content-type': 'application/json' },
       body,
