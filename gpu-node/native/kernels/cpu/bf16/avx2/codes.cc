@@ -147,7 +147,9 @@ void sp_quantize_row_avx2(const float* x, int64_t cols, int8_t* codes, float* sc
     const __m256 inverse = _mm256_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
     __m256i code[4], sum = _mm256_setzero_si256();
     for (int i = 0; i < 4; i++) {
-      code[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
+      const __m256 part = _mm256_mul_ps(v[i], inverse);
+      // What is no number gets code 0, so that sums stay small; the scale tells.
+      code[i] = _mm256_cvtps_epi32(_mm256_and_ps(part, _mm256_cmp_ps(part, part, _CMP_ORD_Q)));
       sum = _mm256_add_epi32(sum, code[i]);
     }
     // Packing works within 128 bits: words 0-3 of each of the four, then words 4-7.
