@@ -37,6 +37,10 @@ const noteOf = (compared: Comparison, own: Booked | undefined, other: Booked | u
         : 'The prompts part in the stretch that left_at names.'
   if (!own || !other) return parted
   if (own.nodeId !== other.nodeId) return `${parted} It was computed on another node than the earlier one.`
+  const tokens = own.hitTokens + own.missTokens
+  const shared = Math.min(1, ((best.steps + 1) * TRAIL_STEP) / trail.characters) * tokens
+  if (shared < KV_PAGE_TOKENS)
+    return `${parted} What they share is shorter than a page of ${KV_PAGE_TOKENS} tokens, the least that is reused.`
   const pages = `A node reuses whole pages of ${KV_PAGE_TOKENS} tokens, the last of them before the first difference.`
   return own.hitTokens > 0 ? `${parted} ${pages}` : `${parted} ${pages} Nothing was found: the node no longer held it.`
 }

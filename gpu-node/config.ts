@@ -43,7 +43,7 @@ const settings = z.object({
     .default('on')
     .describe('compute every prompt whole: no page is reused, in memory or from disk'),
   SPARROW_CONTEXT_TOKENS: count(2, 1e7).optional().describe("cap on the model's own context"),
-  SPARROW_STEP_TOKENS: count(1, 8192).optional().describe('tokens a step, at most'),
+  SPARROW_STEP_TOKENS: count(1, 8192).optional().describe('tokens a step, at most, unless more sequences decode'),
   SPARROW_RUNNING_MAX: count(1, 4096).default(256).describe('sequences that run at once'),
   SPARROW_SPECULATE: z
     .enum(['on', 'off'])

@@ -146,9 +146,9 @@ const evidence = async () => {
   const { data } = await call<{ data: { id: string; name: string }[] }>('GET', '/accounts')
   const account = data.find((row) => row.id === name || row.name === name)
   if (name !== undefined && !account) throw new UsageError(`there is no account ${name}`)
-  const { lines, ...report } = await deriveBills(call, Date.now() - SETTLING_MS, account?.id)
+  const { lines, sha256, ...report } = await deriveBills(call, Date.now() - SETTLING_MS, account?.id)
   if (options.out !== undefined) writeFileSync(need('out'), lines.map((line) => `${line}\n`).join(''))
-  return account ? { ...report, lines: lines.length } : { ...report, sha256: undefined }
+  return account ? { ...report, lines: lines.length, sha256 } : report
 }
 
 /** Money columns in dollars, for people; `--json` keeps the integers. */

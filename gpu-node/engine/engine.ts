@@ -28,7 +28,7 @@ export interface EngineOptions {
   readonly dense?: boolean
   /** Guess a token ahead with the checkpoint's MTP layer, where it has one; default: true. Answers stay the same. */
   readonly speculate?: boolean
-  /** Tokens a step, at most; beside decoding sequences fewer of a prompt, so that most steps take at most 2.5 times as long. */
+  /** Tokens a step, at most, unless more sequences decode; beside them fewer of a prompt, so that most steps take at most 2.5 times as long. */
   readonly stepTokens?: number
   /** Sequences that run at once; default: 256. */
   readonly maxRunning?: number

@@ -82,7 +82,7 @@ export interface CrossoverTimes {
   readonly expandedCost: number
 }
 
-/** Measured: bytes a second from memory, BF16 operations a second (0 without AVX-512 BF16). */
+/** Measured: bytes a second from memory, operations a second of the BF16 backend's products, fp32 ones on AVX2 (0: the processor has neither). */
 export interface MachineLimits {
   readonly readBytes: number
   readonly bf16Flops: number

@@ -205,7 +205,9 @@ test('a miss is explained: where the prompt left the path of the most similar on
   const receipts = [first, second].map((id) => receiptOf(node, asker, id, { missTokens: 90 }))
   await send(node, receipts)
   await flush(asker)
-  expect(await explain(second)).toMatchObject({ tokens: { prompt: 90, cached: 0 }, node: 'good' })
+  const whole = await explain(second)
+  expect(whole).toMatchObject({ tokens: { prompt: 90, cached: 0 }, node: 'good' })
+  expect(whole.note).toContain('no longer held it')
   expect(await explain(await talk('And what about the wars with Gaul, and who fought them?'))).toMatchObject({
     left_at: null,
   })

@@ -4,7 +4,7 @@ import { type NativeEngine, openNativeEngine } from '../../gpu-node/engine/nativ
 
 /** Those whose activations are fp32. */
 const FP32 = ['reference', 'scalar', 'avx2', 'avx512'] as const
-/** Those that round activations to BF16. */
+/** The BF16 backend's. */
 export const BF16 = ['avx2bf16', 'avx512bf16'] as const
 export const EVERY_ISA = [...FP32, ...BF16] as const
 

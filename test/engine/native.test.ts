@@ -30,12 +30,12 @@ test('every operation of every instruction set, against fixtures and the referen
   }
 })
 
-test('every processor of the sampler against a slow twin, and draws against their probabilities', () => {
+test('every processor of the sampler against a slow twin, draws against their probabilities, whose turn it is', () => {
   const done = spawnSync(join(programs, 'sampler_test'), [], { encoding: 'utf8' })
   const lines = done.stdout.split('\n').filter((line) => line !== '')
   expect(lines.filter((line) => !line.startsWith('ok ')).join('\n') + done.stderr).toBe('')
   expect(done.status).toBe(0)
-  expect(lines.length).toBe(26)
+  expect(lines.length).toBe(29)
 })
 
 test.each(['v32_groups_yarn', 'v32_mtp_copies'])('the whole engine under callers on several threads: %s', (name) => {

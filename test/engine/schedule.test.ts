@@ -48,7 +48,12 @@ test('shares are of tokens, not of requests', async () => {
 })
 
 test('an account that was idle has no credit for it', async () => {
-  await oneByOne(async (engine) => {
+  await withEngine({ modelDir: SMALL, maxRunning: 2 }, async (engine) => {
+    // Waits for a mask all the time, so that nobody's count begins anew.
+    const keeper = engine.submit(
+      { ...GREEDY, tokens: prompt(60, 90, 99), maxTokens: 8, account: 'idle', masked: true },
+      () => {},
+    )
     const busy = (i: number) => ({ name: `busy ${i}`, account: 'busy' })
     await orderOf(engine, [busy(0), busy(1), { name: 'idle', account: 'idle', maxTokens: 1 }])
     // Served less before, it now takes turns and does not go first three times.
@@ -57,6 +62,7 @@ test('an account that was idle has no credit for it', async () => {
       ...[0, 1, 2].map((i) => ({ name: `idle ${i}`, account: 'idle' })),
     ])
     expect(order.slice(0, 4).filter((name) => name.startsWith('busy'))).toHaveLength(2)
+    keeper.cancel()
   })
 })
 

@@ -91,7 +91,8 @@ Status bench(Model& model, const BenchPlan& plan, BenchTimes& out) {
   for (int s = 0; s < sequences && plan.depth > 0; s++) run.prefill(static_cast<size_t>(s), 0, plan.depth);
   const int start = std::max(plan.depth, 1);
   if (plan.depth == 0) run.prefill(0, 0, 1);
-  const std::optional<LimitMeter> meter = plan.threads > 0 ? std::optional<LimitMeter>(plan.threads) : std::nullopt;
+  std::optional<LimitMeter> meter;
+  if (plan.threads > 0) meter.emplace(plan.threads, model.backend().isa);
   const auto steps = [&](bool dense) {
     model.attend_to_all(dense);
     std::vector<int32_t> ids(static_cast<size_t>(sequences));

@@ -26,7 +26,8 @@ struct Limits {
 /// Takes the limits as a kernel would meet them: all threads at once, memory on huge pages. A sample takes some 10 ms.
 class LimitMeter {
  public:
-  explicit LimitMeter(int threads);
+  /// With the loops of `isa`; those that `auto` would take where it has none of its own.
+  LimitMeter(int threads, const std::string& isa);
   Limits sample() const;
 
  private:

@@ -24,7 +24,9 @@ double seconds_of(Threads& threads, const Work& work) {
 
 }  // namespace
 
-LimitMeter::LimitMeter(int threads) : kernels_(bf16_kernels("auto")), threads_(std::make_unique<Threads>(threads)) {
+LimitMeter::LimitMeter(int threads, const std::string& isa)
+    : kernels_(bf16_kernels(isa)), threads_(std::make_unique<Threads>(threads)) {
+  if (!kernels_) kernels_ = bf16_kernels("auto");
   if (!kernels_) return;
   memory_ = HugeBuffer(static_cast<size_t>(kPieces * kPieceBytes * threads));
   if (memory_.data()) std::fill_n(memory_.data(), memory_.size(), uint8_t{1});

@@ -233,7 +233,7 @@ void Engine::end(Sequence& s, EndReason reason, std::string message) {
   if (s.ended) return;
   s.ended = true;
   pool_.release_all(s.pages);
-  shares_.leave(s.request.account);
+  shares_.leave(s.request.account, !s.started);
   counters_.deadlines += reason == EndReason::kDeadline;
   Event e;
   e.kind = Event::Kind::kEnd;

@@ -29,7 +29,7 @@ struct EngineOptions {
   std::string cache_dir = "";            // where pages are kept beyond memory; empty: nowhere
   int64_t cache_bytes = 0;               // of that folder, at most; 0: nowhere
   int context = 0;                       // cap on the model's own; 0: none
-  int step_tokens = 128;                 // tokens a step, at most; beside decoding sequences fewer of a prompt (pace.h)
+  int step_tokens = 128;                 // tokens a step, unless more decode; beside those fewer of a prompt (pace.h)
   int max_running = 256;                 // sequences that run at once
   bool dense = false;                    // attend to all positions, without the indexer's choice
   bool speculate = true;                 // guess with the checkpoint's MTP layer, where it has one

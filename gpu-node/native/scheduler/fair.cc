@@ -7,19 +7,24 @@ namespace sparrow {
 
 void FairShares::enter(const std::string& account) {
   Account& a = accounts_[account];
-  if (a.sequences++ == 0) a.served = std::max(a.served, now_);
+  if (a.waiting++ == 0) a.served = std::max(a.served, now_);
+  a.sequences++;
   sequences_++;
 }
 
-void FairShares::leave(const std::string& account) {
-  accounts_[account].sequences--;
+void FairShares::leave(const std::string& account, bool waited) {
+  Account& a = accounts_[account];
+  a.sequences--;
+  a.waiting -= waited;
   if (--sequences_ > 0) return;
   accounts_.clear();
   now_ = 0;
 }
 
 void FairShares::picked(const std::string& account) {
-  now_ = std::max(now_, served(account));
+  Account& picked = accounts_[account];
+  picked.waiting--;
+  now_ = std::max(now_, picked.served);
   std::erase_if(accounts_, [this](const auto& a) { return a.second.sequences == 0 && a.second.served <= now_; });
 }
 

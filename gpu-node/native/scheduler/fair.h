@@ -9,24 +9,25 @@ namespace sparrow {
 /// Tokens as they weigh in the count; their ratio is that of the default prices.
 constexpr int64_t kPrefillWeight = 2, kOutputWeight = 3;
 
-/// Virtual token counters. An account that was idle starts where the others are: what it did not use is no credit.
+/// Virtual token counters. An account of which nothing waited starts where the others are, whatever it has running:
+/// what it did not use is no credit.
 class FairShares {
  public:
-  /// A sequence of the account is there, or no longer.
+  /// A sequence of the account waits.
   void enter(const std::string& account);
-  void leave(const std::string& account);
-
-  /// It was its turn.
+  /// It was its turn: one of those that waited begins.
   void picked(const std::string& account);
+  /// A sequence is no longer there, and never began if it `waited` until now.
+  void leave(const std::string& account, bool waited);
 
   void charge(const std::string& account, int64_t weight);
   int64_t served(const std::string& account) const;
-  size_t known() const { return accounts_.size(); }
 
  private:
   struct Account {
     int64_t served = 0;
-    int32_t sequences = 0;
+    int32_t sequences = 0;  // waiting ones included
+    int32_t waiting = 0;
   };
 
   std::unordered_map<std::string, Account> accounts_;

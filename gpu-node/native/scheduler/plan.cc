@@ -14,13 +14,25 @@ int64_t lacking(const Sequence& s, int32_t count) {
   return std::max<int64_t>(needed - static_cast<int64_t>(s.pages.size()), 0);
 }
 
-/// Splits `budget` in equal shares; what one does not need goes to those behind it. Returns what was given.
+/// One round of equal shares; what one does not need goes to those behind it. Returns what was given.
 template <class Parts, class Give>
-int32_t in_equal_shares(const Parts& parts, size_t first, int32_t budget, const Give& give) {
+int32_t round_of_shares(const Parts& parts, size_t first, int32_t budget, const Give& give) {
   int32_t left = budget;
   for (size_t i = 0; i < parts.size() && left > 0; i++) {
     const int32_t share = std::max(1, left / static_cast<int32_t>(parts.size() - i));
     left -= give(parts[(first + i) % parts.size()], share);
+  }
+  return budget - left;
+}
+
+/// Splits `budget` in equal shares; what some do not need goes to the others. Returns what was given.
+template <class Parts, class Give>
+int32_t in_equal_shares(const Parts& parts, size_t first, int32_t budget, const Give& give) {
+  int32_t left = budget;
+  while (left > 0) {
+    const int32_t given = round_of_shares(parts, first, left, give);
+    if (given == 0) break;
+    left -= given;
   }
   return budget - left;
 }
@@ -60,7 +72,11 @@ int32_t Engine::share(std::span<Sequence* const> of_one_level, int32_t budget) {
   for (Sequence* s : of_one_level) by_account[s->request.account].push_back(s);
   std::vector<const std::vector<Sequence*>*> accounts;
   for (const auto& [account, sequences] : by_account) accounts.push_back(&sequences);
-  const auto take = [](Sequence* s, int32_t most) { return s->in_step = std::min(most, s->goal - s->computed); };
+  const auto take = [](Sequence* s, int32_t most) {
+    const int32_t more = std::min(most, s->goal - s->computed - s->in_step);
+    s->in_step += more;
+    return more;
+  };
   return in_equal_shares(accounts, turn_, budget, [&](const std::vector<Sequence*>* sequences, int32_t part) {
     return in_equal_shares(*sequences, turn_ / accounts.size(), part, take);
   });

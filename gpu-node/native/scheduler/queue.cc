@@ -2,13 +2,13 @@
 // Among equals the account that was served least, then who came first.
 #include <algorithm>
 
+#include "ageing.h"
 #include "engine.h"
 
 namespace sparrow {
 namespace {
 
-constexpr std::chrono::seconds kAgeing{10};  // waited for one priority more
-constexpr int32_t kHeadroomPart = 16;        // of all pages, at most, are left to running sequences at an admission
+constexpr int32_t kHeadroomPart = 16;  // of all pages, at most, are left to running sequences at an admission
 
 int64_t pages_for(int64_t tokens) {
   return (tokens + SP_PAGE_TOKENS - 1) / SP_PAGE_TOKENS;
@@ -25,8 +25,7 @@ void Engine::look_at_clock() {
 }
 
 int32_t Engine::urgency(const Sequence& s) const {
-  const int64_t aged = s.request.priority + (now_ - s.arrived) / kAgeing;
-  return static_cast<int32_t>(std::min<int64_t>(aged, top_));
+  return aged(s.request.priority, now_ - s.arrived, top_);
 }
 
 /// Among those that run, for pages.
@@ -100,7 +99,6 @@ bool Engine::try_admit(Sequence& s) {
   }
   s.published = static_cast<int32_t>(s.pages.size());
   s.computed = s.published * SP_PAGE_TOKENS;
-  shares_.picked(s.request.account);
   if (s.started)
     counters_.recomputed_tokens += s.goal - s.computed;
   else
@@ -115,6 +113,7 @@ void Engine::start(Sequence& s) {
   counters_.cached_tokens += s.cached;
   counters_.admitted++;
   counters_.queue_wait_us += std::chrono::duration_cast<std::chrono::microseconds>(now_ - s.arrived).count();
+  shares_.picked(s.request.account);
   shares_.charge(s.request.account, kPrefillWeight * (s.prompt - s.cached));
   tiers_.count(s.keys, s.tokens, s.pages);
   Event e;

@@ -1,5 +1,5 @@
 // sampler_test: every processor against the slow twin, draws against the probabilities they must have,
-// log-probabilities, stop strings. One line each; exit code 1 on failure.
+// log-probabilities, stop strings; and whose turn it is. One line each; exit code 1 on failure.
 #include <cstdio>
 #include <random>
 #include <string>
@@ -7,6 +7,7 @@
 #include "../../../gpu-node/native/scheduler/logprobs.h"
 #include "../../../gpu-node/native/scheduler/stop_match.h"
 #include "sampler_twin.h"
+#include "turn_check.h"
 
 namespace sparrow::test {
 namespace {
@@ -239,6 +240,9 @@ int main_of() {
   tell("refusals", refusals());
   tell("log-probabilities", logprobs());
   tell("stop strings", stop_strings());
+  tell("pace of prefill", pace_keeps_its_part());
+  tell("fair shares", shares_are_fair());
+  tell("ageing", waiting_makes_up());
   return failed > 0;
 }
 

@@ -12,6 +12,7 @@ namespace {
 
 typedef int32_t Quad __attribute__((may_alias, aligned(1)));
 constexpr int kQuads = SP_STRETCH / 4;
+constexpr float kLeast = 1e-36f;  // 127 divided by less is no number
 
 SP_INLINE __mmask16 lanes(int32_t rows) {
   return rows >= SP_LANES ? 0xFFFF : static_cast<__mmask16>((1u << rows) - 1);
@@ -142,9 +143,11 @@ void sp_quantize_row(const float* x, int64_t cols, int8_t* codes, float* scales,
                          ? _mm512_maskz_loadu_ps(lanes(left < 32 ? static_cast<int32_t>(left - 16) : 16), from + 16)
                          : _mm512_setzero_ps();
     const float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
-    const __m512 inverse = _mm512_set1_ps(most > 0 ? 127.0f / most : 0.0f);
-    const __m512i low = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse)),
-                  high = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
+    const __m512 inverse = _mm512_set1_ps(most > kLeast ? 127.0f / most : 0.0f);
+    // What is no number gets code 0, so that sums stay small; the scale tells.
+    const __m512 first = _mm512_mul_ps(a, inverse), second = _mm512_mul_ps(b, inverse);
+    const __m512i low = _mm512_maskz_cvtps_epi32(_mm512_cmp_ps_mask(first, first, _CMP_ORD_Q), first),
+                  high = _mm512_maskz_cvtps_epi32(_mm512_cmp_ps_mask(second, second, _CMP_ORD_Q), second);
     _mm_storeu_si128((__m128i*)(codes + s * SP_STRETCH), _mm512_cvtsepi32_epi8(low));
     _mm_storeu_si128((__m128i*)(codes + s * SP_STRETCH + 16), _mm512_cvtsepi32_epi8(high));
     // A maximum may lose a NaN: it makes the whole stretch NaN, as the sampler expects of a broken model.

@@ -10,6 +10,7 @@ namespace {
 
 typedef int32_t Quad __attribute__((may_alias, aligned(1)));
 constexpr int kQuads = SP_STRETCH / 4;
+constexpr float kLeast = 1e-36f;  // 127 divided by less is no number
 
 /// int8: a line of 64 bytes is a quad of columns of 16 rows, of which both nibbles meet the same activations.
 struct Bytes {
@@ -144,7 +145,7 @@ void sp_quantize_row_avx2(const float* x, int64_t cols, int8_t* codes, float* sc
       nan = _mm256_or_ps(nan, _mm256_cmp_ps(v[i], v[i], _CMP_UNORD_Q));
     }
     const float largest = largest_lane(most);
-    const __m256 inverse = _mm256_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
+    const __m256 inverse = _mm256_set1_ps(largest > kLeast ? 127.0f / largest : 0.0f);
     __m256i code[4], sum = _mm256_setzero_si256();
     for (int i = 0; i < 4; i++) {
       const __m256 part = _mm256_mul_ps(v[i], inverse);

@@ -1,22 +1,19 @@
 // Matrix product of packed weights on AVX2: lanes are rows, activations are broadcast fp32. A stretch of the
-// activations of up to six tokens is widened once and met by all row blocks of the panel.
+// activations of up to six tokens, widened where they are BF16, is met by all row blocks of the panel.
 #include "kernels_avx2.h"
 #include "lanes.h"
 
 namespace {
 
 constexpr int kTokens = SP_TILE_TOKENS;
-constexpr int32_t kColumns = 1024;  // of a stretch: six tokens of it stay in the first cache
-constexpr int64_t kAhead = 512;     // halves; only where few tokens leave the loop waiting for memory
-
-constexpr int32_t kRow = kColumns + 8;  // floats from a token to the next: room for a zero
+constexpr int32_t kColumns = 512;  // of a stretch: six tokens and a block of it stay in the first cache
+constexpr int64_t kAhead = 512;    // halves, of the weights
 
 typedef float Sums[SP_LANES];  // of a block's rows and one token
 
 /// Columns of BF16 weights (pairs, 16, 2): even ones are the low halves of a lane, odd ones the high halves.
 struct Halves {
   typedef uint16_t W;
-  static constexpr int64_t kColumn = SP_LANES;
   template <int R, int T>
   SP_INLINE void columns(const W* w, int64_t stride, int32_t count, const float* x, int64_t ldx,
                          __m256 (&sum)[R][T][2]) {
@@ -47,7 +44,6 @@ struct Halves {
 /// Columns of fp32 weights (cols, 16).
 struct Floats {
   typedef float W;
-  static constexpr int64_t kColumn = SP_LANES;
   template <int R, int T>
   SP_INLINE void columns(const W* w, int64_t stride, int32_t count, const float* x, int64_t ldx,
                          __m256 (&sum)[R][T][2]) {
@@ -137,7 +133,7 @@ static void panel(int32_t count, const typename K::W* w, int64_t stride, int32_t
     for (int32_t from = 0; from < cols; from += kColumns) {
       const int32_t here = cols - from < kColumns ? cols - from : kColumns;
       const Stretch now = stretch(x, ldx, some, from, here, wide);
-      const typename K::W* at = w + from * K::kColumn;
+      const typename K::W* at = w + from * SP_LANES;
       switch (some) {
         case 6:
           blocks<K, 6>(count, at, stride, here, now.x, now.ldx, sums);
