@@ -14,14 +14,21 @@ const RETRY_SECONDS_MAX = 60
 
 /** How long one of the queue's places takes to become free, as the last ones did. */
 class Turnover {
+  readonly #now: () => number
   #seconds = 1
   #lastAt = 0
+  #waited = false
 
-  freed(now = performance.now()): void {
-    const seen = (now - this.#lastAt) / 1000
+  constructor(now: () => number) {
+    this.#now = now
+  }
+
+  /** `wait`: others go on waiting. Only then the time until the next one says how fast a queue moves. */
+  freed(wait: boolean): void {
+    const now = this.#now()
+    if (this.#waited) this.#seconds += 0.2 * ((now - this.#lastAt) / 1000 - this.#seconds)
     this.#lastAt = now
-    // A pause means that nobody waited, and says nothing about a full queue.
-    if (seen < RETRY_SECONDS_MAX) this.#seconds += 0.2 * (seen - this.#seconds)
+    this.#waited = wait
   }
 
   secondsFor(places: number): number {
@@ -33,14 +40,16 @@ export class Admission {
   readonly #queueMax: number
   readonly #accountMax: number
   readonly #byAccount = new Map<string, number>()
-  readonly #turnover = new Turnover()
+  readonly #turnover: Turnover
   #waiting = 0
   #running = 0
   #draining = false
+  #closed = false
   #idle: (() => void)[] = []
 
-  /** `share`: the part of the queue that one account may hold, over 0 to 1. */
-  constructor(queueMax: number, share: number) {
+  /** `share`: the part of the queue that one account may hold, over 0 to 1. `now`: milliseconds. */
+  constructor(queueMax: number, share: number, now = () => performance.now()) {
+    this.#turnover = new Turnover(now)
     this.#queueMax = queueMax
     this.#accountMax = Math.max(1, Math.floor(queueMax * share))
   }
@@ -61,6 +70,15 @@ export class Admission {
     this.#draining = true
   }
 
+  /** The time to drain is over: what has a place and does not run yet must not begin. */
+  close(): void {
+    this.#closed = true
+  }
+
+  get closed(): boolean {
+    return this.#closed
+  }
+
   /** A place in the queue. Errors: node_draining; no_node when the queue, or the account's part of it, is full. */
   enter(accountId: string): Result<Place, ApiError> {
     if (this.#draining) return { ok: false, error: apiError('node_draining', { retryAfterSeconds: 1 }) }
@@ -74,7 +92,7 @@ export class Admission {
         if (state !== 'waiting') return
         state = 'running'
         this.#wait(accountId, -1)
-        this.#turnover.freed()
+        this.#turnover.freed(this.#waiting > 0)
         this.#running++
       },
       leave: () => {

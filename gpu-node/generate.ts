@@ -206,7 +206,7 @@ export class Generation {
       metrics.firstToken(this.#clock.toFirst)
       prefillSpeed.observe(this.#counts.miss, this.#clock.prefill * 1000)
     } else if (between !== undefined) {
-      metrics.betweenTokens(between / ids.length)
+      metrics.betweenTokens(between, ids.length)
     }
     this.#choices[index]?.tokens(ids, logprobs)
     if (this.#handles.length < this.#choices.length) this.#submitOthers()
@@ -262,8 +262,9 @@ export class Generation {
     const free = finish === 'error' || unanswered || !this.#isStarted
     this.#counts = free ? NO_COUNTS : { ...this.#counts, hit: cachedTokens, miss: computedTokens, output }
     const { requestId } = this.#request.run
-    const resident = finish === 'error' ? 0 : cachedTokens + computedTokens
-    const { journal, metrics, onClosed } = this.#shop
+    const { engine, journal, metrics, onClosed } = this.#shop
+    const isKept = finish !== 'error' && engine.info.reusesPages !== false
+    const resident = isKept ? cachedTokens + computedTokens : 0
     const key = { requestId, attempt: this.#request.attempt }
     await journal.close(key, { finish, prefix: this.#residentBlocks(resident), counts: this.#counts })
     this.#place.leave()
@@ -380,6 +381,8 @@ export const generate = async (
       return { ok: false, error: tooLong(contextLength, String(prompt.ids.length)) }
     }
     if (answer.gone) return ok(undefined)
+    // What was still being read when the time to drain ran out never began.
+    if (shop.admission.closed) return { ok: false, error: apiError('node_draining', { retryAfterSeconds: 1 }) }
     const generation = new Generation(shop, request, prompt, answer, place.value, prepared.value, grammars, clock)
     live.add(generation)
     try {

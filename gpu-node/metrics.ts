@@ -85,11 +85,15 @@ export class Metrics {
 
   firstToken(seconds: number): void {
     this.#ttft.observe(seconds)
+    this.vllm.firstToken(seconds)
   }
 
-  betweenTokens(seconds: number): void {
-    this.#itl.observe(seconds)
-    this.vllm.betweenTokens(seconds)
+  /** `tokens` came together, `seconds` after those before. */
+  betweenTokens(seconds: number, tokens: number): void {
+    for (let i = 0; i < tokens; i++) {
+      this.#itl.observe(seconds / tokens)
+      this.vllm.betweenTokens(seconds / tokens)
+    }
   }
 
   get contentType(): string {

@@ -254,6 +254,7 @@ const takeApart = async (parts: Parts): Promise<void> => {
   const told = link.drain()
   const idle = await admission.idle(drainMs)
   if (!idle) {
+    admission.close()
     for (const generation of server.live) generation.shutDown()
     await admission.idle(LAST_RECEIPTS_MS)
   }

@@ -90,6 +90,10 @@ export class VllmMetrics {
     this.#generated.inc(this.#labels, tokens)
   }
 
+  firstToken(seconds: number): void {
+    this.#observe('time_to_first_token_seconds', seconds)
+  }
+
   betweenTokens(seconds: number): void {
     this.#observe('inter_token_latency_seconds', seconds)
   }
@@ -104,7 +108,6 @@ export class VllmMetrics {
     this.#observe('e2e_request_latency_seconds', times.whole)
     this.#observe('request_queue_time_seconds', times.queue)
     if (times.prefill === undefined || times.decode === undefined) return
-    this.#observe('time_to_first_token_seconds', times.queue + times.prefill)
     this.#observe('request_prefill_time_seconds', times.prefill)
     this.#observe('request_decode_time_seconds', times.decode)
     this.#observe('request_inference_time_seconds', times.prefill + times.decode)

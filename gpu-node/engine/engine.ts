@@ -48,6 +48,8 @@ export interface EngineInfo {
   readonly weightBytes: number
   /** The checkpoint has an MTP layer and it is in use. */
   readonly speculates: boolean
+  /** False: pages of one sequence never serve another; absent: they do. */
+  readonly reusesPages?: boolean
 }
 
 export interface SequenceSpec {

@@ -5,7 +5,7 @@ import type { Engine } from './engine.ts'
 export const withoutReuse = (engine: Engine): Engine => {
   let sequences = 0
   return {
-    info: engine.info,
+    info: { ...engine.info, reusesPages: false },
     submit: (spec, onEvents) => engine.submit({ ...spec, cacheSalt: `${spec.cacheSalt}#${sequences++}` }, onEvents),
     stats: () => engine.stats(),
     close: () => engine.close(),

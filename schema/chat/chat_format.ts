@@ -41,7 +41,7 @@ export interface AnswerParser {
   /** `unstopped`: stop strings do not count in this text, nor across its end. */
   push(text: string, unstopped?: boolean): Delta[]
   /** Flushes what was held back; tells how many (complete) tool calls there were, and the stop string that cut the text. */
-  end(): { deltas: Delta[]; toolCalls: number; stop?: string | undefined }
+  end(): { deltas: Delta[]; toolCalls: number; stop: string | undefined }
   /** True while inside the think tags: tokens sampled now are reasoning tokens. */
   readonly inReasoning: boolean
 }

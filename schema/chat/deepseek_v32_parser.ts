@@ -89,7 +89,7 @@ class Parser implements AnswerParser {
     return this.#drain(false)
   }
 
-  end(): { deltas: Delta[]; toolCalls: number; stop: string | undefined } {
+  end(): ReturnType<AnswerParser['end']> {
     this.#buffer += this.#stop.push(this.#surrogate) + this.#stop.end()
     this.#surrogate = ''
     return { deltas: this.#drain(true), toolCalls: this.#calls, stop: this.#stop.matched }

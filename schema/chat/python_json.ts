@@ -101,3 +101,14 @@ export const jsonChildren = (text: string): JsonChild[] | undefined => {
   }
   return [...children].map(([name, value]) => ({ key: name, text: value }))
 }
+
+/** JSON text of the value at `path`, as it is spelled. Each step reads what it is in whole. */
+export const rawJson = (text: string, path: readonly (string | number)[]): string | undefined =>
+  path.reduce<string | undefined>(
+    (at, key) => (at === undefined ? undefined : jsonChildren(at)?.find((child) => child.key === String(key))?.text),
+    text,
+  )
+
+/** JSON texts of the items of the array at `path`, in one reading. */
+export const rawItems = (text: string, path: readonly string[]): string[] =>
+  (jsonChildren(rawJson(text, path) ?? '') ?? []).map((item) => item.text)

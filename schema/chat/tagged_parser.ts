@@ -81,10 +81,10 @@ class TaggedParser implements AnswerParser {
     return this.#drain(false)
   }
 
-  end(): { deltas: Delta[]; toolCalls: number } {
+  end(): ReturnType<AnswerParser['end']> {
     this.#buffer += this.#stop.push(this.#surrogate) + this.#stop.end()
     this.#surrogate = ''
-    return { deltas: this.#drain(true), toolCalls: this.#calls }
+    return { deltas: this.#drain(true), toolCalls: this.#calls, stop: this.#stop.matched }
   }
 
   #drain(final: boolean): Delta[] {

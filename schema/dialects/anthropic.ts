@@ -1,5 +1,6 @@
 // The dialect of Anthropic's Messages. A request is translated into a chat request (chat_translation.ts); the answer has Anthropic's
 // blocks, events, usage and errors (anthropic_format.ts).
+import { rawItems, rawJson } from '../chat/python_json.ts'
 import { fail, ok, type Result } from '../errors.ts'
 import type { Run } from '../wire.ts'
 import { type AnthropicBody, type AnthropicCount, anthropicBodySchema, anthropicCountSchema } from './anthropic_body.ts'
@@ -10,9 +11,9 @@ import {
   anthropicStream,
   anthropicWhole,
 } from './anthropic_format.ts'
-import { parseAsChat, rawJson, shapeFault, type Translation } from './chat_translation.ts'
+import { parseAsChat, shapeFault, type Translation } from './chat_translation.ts'
 import type { Dialect, ParseContext } from './dialect.ts'
-import { isObject } from './openai_chat_body.ts'
+import { isObject, noObject } from './openai_chat_body.ts'
 
 type TextPart = { readonly type: 'text'; readonly text: string }
 type ChatMessage =
@@ -118,6 +119,7 @@ const translate = (body: AnthropicCount & Partial<AnthropicBody>, bodyText: stri
   if (!chat.ok) return chat
   const { thinking } = body
   const format = body.output_config?.format
+  const toolTexts = body.tools?.length ? rawItems(bodyText, ['tools']) : []
   return ok({
     body: {
       model: body.model,
@@ -132,7 +134,7 @@ const translate = (body: AnthropicCount & Partial<AnthropicBody>, bodyText: stri
     },
     tools: (body.tools ?? []).map(({ name, description, input_schema, strict }, i) => ({
       ...{ name, description, strict, schema: input_schema },
-      schemaText: rawJson(bodyText, ['tools', i, 'input_schema']),
+      schemaText: rawJson(toolTexts[i] ?? '', ['input_schema']),
     })),
     ...(format
       ? {
@@ -150,7 +152,7 @@ const translate = (body: AnthropicCount & Partial<AnthropicBody>, bodyText: stri
 const parseWith =
   (schema: typeof anthropicBodySchema | typeof anthropicCountSchema) =>
   (body: unknown, context: ParseContext): Result<Run> => {
-    if (!isObject(body)) return fail('invalid_request', { message: 'The request body must be a JSON object.' })
+    if (!isObject(body)) return noObject
     const parsed = schema.safeParse(body)
     if (!parsed.success) return { ok: false, error: shapeFault(parsed.error) }
     const translated = translate(parsed.data, context.bodyText ?? JSON.stringify(body))

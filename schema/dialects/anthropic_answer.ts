@@ -1,5 +1,5 @@
 // What an answer in Anthropic's dialect looks like: the published document and the contract tests are made from these shapes. Nothing
-// here is validated at run time; test/unit/contracts.test.ts holds the formatter to them, and them to Anthropic's own types.
+// here is validated at run time; test/unit/anthropic.test.ts holds the formatter to them, and them to Anthropic's own types.
 import { z } from 'zod'
 
 const count = z.int().nonnegative()
@@ -51,6 +51,11 @@ export const anthropicMessageSchema = z.strictObject({
   usage: messageUsage,
 })
 
+export const anthropicErrorSchema = z.strictObject({
+  type: z.literal('error'),
+  error: z.strictObject({ type: z.string(), message: z.string() }),
+})
+
 export const anthropicEventSchema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('message_start'), message: anthropicMessageSchema }),
   z.strictObject({ type: z.literal('content_block_start'), index: count, content_block: block }),
@@ -67,11 +72,8 @@ export const anthropicEventSchema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('content_block_stop'), index: count }),
   z.strictObject({ type: z.literal('message_delta'), delta: z.strictObject(stops), usage: z.strictObject(tokens) }),
   z.strictObject({ type: z.literal('message_stop') }),
+  z.strictObject({ type: z.literal('ping') }),
+  anthropicErrorSchema,
 ])
-
-export const anthropicErrorSchema = z.strictObject({
-  type: z.literal('error'),
-  error: z.strictObject({ type: z.string(), message: z.string() }),
-})
 
 export const anthropicCountAnswerSchema = z.strictObject({ input_tokens: count })

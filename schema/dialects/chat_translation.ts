@@ -2,7 +2,6 @@
 // rendering and grammar. What a client reads in an error is its own naming again.
 
 import type { z } from 'zod'
-import { jsonChildren } from '../chat/python_json.ts'
 import { type ApiError, apiError, type Result } from '../errors.ts'
 import type { Run } from '../wire.ts'
 import type { ParseContext } from './dialect.ts'
@@ -32,13 +31,6 @@ export interface Translation {
   /** Chat parameter -> the client's; the longest that fits a path's start counts. `*` is an index. */
   readonly names: Readonly<Record<string, string>>
 }
-
-/** JSON text of the value at `path`, as the client spelled it. */
-export const rawJson = (text: string, path: readonly (string | number)[]): string | undefined =>
-  path.reduce<string | undefined>(
-    (at, key) => (at === undefined ? undefined : jsonChildren(at)?.find((child) => child.key === String(key))?.text),
-    text,
-  )
 
 const functionOf = ({ name, description, schema, strict }: TranslatedTool): object => ({
   name,

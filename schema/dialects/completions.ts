@@ -2,12 +2,12 @@
 // the format's first token. With `suffix` the answer fills the gap between the two.
 import { plainText } from '../chat/deepseek_v32.ts'
 import { DEFAULT_CHAT_FORMAT } from '../chat/index.ts'
-import { apiError, ok, type Result } from '../errors.ts'
+import { ok, type Result } from '../errors.ts'
 import type { Run } from '../wire.ts'
 import { type CompletionBody, completionBodySchema, completionTokensOf, promptOf } from './completions_body.ts'
 import { completionStream, completionWhole } from './completions_format.ts'
 import type { Dialect, ParseContext } from './dialect.ts'
-import { badParameter, callerOf, isObject } from './openai_chat_body.ts'
+import { badParameter, callerOf, isObject, noObject } from './openai_chat_body.ts'
 import { openAiErrorBody } from './openai_chat_format.ts'
 import { samplingOf } from './openai_sampling.ts'
 
@@ -33,10 +33,7 @@ const echoOf = (body: CompletionBody): { echoText?: string } => {
 }
 
 const parse = (body: unknown, context: ParseContext): Result<Run> => {
-  if (!isObject(body)) {
-    const message = 'The request body must be a JSON object.'
-    return { ok: false, error: apiError('invalid_request', { message }) }
-  }
+  if (!isObject(body)) return noObject
   const parsed = completionBodySchema.safeParse(body)
   if (!parsed.success) return { ok: false, error: badParameter(parsed.error) }
   const { data } = parsed

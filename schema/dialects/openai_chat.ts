@@ -2,7 +2,7 @@
 // Statuses: 400 where the body is no chat request or its conversation cannot be rendered, 422 for a bad parameter, named.
 import type { Message, Tool, ToolCall } from '../chat/chat_format.ts'
 import { DEFAULT_CHAT_FORMAT } from '../chat/index.ts'
-import { jsonChildren } from '../chat/python_json.ts'
+import { rawItems, rawJson } from '../chat/python_json.ts'
 import { endsInThinking } from '../chat/think.ts'
 import { fail, ok, type Result } from '../errors.ts'
 import type { Run } from '../wire.ts'
@@ -58,23 +58,20 @@ const messageOf = (message: ChatMessage): Message => {
   }
 }
 
-const child = (text: string | undefined, key: string): string | undefined =>
-  text === undefined ? undefined : jsonChildren(text)?.find((entry) => entry.key === key)?.text
-
 /** Declared functions as the client spelled them, out of the body's text: zod would put known keys first. */
 const toolsOf = (body: ChatBody, bodyText: () => string): Tool[] => {
   const tools = body.tools ?? []
   if (tools.length === 0 || body.tool_choice === 'none') return []
-  const texts = jsonChildren(child(bodyText(), 'tools') ?? '') ?? []
+  const texts = rawItems(bodyText(), ['tools'])
   return tools.map((tool, i) => ({
     name: tool.function.name,
-    json: child(texts[i]?.text, 'function') ?? JSON.stringify(tool.function),
+    json: rawJson(texts[i] ?? '', ['function']) ?? JSON.stringify(tool.function),
   }))
 }
 
 /** The schema as the client spelled it. */
 const responseSchemaOf = (bodyText: string): string | undefined =>
-  child(child(child(bodyText, 'response_format'), 'json_schema'), 'schema')
+  rawJson(bodyText, ['response_format', 'json_schema', 'schema'])
 
 /** What the client says outright counts first, then the effort it asks for, then what the model's name stands for. */
 const isThinking = ({ thinking, reasoning_effort }: ChatBody, context: ParseContext): boolean => {

@@ -1,7 +1,7 @@
 // The body of POST /v1/chat/completions, as OpenAI and DeepSeek clients send it: zod shape, and the parameters that
 // Sparrow refuses by name, since ignoring them would change an answer without a word.
 import { z } from 'zod'
-import { type ApiError, apiError } from '../errors.ts'
+import { type ApiError, apiError, fail } from '../errors.ts'
 import { MAX_TOKENS_DEFAULT } from '../limits.ts'
 import type { Run } from '../wire.ts'
 import { chatLogprobs, sampling, tokenLimit } from './openai_sampling.ts'
@@ -157,9 +157,11 @@ const NEUTRAL_ONLY: Readonly<Record<string, (value: unknown) => boolean>> = {
 export const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
+export const noObject = fail('invalid_request', { message: 'The request body must be a JSON object.' })
+
 /** 400: what makes the body no chat request at all. */
 export const malformed = (body: unknown): ApiError | undefined => {
-  if (!isObject(body)) return apiError('invalid_request', { message: 'The request body must be a JSON object.' })
+  if (!isObject(body)) return noObject.error
   const { messages } = body
   if (!Array.isArray(messages) || messages.length === 0)
     return apiError('invalid_request', { message: 'messages must be a non-empty array.', param: 'messages' })

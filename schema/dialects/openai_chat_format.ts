@@ -63,7 +63,7 @@ const tokenJson = ({ bytes, logprob }: TokenLogprob) => ({
   bytes: Array.from(bytes),
 })
 
-const sampledJson = (token: SampledToken) => ({ ...tokenJson(token), top_logprobs: token.top.map(tokenJson) })
+export const sampledJson = (token: SampledToken) => ({ ...tokenJson(token), top_logprobs: token.top.map(tokenJson) })
 
 /** OpenAI's shape, and DeepSeek's second list beside it. */
 const logprobsJson = (delta: Delta): string => {

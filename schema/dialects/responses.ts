@@ -1,11 +1,12 @@
 // The dialect of OpenAI's Responses, stateless. A request is translated into a chat request (chat_translation.ts); the answer is a list
 // of output items, or the typed events that build it (responses_format.ts).
 import type { z } from 'zod'
-import { fail, ok, type Result } from '../errors.ts'
+import { rawItems, rawJson } from '../chat/python_json.ts'
+import { ok, type Result } from '../errors.ts'
 import type { Run } from '../wire.ts'
-import { parseAsChat, rawJson, shapeFault, type Translation } from './chat_translation.ts'
+import { parseAsChat, shapeFault, type Translation } from './chat_translation.ts'
 import type { Dialect, ParseContext } from './dialect.ts'
-import { isObject } from './openai_chat_body.ts'
+import { isObject, noObject } from './openai_chat_body.ts'
 import { openAiErrorBody } from './openai_chat_format.ts'
 import { type ResponsesBody, type ResponsesItem, responsesBodySchema, responsesCountSchema } from './responses_body.ts'
 import { responsesErrorFrame, responsesStream, responsesWhole } from './responses_format.ts'
@@ -81,7 +82,7 @@ const translate = (body: Asked, bodyText: string): Translation => {
   const { tool_choice: choice, reasoning, text } = body
   const named = typeof choice === 'object' && choice ? { type: 'function', function: { name: choice.name } } : choice
   const format = text?.format
-  const schemaText = rawJson(bodyText, ['text', 'format', 'schema'])
+  const toolTexts = body.tools?.length ? rawItems(bodyText, ['tools']) : []
   return {
     body: {
       model: body.model,
@@ -95,10 +96,16 @@ const translate = (body: Asked, bodyText: string): Translation => {
     },
     tools: (body.tools ?? []).map(({ name, description, parameters, strict }, i) => ({
       ...{ name, description, strict, schema: parameters ?? undefined },
-      schemaText: rawJson(bodyText, ['tools', i, 'parameters']),
+      schemaText: rawJson(toolTexts[i] ?? '', ['parameters']),
     })),
     ...(format?.type === 'json_schema'
-      ? { responseSchema: { schema: format.schema, schemaText, name: format.name } }
+      ? {
+          responseSchema: {
+            schema: format.schema,
+            schemaText: rawJson(bodyText, ['text', 'format', 'schema']),
+            name: format.name,
+          },
+        }
       : {}),
     messageAt: chat.at,
     names: NAMES,
@@ -131,7 +138,7 @@ const echoOf = (body: ResponsesBody): object => ({
 })
 
 const read = <T>(schema: z.ZodType<T>, body: unknown): Result<T> => {
-  if (!isObject(body)) return fail('invalid_request', { message: 'The request body must be a JSON object.' })
+  if (!isObject(body)) return noObject
   const parsed = schema.safeParse(body)
   return parsed.success ? ok(parsed.data) : { ok: false, error: shapeFault(parsed.error) }
 }

@@ -1,6 +1,7 @@
 // What an answer in the dialect of OpenAI's Responses looks like: the published document and the contract tests are made from these
 // shapes. Nothing here is validated at run time.
 import { z } from 'zod'
+import { openAiErrorSchema } from './openai_chat_answer.ts'
 
 const count = z.int().nonnegative()
 const status = z.enum(['in_progress', 'completed', 'incomplete'])
@@ -136,6 +137,11 @@ export const responseEventSchema = z.discriminatedUnion('type', [
   event('output_item.done', { output_index: count, item }),
   event('completed', { response: responseSchema }),
   event('incomplete', { response: responseSchema }),
+  z.strictObject({
+    ...{ type: z.literal('error'), code: z.string(), message: z.string(), param: z.string().nullable() },
+    sequence_number: count,
+    error: openAiErrorSchema.shape.error,
+  }),
 ])
 
 export const responsesCountAnswerSchema = z.strictObject({

@@ -1,7 +1,8 @@
 // Bytes of an answer as OpenAI's Responses: output items, the typed events that build them, usage, the error event.
 import { type ApiError, ERRORS } from '../errors.ts'
 import type { FinishReason, Run } from '../wire.ts'
-import type { Choice, Delta, SampledToken, StreamFormatter, TokenLogprob, Usage } from './dialect.ts'
+import type { Choice, Delta, StreamFormatter, Usage } from './dialect.ts'
+import { sampledJson } from './openai_chat_format.ts'
 
 const usageJson = ({ hit, miss, output, reasoning }: Usage) => ({
   input_tokens: hit + miss,
@@ -10,14 +11,6 @@ const usageJson = ({ hit, miss, output, reasoning }: Usage) => ({
   output_tokens_details: { reasoning_tokens: reasoning },
   total_tokens: hit + miss + output,
 })
-
-const decoder = new TextDecoder('utf-8', { fatal: false, ignoreBOM: true })
-const tokenJson = ({ bytes, logprob }: TokenLogprob) => ({
-  token: decoder.decode(bytes),
-  bytes: Array.from(bytes),
-  logprob: Math.max(logprob, -9999),
-})
-const sampledJson = (token: SampledToken) => ({ ...tokenJson(token), top_logprobs: token.top.map(tokenJson) })
 
 type Logprobs = ReturnType<typeof sampledJson>[]
 type Status = 'in_progress' | 'completed' | 'incomplete'

@@ -1,11 +1,11 @@
 // The body of POST /tokenize, in vLLM's words: a prompt as it is, or a conversation as a chat request would have it.
 import { z } from 'zod'
 import { DEFAULT_CHAT_FORMAT } from '../chat/index.ts'
-import { type ApiError, fail, ok, type Result } from '../errors.ts'
+import { type ApiError, ok, type Result } from '../errors.ts'
 import type { Run } from '../wire.ts'
 import type { ParseContext } from './dialect.ts'
 import { openAiChat } from './openai_chat.ts'
-import { badParameter, isObject } from './openai_chat_body.ts'
+import { badParameter, isObject, noObject } from './openai_chat_body.ts'
 
 /** What a tokenizer is asked. */
 export type Counted = Pick<Run, 'model' | 'prompt' | 'chatFormat' | 'shownModel'>
@@ -27,7 +27,7 @@ export const tokenizeAnswerSchema = z.strictObject({
 const refused = (error: ApiError): Result<Counted> => ({ ok: false, error })
 
 export const parseTokenize = (body: unknown, context: ParseContext): Result<Counted> => {
-  if (!isObject(body)) return fail('invalid_request', { message: 'The request body must be a JSON object.' })
+  if (!isObject(body)) return noObject
   if (body.messages !== undefined) return openAiChat.parse(body, context)
   const parsed = tokenizePromptSchema.safeParse(body)
   if (!parsed.success) return refused(badParameter(parsed.error))

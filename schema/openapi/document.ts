@@ -21,8 +21,8 @@ const STATUSES: ReadonlyMap<number, string> = (() => {
   return texts
 })()
 
-const GENERATION_STATUSES = [400, 401, 402, 403, 404, 409, 413, 422, 429, 500, 502, 503]
-const READ_STATUSES = [401, 403, 404, 500]
+const GENERATION_STATUSES = [400, 401, 402, 403, 404, 409, 413, 422, 429, 500, 502, 503, 504]
+const READ_STATUSES = [401, 403, 404, 422, 500]
 
 /** Anthropic's clients see two of them as others. */
 const statusesOf = ({ method, error, secured }: Operation): number[] => {

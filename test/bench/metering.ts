@@ -82,8 +82,27 @@ try {
     mkdirSync(dirname(values.out), { recursive: true })
     writeFileSync(values.out, text)
   }
-  const { losses, duplicates, phantoms, wrongRows, wrongBalances, wrongHours, notDerivable, auditFindings } = verdict
-  const wrong = losses + duplicates + phantoms + wrongRows + wrongBalances + wrongHours + notDerivable + auditFindings
+  const {
+    losses,
+    duplicates,
+    phantoms,
+    wrongRows,
+    wrongCharges,
+    wrongBalances,
+    wrongHours,
+    notDerivable,
+    auditFindings,
+  } = verdict
+  const wrong =
+    losses +
+    duplicates +
+    phantoms +
+    wrongRows +
+    wrongCharges +
+    wrongBalances +
+    wrongHours +
+    notDerivable +
+    auditFindings
   if (wrong + truth.changed > 0 || !delivered) process.exitCode = 1
 } catch (error) {
   say(`${error instanceof Error ? error.stack : String(error)}\n`)

@@ -25,18 +25,23 @@ const lastRequest = async (after: string): Promise<string> =>
   }, 30_000)
 
 /** Runs that the node has taken on and not ended. */
-const openRuns = async (): Promise<number> => {
+const openRuns = (): Promise<number> => gauge('sparrow_journal_open')
+const steps = (): Promise<number> => gauge('sparrow_engine_steps')
+
+const gauge = async (name: string): Promise<number> => {
   const text = await (await fetch(`${stack.nodeUrl}/metrics`)).text()
-  return Number(/^sparrow_journal_open (\d+)/m.exec(text)?.[1] ?? 0)
+  return Number(new RegExp(`^${name} (\\d+)`, 'm').exec(text)?.[1] ?? 0)
 }
 
 test('in prefill: the part of the prompt that was computed, no output', async () => {
+  const before = await steps()
   const client = postAndLeave(stack, { messages: [{ role: 'user', content: LONG }], max_tokens: 5 })
-  await eventually(async () => ((await openRuns()) > 0 ? true : undefined))
+  await eventually(async () => ((await steps()) > before ? true : undefined))
   client.leave()
   const charge = await settled(stack, await lastRequest(''))
   expect(charge.finish).toBe('cancelled')
   expect(charge.tokens?.output).toBe(0)
+  expect(charge.tokens?.uncached).toBeGreaterThan(0)
   expect(charge.tokens?.uncached).toBeLessThan(700)
   expect(charge.charge_nano).toBe(priceOf(charge))
 })

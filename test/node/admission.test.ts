@@ -40,19 +40,26 @@ test('the share of an account is at least one place', () => {
 })
 
 test('Retry-After grows with the queue and falls when it moves fast', () => {
-  const retryAfter = (many: number, started: number): number => {
-    const admission = new Admission(many, 1)
+  /** Of a queue of `many`, of which `started` began before, `apart` milliseconds from one to the next. */
+  const retryAfter = (many: number, started: number, apart: number, waits: boolean): number => {
+    let now = 0
+    const admission = new Admission(Math.max(many, started), 1, () => now)
+    const places: Place[] = waits ? Array.from({ length: started }, () => placeOf(admission, 'a')) : []
     for (let i = 0; i < started; i++) {
-      const place = placeOf(admission, 'a')
+      now += apart
+      const place = places[i] ?? placeOf(admission, 'a')
       place.started()
       place.leave()
     }
-    for (let i = 0; i < many; i++) placeOf(admission, 'a')
+    while (admission.waiting < Math.max(many, started)) placeOf(admission, 'a')
     return refusal(admission, 'a')?.retryAfterSeconds ?? 0
   }
-  expect(retryAfter(20, 0)).toBe(20)
-  expect(retryAfter(500, 0)).toBe(60)
-  expect(retryAfter(20, 50)).toBe(1)
+  expect(retryAfter(20, 0, 0, true)).toBe(20)
+  expect(retryAfter(500, 0, 0, true)).toBe(60)
+  expect(retryAfter(20, 20, 10, true)).toBe(1)
+  expect(retryAfter(20, 20, 2500, true)).toBeGreaterThan(40)
+  // How seldom runs come says nothing about how fast a queue moves.
+  expect(retryAfter(20, 20, 20_000, false)).toBe(20)
 })
 
 test('a node that drains takes nobody in, and is idle once its queue is empty, too', async () => {

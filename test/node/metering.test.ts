@@ -5,7 +5,16 @@ import { expect, test } from 'vitest'
 import { z } from 'zod'
 
 const BENCH = join(import.meta.dirname, '..', 'bench', 'metering.ts')
-const SOUND = { losses: 0, duplicates: 0, phantoms: 0, wrongRows: 0, wrongBalances: 0, wrongHours: 0, notDerivable: 0 }
+const SOUND = {
+  losses: 0,
+  duplicates: 0,
+  phantoms: 0,
+  wrongRows: 0,
+  wrongCharges: 0,
+  wrongBalances: 0,
+  wrongHours: 0,
+  notDerivable: 0,
+}
 const resultSchema = z.looseObject({ due: z.number(), faults: z.record(z.string(), z.number()) })
 
 test('thousands of runs with faults injected: each due run once in the ledger', () => {

@@ -35,8 +35,8 @@ afterEach(async () => {
 const ask = (text: string) => `<｜begin▁of▁sentence｜><｜User｜>${text}<｜Assistant｜></think>`
 const LONG = ask(`${'The city lies on a river and has a port. '.repeat(50)}What is the capital of France?`)
 
-const finished = async (run: Parameters<typeof runRequest>[0]): Promise<Receipt> => {
-  const request = runRequest(run)
+const finished = async (...asked: Parameters<typeof runRequest>): Promise<Receipt> => {
+  const request = runRequest(...asked)
   await (await post(node, request)).text()
   await until('the receipt', () => edge.receipts.some(({ requestId }) => requestId === request.run.requestId))
   return edge.receipts.find(({ requestId }) => requestId === request.run.requestId) as Receipt
@@ -102,7 +102,11 @@ test('tokens, hits, reasons and times are those of the receipts', async () => {
 
 test('without the prefix cache nothing is found, and answers are the same', async () => {
   await boot(false)
-  const receipts = [await finished({ prompt: LONG, maxTokens: 24 }), await finished({ prompt: LONG, maxTokens: 24 })]
+  const long = { prompt: LONG, maxTokens: 24 }
+  const keyed = { prefixKeys: ['a'.repeat(24), 'b'.repeat(24)] }
+  const receipts = [await finished(long, keyed), await finished(long, keyed)]
+  // The edge must not look for them here.
+  expect(receipts.map(({ prefix }) => prefix)).toEqual([[], []])
   const samples = await scrape()
   expect(counts(samples)).toEqual(sums(receipts))
   expect(samples.get(`vllm:prefix_cache_hits_total{${LABEL}}`)).toBe(0)

@@ -156,7 +156,7 @@ const deltas: Delta[] = [
 const eventsOf = (stream: string) =>
   stream
     .split('\n\n')
-    .filter((frame) => frame !== '' && frame !== 'event: ping\ndata: {"type":"ping"}')
+    .filter((frame) => frame !== '')
     .map((frame) => {
       const [, name, data = ''] = /^event: (\w+)\ndata: (.*)$/.exec(frame) ?? []
       const event = anthropicEventSchema.parse(JSON.parse(data))
@@ -173,7 +173,7 @@ test('a stream builds the blocks of the whole answer', () => {
   const events = eventsOf(stream)
   expect(events.map((event) => event.type).join(' ')).toBe(
     [
-      'message_start content_block_start content_block_delta content_block_delta content_block_delta content_block_stop',
+      'message_start ping content_block_start content_block_delta content_block_delta content_block_delta content_block_stop',
       'content_block_start content_block_delta content_block_stop',
       'content_block_start content_block_delta content_block_stop content_block_start content_block_delta content_block_stop',
       'message_delta message_stop',
@@ -220,5 +220,7 @@ test('errors have the form and the statuses of Anthropic', () => {
 
 test('what is sent has the types that Anthropic publishes', () => {
   expectTypeOf<z.infer<typeof anthropicMessageSchema>>().toExtend<Message>()
-  expectTypeOf<z.infer<typeof anthropicEventSchema>>().toExtend<MessageStreamEvent>()
+  // Pings and errors are the SDK's own affair: it has no type for them.
+  type Told = Exclude<z.infer<typeof anthropicEventSchema>, { type: 'ping' | 'error' }>
+  expectTypeOf<Told>().toExtend<MessageStreamEvent>()
 })

@@ -27,6 +27,7 @@ test('it has every path of every dialect and counter', () => {
 const conversation = { model: 'm', messages: [{ role: 'user', content: 'Hi' }] }
 const EXAMPLES: Readonly<Record<string, { good: object; bad: object }>> = {
   createChatCompletion: { good: conversation, bad: { ...conversation, temperature: 3 } },
+  createCompletion: { good: { model: 'm', prompt: 'Hi' }, bad: { model: 'm' } },
   createMessage: { good: { ...conversation, max_tokens: 5 }, bad: conversation },
   countMessageTokens: { good: conversation, bad: { ...conversation, max_tokens: 5 } },
   createResponse: { good: { model: 'm', input: 'Hi' }, bad: { model: 'm', input: 'Hi', background: true } },
@@ -34,14 +35,17 @@ const EXAMPLES: Readonly<Record<string, { good: object; bad: object }>> = {
   tokenize: { good: { model: 'm', prompt: 'Hi' }, bad: { model: 'm' } },
 }
 
-test.each(OPERATIONS.filter(({ body, id }) => body && id in EXAMPLES).map((one) => [one.id, one] as const))(
+test.each(OPERATIONS.filter(({ body }) => body).map((one) => [one.id, one] as const))(
   '%s: the published schema and the parser agree',
-  (id, { body }) => {
+  (id, { body, path }) => {
     const ajv = new Ajv2020({ strict: false })
     formats.default(ajv)
     const published = ajv.compile(document.components.schemas[body?.name ?? ''] ?? {})
     const { good, bad } = EXAMPLES[id] ?? {}
     expect([published(good), body?.schema.safeParse(good).success]).toEqual([true, true])
     expect([published(bad), body?.schema.safeParse(bad).success]).toEqual([false, false])
+    const parser = [...DIALECTS, ...COUNTERS].find(({ paths }) => paths.includes(path))
+    const context = { requestId: 'r', created: 0, seed: '0' }
+    expect([parser?.parse(good, context).ok, parser?.parse(bad, context).ok]).toEqual([true, false])
   },
 )

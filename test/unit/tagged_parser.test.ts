@@ -12,6 +12,7 @@ interface Answer {
   content: string
   calls: { id: string; name: string; json: string }[]
   toolCalls: number
+  stop?: string | undefined
 }
 interface Options {
   readonly thinking?: boolean
@@ -37,9 +38,10 @@ const parse = (pieces: readonly string[], { thinking = false, stop = [], raw = f
     }
   }
   for (const piece of pieces) take(parser.push(piece))
-  const { deltas, toolCalls } = parser.end()
+  const { deltas, toolCalls, stop: cut } = parser.end()
   take(deltas)
   answer.toolCalls = toolCalls
+  if (cut !== undefined) answer.stop = cut
   return answer
 }
 
@@ -85,7 +87,7 @@ const CASES: [string, string, Options, Partial<Answer>][] = [
   ],
   ['a call cut short', `A\n<tool_call>{"name":${EOS}x`, {}, { content: 'A\n<tool_call>{"name":' }],
   ['text after a call', `${weather}\n\nDone.`, {}, { content: 'Done.', calls: [weatherCall], toolCalls: 1 }],
-  ['a stop string', 'one STOP two', { stop: ['STOP'] }, { content: 'one ' }],
+  ['a stop string', 'one STOP two', { stop: ['STOP'] }, { content: 'one ', stop: 'STOP' }],
   [
     'raw text keeps every tag',
     `\n<think>a</think>\n${weather}${EOS}b`,

@@ -84,8 +84,11 @@ export const closedLoop = async (
   const worker = async (): Promise<void> => {
     while (performance.now() < end) answers.push(await once(pool, target, ask))
   }
-  await Promise.all(Array.from({ length: connections }, worker))
-  await pool.close()
+  try {
+    await Promise.all(Array.from({ length: connections }, worker))
+  } finally {
+    await pool.destroy()
+  }
   return answers
 }
 
@@ -95,17 +98,22 @@ export const openLoop = async (target: Target, rate: number, seconds: number, as
   const times: number[] = []
   const begin = performance.now()
   const running: Promise<void>[] = []
+  let failure: unknown
   for (let i = 0; i < rate * seconds; i++) {
     const due = begin + (i / rate) * 1000
     const wait = due - performance.now()
     if (wait > 0) await new Promise((done) => setTimeout(done, wait))
     running.push(
-      once(pool, target, ask).then(() => {
-        times.push(performance.now() - due)
-      }),
+      once(pool, target, ask).then(
+        () => void times.push(performance.now() - due),
+        (error: unknown) => {
+          failure ??= error
+        },
+      ),
     )
   }
   await Promise.all(running)
   await pool.close()
+  if (failure) throw failure
   return times
 }

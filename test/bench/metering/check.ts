@@ -5,9 +5,10 @@ import { join } from 'node:path'
 import { audit } from '../../../edge/admin/audit.ts'
 import type { KeptSegment } from '../../../edge/evidence.ts'
 import { chargeOf } from '../../../schema/bill.ts'
+import { costOf, DEFAULT_PRICE } from '../../../schema/money.ts'
 import type { Segment } from '../../../schema/wire.ts'
 import { runOf, type Truth } from './truth.ts'
-import { accountIdOf, type World } from './world.ts'
+import { accountIdOf, isPoor, type World } from './world.ts'
 
 const ROLL_UPS = `
   SELECT account_id, key_id, model, settled_at - settled_at % 3600000 AS hour, count(*), sum(hit_tokens), sum(miss_tokens),
@@ -26,6 +27,8 @@ export interface Verdict {
   phantoms: number
   /** Usage rows whose counts or charge differ from the record or the ledger. */
   wrongRows: number
+  /** Not the price of the tokens that were really used: more, or less without a reason. */
+  wrongCharges: number
   /** Accounts whose object, ledger and D1 disagree about the balance. */
   wrongBalances: number
   wrongHours: number
@@ -70,6 +73,10 @@ const checkUsage = ({ database }: World, truth: Truth, bill: Bill, v: Verdict): 
     seen[run] = 1
     const at = truth.slot(run, Number(row.attempt))
     const same = row.hit === truth.hit[at] && row.miss === truth.miss[at] && row.output === truth.output[at]
+    const full = costOf({ hit: Number(row.hit), miss: Number(row.miss), output: Number(row.output) }, DEFAULT_PRICE)
+    // A poor account's late receipt may find nothing left.
+    const isExact = !truth.mayCredit[run] && !isPoor(truth.account[run] ?? 0)
+    if (Number(row.nano) > full || (isExact && row.nano !== full)) v.wrongCharges++
     if (!same || row.nano !== bill[run] || row.attempt !== truth.attempt[run]) v.wrongRows++
   }
   for (let run = 0; run < truth.runs; run++) if (!Number.isNaN(bill[run]) && !seen[run]) v.losses++
@@ -132,6 +139,7 @@ export const check = async (
       duplicates: 0,
       phantoms: 0,
       wrongRows: 0,
+      wrongCharges: 0,
       wrongBalances: 0,
       wrongHours: 0,
       notDerivable: 0,

@@ -106,6 +106,7 @@ export class Simulation {
     const [object, requestId, { promptBytes, maxTokens }] = [world.object(account), requestIdOf(run), planOf(seed, run)]
     truth.account[run] = account
     const repeats = faults.happens('client_repeats')
+    if (repeats) truth.mayCredit[run] = 1
     try {
       const answer = await object.admit({
         ...{ requestId, keyHash: keyIdOf(account), model: MODEL, promptBytes, maxTokens, ip: null },
@@ -121,7 +122,10 @@ export class Simulation {
       throw error
     }
     truth.attempt[run] = 1
-    if (faults.happens('sent_elsewhere')) await untilDone(async () => object.setOverlap(requestId, OVERLAP_TOKENS))
+    if (faults.happens('sent_elsewhere')) {
+      truth.mayCredit[run] = 1
+      await untilDone(async () => object.setOverlap(requestId, OVERLAP_TOKENS))
+    }
     if (faults.happens('edge_answered_error')) {
       await untilDone(async () => object.release(requestId))
       truth.isVoid[run] = 1

@@ -23,6 +23,8 @@ export class Truth {
   readonly miss: Int32Array
   readonly output: Int32Array
   readonly isIdleError: Uint8Array
+  /** 1: a repetition, or sent away from its prefix: it may cost less than its tokens. */
+  readonly mayCredit: Uint8Array
   closedRecords = 0
   /** Records that a restarted node told otherwise than before. */
   changed = 0
@@ -36,6 +38,7 @@ export class Truth {
     this.miss = new Int32Array(runs * ATTEMPTS_MAX)
     this.output = new Int32Array(runs * ATTEMPTS_MAX)
     this.isIdleError = new Uint8Array(runs * ATTEMPTS_MAX)
+    this.mayCredit = new Uint8Array(runs)
   }
 
   slot(run: number, attempt = this.attempt[run] ?? 0): number {

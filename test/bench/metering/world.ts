@@ -14,7 +14,8 @@ const MIGRATIONS = join(import.meta.dirname, '../../../schema/migrations')
 
 export const accountIdOf = (account: number): string => account.toString(16).padStart(16, '0')
 /** Every tenth account runs out of money. */
-export const topUpOf = (account: number): number => (account % 10 === 9 ? 20_000_000 : 9_000_000_000_000)
+export const isPoor = (account: number): boolean => account % 10 === 9
+export const topUpOf = (account: number): number => (isPoor(account) ? 20_000_000 : 9_000_000_000_000)
 export const keyIdOf = (account: number): string => `key_${accountIdOf(account)}`
 
 class HostedObject {
