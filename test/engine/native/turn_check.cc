@@ -1,3 +1,5 @@
+// The waits that are arithmetic: pace of prefill, fair shares, ageing, checked without an engine.
+
 #include "turn_check.h"
 
 #include "../../../gpu-node/native/scheduler/ageing.h"
