@@ -1,4 +1,5 @@
 // The Worker: routes, the Durable Object's export, the scheduled sweep. Each route names the file that serves it.
+
 import { type Context, Hono } from 'hono'
 import { cors } from 'hono/cors'
 import { v7 as uuidv7 } from 'uuid'
@@ -8,6 +9,7 @@ import { DIALECTS } from '../schema/dialects/index.ts'
 import { openAiChat } from '../schema/dialects/openai_chat.ts'
 import { type ApiError, apiError, type Result } from '../schema/errors.ts'
 import { openApiDocument } from '../schema/openapi/document.ts'
+import { parseJson } from '../schema/text.ts'
 import { PATHS } from '../schema/wire.ts'
 import { RATE_KINDS } from './account/rates.ts'
 import { adminApi } from './admin/index.ts'
@@ -49,13 +51,7 @@ const EXPOSED = [
 const error = (e: ApiError): Response => errorResponse(openAiChat, e)
 const json = (result: Result<object>): Response => (result.ok ? Response.json(result.value) : error(result.error))
 
-const parse = (bytes: Uint8Array): unknown => {
-  try {
-    return JSON.parse(new TextDecoder().decode(bytes))
-  } catch {
-    return undefined
-  }
-}
+const parse = (bytes: Uint8Array): unknown => parseJson(new TextDecoder().decode(bytes))
 
 const app = new Hono<App>()
 

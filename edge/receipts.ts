@@ -1,4 +1,5 @@
 // POST /internal/receipts: verify the node's call, each receipt's signature and its invariants; settle; acknowledge.
+
 import { eq } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/d1'
 import type { Terms } from '../schema/bill.ts'
@@ -6,6 +7,7 @@ import { nodes } from '../schema/db.ts'
 import { fail, ok, type Result } from '../schema/errors.ts'
 import { receiptFault, verifyReceipt } from '../schema/receipt.ts'
 import { importPublicKey, verifyCall } from '../schema/signature.ts'
+import { parseJson } from '../schema/text.ts'
 import { type SegmentAck, type SignedReceipt, segmentSchema } from '../schema/wire.ts'
 import { accountObject, type Env } from './env.ts'
 import { checkLink, keepSegment } from './evidence.ts'
@@ -45,13 +47,13 @@ export const takeReceipts = async (
   authorization: string | null,
   body: Uint8Array<ArrayBuffer>,
 ): Promise<Result<SegmentAck>> => {
-  const parsed = segmentSchema.safeParse(parseJson(body))
+  const text = new TextDecoder().decode(body)
+  const parsed = segmentSchema.safeParse(parseJson(text))
   if (!parsed.success) return fail('invalid_request', { message: parsed.error.issues[0]?.message ?? 'not a segment' })
   const { nodeId, receipts } = parsed.data
   const key = await verifyNodeCall(env, nodeId, authorization, body)
   if (!key.ok) return key
 
-  const text = new TextDecoder().decode(body)
   const linked = await checkLink(env, parsed.data, text)
   if (!linked.ok) return linked
 
@@ -96,13 +98,5 @@ const settle = async (
     })
   } catch (error) {
     log('error', 'settle_failed', { account: accountId, error: reasonOf(error) })
-  }
-}
-
-const parseJson = (body: Uint8Array): unknown => {
-  try {
-    return JSON.parse(new TextDecoder().decode(body))
-  } catch {
-    return undefined
   }
 }

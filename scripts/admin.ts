@@ -79,6 +79,12 @@ const call = <T>(method: string, path: string, body?: object): Promise<T> => {
 
 const list = (name: string): string[] => need(name).split(',')
 
+const onOrOff = (name: string): boolean => {
+  const value = need(name)
+  if (value !== 'on' && value !== 'off') throw new UsageError(`--${name} takes on or off`)
+  return value === 'on'
+}
+
 /** The limits given; each call sets all of them, so one that is left out is lifted. */
 const limits = (): KeyLimits => ({
   ...(options.rpm === undefined ? {} : { requestsPerMinute: integer('rpm') }),
@@ -88,7 +94,7 @@ const limits = (): KeyLimits => ({
   ...(options.budget === undefined ? {} : { monthlyBudgetNano: usd('budget') }),
   ...(options.models === undefined ? {} : { models: list('models') }),
   ...(options.ips === undefined ? {} : { ipRanges: list('ips') }),
-  ...(options['affinity-credit'] === undefined ? {} : { affinityCredit: options['affinity-credit'] !== 'off' }),
+  ...(options['affinity-credit'] === undefined ? {} : { affinityCredit: onOrOff('affinity-credit') }),
 })
 
 const expiry = (): { expiresAt?: number } => {
@@ -142,10 +148,8 @@ const SETTLING_MS = 60_000
 
 /** The books against the evidence; with `--account` the bill, written to `--out` line by line. */
 const evidence = async () => {
-  const name = options.account === undefined ? undefined : need('account')
-  const { data } = await call<{ data: { id: string; name: string }[] }>('GET', '/accounts')
-  const account = data.find((row) => row.id === name || row.name === name)
-  if (name !== undefined && !account) throw new UsageError(`there is no account ${name}`)
+  const path = options.account === undefined ? undefined : `/accounts/${encodeURIComponent(need('account'))}`
+  const account = path === undefined ? undefined : await call<{ id: string }>('GET', path)
   const { lines, sha256, ...report } = await deriveBills(call, Date.now() - SETTLING_MS, account?.id)
   if (options.out !== undefined) writeFileSync(need('out'), lines.map((line) => `${line}\n`).join(''))
   return account ? { ...report, lines: lines.length, sha256 } : report

@@ -1,9 +1,11 @@
 // `npm run admin -- evidence`: derives every bill again from the sealed segments alone, byte for byte, and compares it with the books.
 // A segment that is missing, altered or out of its chain, a forged receipt, a line that differs: each is a finding.
+
 import { createHash } from 'node:crypto'
 import { billLine, chargeOf, type Terms } from '../schema/bill.ts'
 import { verifyReceipt } from '../schema/receipt.ts'
 import { importPublicKey } from '../schema/signature.ts'
+import { parseJson } from '../schema/text.ts'
 import { type Segment, type SignedReceipt, segmentSchema } from '../schema/wire.ts'
 import type { Call, Finding } from './admin_audit.ts'
 
@@ -73,7 +75,7 @@ class Derivation {
   async #segment(name: string, kept: NonNullable<Kept>, previous: string, key: CryptoKey | undefined): Promise<void> {
     this.segments++
     if (!kept.sealed) this.found("terms do not bear the edge's seal", name, 'sealed', 'altered')
-    const parsed = segmentSchema.safeParse(parse(kept.segment))
+    const parsed = segmentSchema.safeParse(parseJson(kept.segment))
     if (!parsed.success) return this.found('segment cannot be read', name, 'a segment', 'altered')
     const segment: Segment = parsed.data
     // After a missing segment its successor's link is taken on trust; the gap is a finding already.
@@ -127,14 +129,6 @@ class Derivation {
       const [want, have] = [`${charges} charges, ${nano}`, ledger.get(account) ?? '0 charges, 0']
       if (want !== have) this.found('evidence and ledger differ', account, want, have, account)
     }
-  }
-}
-
-const parse = (text: string): unknown => {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
   }
 }
 

@@ -157,8 +157,9 @@ export const retryStore = (sql: SqlStorage) => ({
   firstWithBody: (family: string, fingerprint: string, since: number): string | undefined => {
     const row = first<{ id: string }>(
       sql,
-      `SELECT coalesce(retry_of, request_id) AS id FROM holds WHERE created_at > ? AND state IN ('open', 'settled', 'released')
-         AND family = ? AND fingerprint = ? ORDER BY created_at DESC LIMIT 1`,
+      `SELECT r.request_id AS id FROM holds AS h JOIN holds AS r ON r.request_id = coalesce(h.retry_of, h.request_id)
+         WHERE r.created_at > ?1 AND h.created_at > ?1 AND h.state IN ('open', 'settled', 'released')
+         AND h.family = ?2 AND h.fingerprint = ?3 ORDER BY h.created_at DESC LIMIT 1`,
       ...[since, family, fingerprint],
     )
     return row?.id

@@ -33,6 +33,8 @@ const STEPS: readonly string[] = [
    ALTER TABLE holds ADD COLUMN credits TEXT NOT NULL DEFAULT '[]';
    CREATE TABLE trails (n INTEGER PRIMARY KEY AUTOINCREMENT, request_id TEXT NOT NULL, family TEXT NOT NULL, at INTEGER NOT NULL,
      characters INTEGER NOT NULL, turns TEXT NOT NULL, tags BLOB NOT NULL);`,
+  // Every alarm forgets what closed long ago.
+  'CREATE INDEX holds_closed ON holds (closed_at) WHERE closed_at IS NOT NULL;',
 ]
 
 /** Brings an object of any age up to date; each step runs once, whole or not at all. */

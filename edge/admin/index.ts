@@ -81,7 +81,7 @@ const rowsOf = (table: typeof ledger | typeof usage) => async (c: AdminContext) 
 
 export const adminApi = new Hono<App>()
   .use(async (c, next) => {
-    const bytes = new Uint8Array(await c.req.raw.clone().arrayBuffer())
+    const bytes = new Uint8Array(await c.req.arrayBuffer())
     const key = new TextEncoder().encode(c.env.ADMIN_SECRET)
     const call = await verifyCall(key, 'HS256', 'admin', c.req.header('authorization'), bytes)
     if (!call.ok) return errorResponse(openAiChat, call.error)
@@ -131,6 +131,10 @@ export const adminApi = new Hono<App>()
   .get('/audit/booked', async (c) =>
     c.json({ data: await bookedFrom(c.env, c.req.query('node') ?? '', c.req.query('epoch') ?? '') }),
   )
+  .get('/accounts/:id', async (c) => {
+    const account = await findAccount(c.env.DB, c.req.param('id'))
+    return account.ok ? c.json(account.value) : errorResponse(openAiChat, account.error)
+  })
   .get('/evidence', async (c) => c.json({ data: await listChains(c.env) }))
   .get('/evidence/segments', async (c) => {
     const { node = '', chain = '', from, to } = c.req.query()

@@ -3,7 +3,7 @@ import type { Dialect } from '../../schema/dialects/dialect.ts'
 import { apiError } from '../../schema/errors.ts'
 import { prefixKeys } from '../../schema/prefix.ts'
 import type { Run } from '../../schema/wire.ts'
-import type { AdmissionAnswer } from '../account/admit.ts'
+import type { Admission, AdmissionAnswer } from '../account/admit.ts'
 import type { AccountObject } from '../account.ts'
 import { authenticate, authorizationOf, derive } from '../auth.ts'
 import { accountObject, clientIp, type Env } from '../env.ts'
@@ -43,13 +43,15 @@ interface Ready extends Call {
   readonly isKept: boolean
   /** Estimated. */
   readonly promptTokens: number
+  /** Lets a hold go that nothing will be charged to; the client need not wait for that. */
+  readonly letGo: () => void
 }
 
 export const complete = async (call: Call): Promise<Response> => {
   const stages = timing()
   const answered = answer(call, stages)
-  // A run whose answer is kept must outlive its client, which ends whatever is not waited for.
-  if (call.request.headers.has('idempotency-key')) call.context.waitUntil(answered.catch(() => {}))
+  // A client that leaves ends whatever is not waited for: neither a kept answer nor an open hold may end with it.
+  call.context.waitUntil(answered.catch(() => {}))
   const response = await answered
   response.headers.set('server-timing', stages.header())
   return response
@@ -77,38 +79,63 @@ const answer = async (call: Call, stages: Timing): Promise<Response> => {
     ...{ ...who, ...repeat.value, model: run.model, promptBytes, maxTokens: run.maxTokens * (run.n ?? 1) },
     trail: trailOf(secret, tenant, run),
   }
+  const letGo = releaser(call.context, account, requestId)
   const [admitted, candidates] = await Promise.all([
-    stages.run('admit', async (): Promise<AdmissionAnswer> => account.admit(admission)),
+    stages.run('admit', () => admit(account, admission, letGo)),
     stages.run('lookup', () => lookup(env.DB, run, keys).catch(lookupFailed)),
   ])
   const promptTokens = Math.ceil(promptBytes / BYTES_PER_TOKEN)
   const nodes = withHint(candidates, tenant, run.routingHint)
   const isKept = repeat.value.idempotencyKey !== null
-  const ready = { ...call, account, accountId, tenant, run, promptTokens, isKept }
+  const ready = { ...call, account, accountId, tenant, run, promptTokens, isKept, letGo }
   const response =
     admitted.kind === 'refused'
       ? errorResponse(dialect, admitted.error)
       : admitted.kind === 'replay'
         ? replay(admitted.outcome)
-        : await serve(ready, admitted.keyId, keys, nodes, stages)
+        : await serve(ready, admitted.keyId, keys, nodes, stages).catch((error: unknown) => {
+            letGo()
+            throw error
+          })
   addRateHeaders(response.headers, admitted.rates)
   return response
 }
 
+const releaser = (context: Call['context'], account: DurableObjectStub<AccountObject>, requestId: string) => (): void =>
+  context.waitUntil(
+    Promise.resolve(account.release(requestId)).catch((error: unknown) =>
+      log('error', 'release_failed', { requestId, error: reasonOf(error) }),
+    ),
+  )
+
+/** An account that cannot be asked is as a node that cannot: the caller gets a 503, and holds nothing. */
+const admit = async (
+  account: DurableObjectStub<AccountObject>,
+  admission: Admission,
+  letGo: () => void,
+): Promise<AdmissionAnswer> => {
+  try {
+    return await account.admit(admission)
+  } catch (error) {
+    log('error', 'admit_failed', { requestId: admission.requestId, error: reasonOf(error) })
+    letGo()
+    return { kind: 'refused', error: apiError('no_node'), rates: [] }
+  }
+}
+
 /** The admitted run, from the first node asked to the last byte. */
 const serve = async (
-  { env, context, request, dialect, requestId, account, accountId, tenant, run, isKept, promptTokens }: Ready,
+  { env, context, request, dialect, requestId, account, accountId, tenant, run, isKept, promptTokens, letGo }: Ready,
   keyId: string,
   keys: readonly string[],
   candidates: readonly Candidate[],
   stages: Timing,
 ): Promise<Response> => {
   const secret = env.SPARROW_SECRET
-  // A hold that nothing will be charged to is let go at once; the client need not wait for that.
-  const release = (): void => context.waitUntil(Promise.resolve(account.release(requestId)))
-  const signal = isKept ? new AbortController().signal : request.signal
+  // A request's own signal is not heeded by `fetch` while anything is waited for; one that follows it is.
+  const signal = isKept ? new AbortController().signal : AbortSignal.any([request.signal])
   if (signal.aborted) {
-    release()
+    letGo()
     return errorResponse(dialect, apiError('client_closed'))
   }
   const nodes = routeNow(candidates, { promptTokens, affinity: keys[0] ?? requestId })
@@ -129,15 +156,15 @@ const serve = async (
   )
   if (!answered.ok) {
     // After an abort the node's receipt may still come; everything else was answered by us and costs nothing.
-    if (answered.error.code !== 'client_closed') release()
+    if (answered.error.code !== 'client_closed') letGo()
     return errorResponse(dialect, answered.error)
   }
   const keep = isKept ? keeper(account, requestId) : undefined
-  if (run.stream) return relayStream(answered.response, dialect, context, keep, answered.ended)
+  if (run.stream) return relayStream(answered.response, { dialect, context, keep, ended: answered.ended, signal })
   const whole = await relayWhole(answered.response, context, keep, answered.ended)
   if (whole.ok) return whole.value
   // Nothing of the answer was seen, so nothing is charged; a client that left itself pays for what was computed.
-  if (!signal.aborted) release()
+  if (!signal.aborted) letGo()
   return errorResponse(dialect, whole.error)
 }
 

@@ -17,17 +17,27 @@ type Context = Pick<ExecutionContext, 'waitUntil'>
 /** Told once the node's answer has ended, and whether it was the node that broke it off. */
 type Ended = (nodeFailed: boolean) => void
 
+export interface StreamRelay {
+  readonly dialect: Dialect
+  readonly context: Context
+  readonly keep: Keep | undefined
+  readonly ended: Ended
+  /** The client left. */
+  readonly signal: AbortSignal
+}
+
 /** Pipes until the source ends; a source that breaks gets the dialect's error frame behind what already flowed. */
 const pipe = async (
   source: ReadableStream,
   sink: WritableStream<Uint8Array>,
-  dialect: Dialect,
-  ended: Ended,
+  { dialect, ended, signal }: StreamRelay,
 ): Promise<void> => {
   let nodeFailed = false
   try {
     await source.pipeTo(sink, { preventAbort: true })
   } catch (broken) {
+    // An error frame would wait for its reader for ever.
+    if (signal.aborted) return
     const writer = sink.getWriter()
     try {
       await writer.write(new TextEncoder().encode(dialect.errorFrame(apiError('stream_interrupted'))))
@@ -43,19 +53,14 @@ const pipe = async (
 }
 
 /** With `keep`, a second branch of the stream is kept, and goes on when the client leaves. */
-export const relayStream = (
-  answer: Response,
-  dialect: Dialect,
-  context: Context,
-  keep: Keep | undefined,
-  ended: Ended,
-): Response => {
+export const relayStream = (answer: Response, relay: StreamRelay): Response => {
+  const { dialect, context, keep, ended } = relay
   if (!answer.body) {
     ended(true)
     return errorResponse(dialect, apiError('node_failed'))
   }
   const { readable, writable } = new IdentityTransformStream()
-  context.waitUntil(pipe(answer.body, writable, dialect, ended))
+  context.waitUntil(pipe(answer.body, writable, relay))
   if (!keep) return new Response(readable, { headers: SSE_HEADERS })
   const [kept, sent] = readable.tee()
   context.waitUntil(keep(kept, SSE_HEADERS['content-type']))

@@ -1,6 +1,8 @@
 // Requests that come again: what the client says about it, the answer kept for its next try, and the answer given a second time.
 // The answer of a request with an `Idempotency-Key` is kept in the account's object, which also decides who runs (account/admit.ts).
+
 import { fail, ok, type Result } from '../../schema/errors.ts'
+import { OUTCOME_BYTES_MAX } from '../../schema/limits.ts'
 import { utf8 } from '../../schema/text.ts'
 import type { StoredOutcome } from '../account/outcomes.ts'
 import type { AccountObject } from '../account.ts'
@@ -53,6 +55,24 @@ export const replay = ({ requestId, contentType, body }: StoredOutcome): Respons
   })
 }
 
+/** All bytes of a stream; `undefined`, and no more is read, where they are more than `most`. */
+const upTo = async (most: number, stream: ReadableStream<Uint8Array>): Promise<Uint8Array | undefined> => {
+  const chunks: Uint8Array[] = []
+  let size = 0
+  for await (const chunk of stream) {
+    size += chunk.byteLength
+    if (size > most) return undefined
+    chunks.push(chunk)
+  }
+  const whole = new Uint8Array(size)
+  let at = 0
+  for (const chunk of chunks) {
+    whole.set(chunk, at)
+    at += chunk.byteLength
+  }
+  return whole
+}
+
 export type Keep = (body: ReadableStream, contentType: string) => Promise<void>
 
 /** Keeps an answer, compressed natively: no JavaScript runs for a chunk. Of one that cannot be kept the object is told so. */
@@ -61,7 +81,7 @@ export const keeper =
   async (body, contentType) => {
     let bytes: Uint8Array | undefined
     try {
-      bytes = new Uint8Array(await new Response(body.pipeThrough(new CompressionStream('gzip'))).arrayBuffer())
+      bytes = await upTo(OUTCOME_BYTES_MAX, body.pipeThrough(new CompressionStream('gzip')))
     } catch (error) {
       log('error', 'outcome_not_read', { requestId, error: reasonOf(error) })
     }

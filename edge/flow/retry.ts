@@ -31,9 +31,11 @@ export interface Dispatched {
 
 /** A node that breaks off answers it had begun counts as failing, too. */
 const endOf =
-  (nodeId: string, flight: Flight) =>
+  (nodeId: string, flight: Flight, signal: AbortSignal) =>
   (nodeFailed: boolean): void => {
     flight.ended()
+    // What a client broke off says nothing about the node.
+    if (signal.aborted) return
     if (nodeFailed) breaker.failed(nodeId, Date.now())
     else breaker.succeeded(nodeId)
   }
@@ -62,7 +64,7 @@ export const dispatch = async (d: Dispatch): Promise<Dispatched | { ok: false; e
     const [answer, flight] = await attemptAt(d, node, attempt)
     if (answer.ok) {
       breaker.answered(node.id)
-      return { ok: true, response: answer.response, ended: endOf(node.id, flight) }
+      return { ok: true, response: answer.response, ended: endOf(node.id, flight, d.signal) }
     }
     if (answer.unreachable) breaker.failed(node.id, Date.now())
     error = answer.error

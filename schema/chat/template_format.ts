@@ -1,7 +1,9 @@
 // The chat format of a checkpoint that brings a Jinja template: prompts by that template, answers by the tags that such models write.
 // The template is code of whoever made the checkpoint: the library interprets it, without access to anything but its arguments.
+
 import { Template } from '@huggingface/jinja'
 import { fail, ok, type Result } from '../errors.ts'
+import { parseJson } from '../text.ts'
 import type { ChatFormat, Conversation, Message } from './chat_format.ts'
 import { CALL_CLOSE, CALL_OPEN, taggedParser } from './tagged_parser.ts'
 import { templateGrammar } from './template_grammar.ts'
@@ -38,21 +40,13 @@ const deeply = (value: unknown, plain: Plain): unknown => {
   return Object.fromEntries(Object.entries(value).map(([key, inner]) => [plain(key), deeply(inner, plain)]))
 }
 
-const parsed = (json: string): unknown => {
-  try {
-    return JSON.parse(json)
-  } catch {
-    return undefined
-  }
-}
-
 /** A message in the shape that templates expect; undefined where a call's arguments are no JSON object. */
 const messageFor = (message: Message, plain: Plain): object | undefined => {
   const content = plain(message.content)
   if (message.role === 'tool') return { role: 'tool', content, tool_call_id: plain(message.toolCallId) }
   if (message.role !== 'assistant') return { role: message.role, content }
   const calls = (message.toolCalls ?? []).map(({ id, name, arguments: json }) => {
-    const args = parsed(json.trim() || '{}')
+    const args = parseJson(json.trim() || '{}')
     return { id: plain(id), type: 'function', function: { name: plain(name), arguments: deeply(args, plain) }, args }
   })
   if (calls.some(({ args }) => typeof args !== 'object' || args === null || Array.isArray(args))) return undefined
@@ -95,7 +89,7 @@ const renderWith =
     const written = shown.map((message) => messageFor(message, plain))
     const bad = written.indexOf(undefined)
     if (bad >= 0) return refused(`messages.${bad}.tool_calls`, 'arguments must be a JSON object')
-    const functions = tools.map(({ json }) => ({ type: 'function', function: deeply(parsed(json), plain) }))
+    const functions = tools.map(({ json }) => ({ type: 'function', function: deeply(parseJson(json), plain) }))
     try {
       const prompt = template.render({
         messages: written,

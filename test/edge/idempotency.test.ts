@@ -197,6 +197,26 @@ test('an SDK that sends the same body again pays for the dearer of the two, whic
   }
 })
 
+test('tries join the first of them for ten minutes, however often they come', async () => {
+  const customer = await openAccount(1e9)
+  const again = async (count: number) =>
+    idOf(await chat(customer.key, {}, { 'x-stainless-retry-count': String(count) }))
+  const age = (minutes: number) =>
+    runInDurableObject(objectOf(customer), (_object, state) => {
+      state.storage.sql.exec('UPDATE holds SET created_at = created_at - ?', minutes * 60_000)
+    })
+  const groups: (string | null)[] = []
+  for (const count of [0, 1, 2, 3]) {
+    const id = await again(count)
+    groups.push((await objectOf(customer).holdOf(id))?.retryOf ?? null)
+    await send(node, [receiptOf(node, customer, id)])
+    await age(6)
+  }
+  // 0, 6, 12 and 18 minutes after the first.
+  expect(groups.map((group) => group !== null)).toEqual([false, true, false, true])
+  expect((await objectOf(customer).balance()).balanceNano).toBe(1e9 - 2 * COST)
+})
+
 test('the same body without a retry count is a request of its own', async () => {
   const customer = await openAccount(1e9)
   for (let i = 0; i < 2; i++) {

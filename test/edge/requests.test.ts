@@ -2,7 +2,18 @@
 import { env } from 'cloudflare:workers'
 import { afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { lookup } from '../../edge/prefix.ts'
-import { type Account, admin, balanceOf, call, chat, MODEL, openAccount, registerNode, removeNodes } from './world.ts'
+import {
+  type Account,
+  admin,
+  balanceOf,
+  call,
+  chat,
+  MODEL,
+  objectOf,
+  openAccount,
+  registerNode,
+  removeNodes,
+} from './world.ts'
 
 let account: Account
 beforeAll(async () => {
@@ -86,6 +97,19 @@ test('a look-up that fails is a 503 to try again, and the hold is released', asy
     await env.DB.prepare('ALTER TABLE nodes_away RENAME TO nodes').run()
   }
   expect(await balanceOf(account)).toBe(before)
+})
+
+test('an account that has never seen the prices, and no database: a 503 to try again, and no hold', async () => {
+  const fresh = await openAccount(1e9)
+  await env.DB.prepare('ALTER TABLE prices RENAME TO prices_away').run()
+  try {
+    const response = await chat(fresh.key)
+    expect(response.headers.get('retry-after')).toBeTruthy()
+    expect(await codeOf(response)).toEqual([503, 'no_node'])
+  } finally {
+    await env.DB.prepare('ALTER TABLE prices_away RENAME TO prices').run()
+  }
+  expect(await objectOf(fresh).balance()).toMatchObject({ balanceNano: 1e9, heldNano: 0 })
 })
 
 test('before the first token a failing node is passed over', async () => {

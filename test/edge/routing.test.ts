@@ -1,7 +1,14 @@
 // Where requests go, what the prefix index knows and forgets, and what a detour costs: real D1 and account objects.
-import { runInDurableObject } from 'cloudflare:test'
+import {
+  createExecutionContext,
+  createScheduledController,
+  runInDurableObject,
+  waitOnExecutionContext,
+} from 'cloudflare:test'
 import { env } from 'cloudflare:workers'
 import { afterEach, beforeAll, expect, test } from 'vitest'
+import type { Env } from '../../edge/env.ts'
+import worker from '../../edge/index.ts'
 import { LOOKUP, lookup, record, SWEEP, sweepPrefixes } from '../../edge/prefix.ts'
 import { openAiChat } from '../../schema/dialects/openai_chat.ts'
 import { prefixKeys } from '../../schema/prefix.ts'
@@ -169,6 +176,20 @@ test('rows are written once an hour, expire after a day, and are bounded for eac
     ['one-209', 'two-9'].map((k) => k.padEnd(24, '.')),
   )
   expect([await rows(), left[0]?.hitTokens]).toEqual([30, 9])
+})
+
+test('the scheduled handler sweeps', async () => {
+  const old = receiptOf(await registerNode('good'), account, crypto.randomUUID(), {
+    prefix: [['old'.padEnd(24, '.'), 64]],
+  })
+  await record(env.DB, env.SPARROW_SECRET, [old], Date.now() - 40 * DAY_MS)
+  const rows = async () =>
+    (await env.DB.prepare("SELECT key FROM prefix_blocks WHERE key LIKE 'old%'").all()).results.length
+  expect(await rows()).toBe(1)
+  const context = createExecutionContext()
+  worker.scheduled(createScheduledController(), env as unknown as Env, context)
+  await waitOnExecutionContext(context)
+  expect(await rows()).toBe(0)
 })
 
 test('a miss is explained: where the prompt left the path of the most similar one before it, without its text', async () => {

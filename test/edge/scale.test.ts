@@ -35,7 +35,7 @@ const count = (statement: D1PreparedStatement, counts: { statements: number }): 
     },
   })
 
-test('a thousand requests of one account: 40 statements for ten segments, 15 for the outbox', async () => {
+test('a thousand requests of one account: 40 statements for ten segments, at most 18 for the outbox', async () => {
   const account = await openAccount(1e10)
   const node = await registerNode('good')
   const object = objectOf(account)
@@ -64,15 +64,18 @@ test('a thousand requests of one account: 40 statements for ten segments, 15 for
     const taken = await takeReceipts(counted, { waitUntil: (work) => void later.push(work) }, authorization, body)
     expect(taken.ok && taken.value.acknowledged.length).toBe(100)
     await Promise.all(later)
+    // What waits is counted below, not carried by the object's own alarm.
+    await runInDurableObject(object, (_object, state) => state.storage.deleteAlarm())
   }
   expect(segments.statements).toBe(40)
   const outbox = { statements: 0 }
   await runInDurableObject(object, async (_object, state) => {
     const store = accountStore(state.storage)
     const rows = store.outbox(Number.MAX_SAFE_INTEGER).length
+    expect(rows).toBeGreaterThan(0)
     await flushOutbox(counting(env.DB, outbox), store)
-    // The object's own alarm has carried some already, 200 at a time as this does.
-    expect(outbox.statements).toBeLessThanOrEqual(3 * Math.ceil(rows / 200))
+    // An alarm may have carried some already, 200 at a time as this does.
+    expect(outbox.statements).toBe(3 * Math.ceil(rows / 200))
   })
   expect(outbox.statements).toBeLessThanOrEqual(18)
 })
