@@ -3,6 +3,8 @@ import { type ApiError, apiError, fail, isErrorCode, isRetryable, type Result } 
 import { signCall } from '../schema/signature.ts'
 import { utf8 } from '../schema/text.ts'
 import {
+  type AbandonRequest,
+  abandonAnswerSchema,
   HEAD_HEADERS,
   nodeErrorSchema,
   PATHS,
@@ -74,6 +76,23 @@ export const askTokens = async (
     const response = await post(secret, node, PATHS.tokenize, request, AbortSignal.timeout(COUNT_TIMEOUT_MS))
     if (!response.ok) return await refused(response)
     return { ok: true, value: tokenizeAnswerSchema.parse(await response.json()) }
+  } catch (error) {
+    return fail('node_failed', { internal: reasonOf(error) })
+  }
+}
+
+const ABANDON_TIMEOUT_MS = 10_000
+
+/** Whether a receipt of this attempt comes; if not, none ever does. Errors: node_failed, and the node's own. */
+export const abandonAt = async (
+  secret: string,
+  node: NodeAddress,
+  attempt: AbandonRequest,
+): Promise<Result<{ willBill: boolean }>> => {
+  try {
+    const response = await post(secret, node, PATHS.abandon, attempt, AbortSignal.timeout(ABANDON_TIMEOUT_MS))
+    if (!response.ok) return await refused(response)
+    return { ok: true, value: abandonAnswerSchema.parse(await response.json()) }
   } catch (error) {
     return fail('node_failed', { internal: reasonOf(error) })
   }

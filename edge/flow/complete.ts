@@ -10,6 +10,7 @@ import { accountObject, clientIp, type Env } from '../env.ts'
 import { routeNow } from '../fleet.ts'
 import { withHint } from '../hint.ts'
 import { log, reasonOf } from '../log.ts'
+import { abandonAt } from '../node_client.ts'
 import { lookup } from '../prefix.ts'
 import { type Candidate, overlapElsewhere } from '../router.ts'
 import { type Timing, timing } from '../timing.ts'
@@ -19,7 +20,7 @@ import { addRateHeaders } from './rate_headers.ts'
 import { readRun } from './read.ts'
 import { relayStream, relayWhole } from './relay.ts'
 import { keeper, repeatOf, replay } from './repeat.ts'
-import { dispatch } from './retry.ts'
+import { dispatch, type NotDispatched } from './retry.ts'
 
 /** Bytes of English in a token; only routes are estimated with it. */
 const BYTES_PER_TOKEN = 4
@@ -155,8 +156,7 @@ const serve = async (
     }),
   )
   if (!answered.ok) {
-    // After an abort the node's receipt may still come; everything else was answered by us and costs nothing.
-    if (answered.error.code !== 'client_closed') letGo()
+    if (!answered.left || (await neverBegins(secret, requestId, answered.left))) letGo()
     return errorResponse(dialect, answered.error)
   }
   const keep = isKept ? keeper(account, requestId) : undefined
@@ -166,6 +166,17 @@ const serve = async (
   // Nothing of the answer was seen, so nothing is charged; a client that left itself pays for what was computed.
   if (!signal.aborted) letGo()
   return errorResponse(dialect, whole.error)
+}
+
+/** After a client left: true where the node had not begun, and now never will. If in doubt its receipt may come. */
+const neverBegins = async (
+  secret: string,
+  requestId: string,
+  { node, attempt }: NonNullable<NotDispatched['left']>,
+): Promise<boolean> => {
+  const asked = await abandonAt(secret, node, { requestId, attempt })
+  if (!asked.ok) log('warn', 'abandon_unanswered', { requestId, node: node.id, error: asked.error.internal })
+  return asked.ok && !asked.value.willBill
 }
 
 /** Without D1 no node is known: the caller gets a 503 to try again, and its hold is released at once. */
