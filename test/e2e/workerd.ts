@@ -13,6 +13,7 @@ import { eventually, freePort, MODEL, type TestStack } from './stack.ts'
 
 export type BareStack = Pick<TestStack, 'baseUrl' | 'nodeUrl' | 'nodePid' | 'stateDir' | 'key' | 'admin' | 'remove'>
 
+const HOST = '127.0.0.1'
 const BIN = join(ROOT, 'node_modules', '.bin')
 
 const bundle = (folder: string): string => {
@@ -56,15 +57,20 @@ export interface BareWorker {
   dispose(): Promise<void>
 }
 
-/** The Worker as it is deployed, with its own D1, objects and bucket, none of which outlive it. */
+/** The Worker as it is deployed, with its own D1, objects and bucket, all below `stateDir`. */
 export const bootWorker = async (stateDir: string): Promise<BareWorker> => {
   const secrets = loadSecrets(stateDir)
   const { workerOptions } = unstable_getMiniflareWorkerOptions(join(ROOT, 'wrangler.toml'))
   const { modulesRules: _, ...options } = workerOptions
   const bindings = Object.assign({}, workerOptions.bindings, secrets)
-  const settings: object = { ...options, modules: true, script: bundle(stateDir), host: '127.0.0.1', port: 0, bindings }
+  const settings: object = {
+    ...{ ...options, modules: true, script: bundle(stateDir), bindings, host: HOST, port: 0 },
+    ...{ resourcePersistencePath: join(stateDir, 'resources'), unsafeDirectSockets: [{ host: HOST, port: 0 }] },
+  }
   const miniflare = new Miniflare(convertV4MiniflareOptions(settings as V4MiniflareOptions))
-  const baseUrl = (await miniflare.ready).origin
+  await miniflare.ready
+  // The Worker's own socket: at the usual one Miniflare's entry Worker stands before it.
+  const baseUrl = (await miniflare.unsafeGetDirectURL()).origin
   await migrate(miniflare)
   return { baseUrl, secrets, dispose: () => miniflare.dispose() }
 }

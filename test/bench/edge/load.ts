@@ -1,5 +1,6 @@
 // Load from undici's pool: closed loop at a number of connections, open loop at a constant rate. Times in milliseconds.
 import { Pool } from 'undici'
+import { percentile } from '../statistics.ts'
 
 export interface Target {
   readonly name: string
@@ -15,9 +16,7 @@ export interface Spread {
 }
 
 export const spreadOf = (times: readonly number[], seconds: number): Spread => {
-  const sorted = [...times].sort((a, b) => a - b)
-  const at = (p: number): number =>
-    Math.round((sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * p))] ?? 0) * 100) / 100
+  const at = (share: number): number => Math.round(percentile(times, share) * 100) / 100
   return { p50: at(0.5), p99: at(0.99), perSecond: Math.round(times.length / seconds) }
 }
 
