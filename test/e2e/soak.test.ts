@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { bootSoakStack, soak } from '../soak/soak.ts'
 import type { BareStack } from './workerd.ts'
 
-const PAGES = 100
+const PAGES = 64
 let stack: BareStack
 
 beforeAll(async () => {
@@ -18,4 +18,5 @@ test('twenty seconds of everything at once leave nothing behind', async () => {
   expect(report.runs).toBeGreaterThan(20)
   expect(report.usageRows).toBe(report.runs)
   expect(report.hits).toBeGreaterThan(0)
+  expect(report.preemptions).toBeGreaterThan(0)
 }, 240_000)
