@@ -25,6 +25,12 @@ export interface StackOptions {
   readonly nodeEnv?: Readonly<Record<string, string>>
 }
 
+/** A process that ended by itself, or answers nothing any more. */
+export interface Failure {
+  readonly what: 'Worker' | 'node'
+  readonly log: string
+}
+
 export interface Stack {
   readonly baseUrl: string
   readonly nodeUrl: string
@@ -37,8 +43,8 @@ export interface Stack {
   killEdge(): Promise<void>
   /** Starts the Worker again on the state it left. */
   restartEdge(): Promise<void>
-  /** Settles when a process ended by itself, with a sentence that names it. */
-  readonly failed: Promise<string>
+  /** Settles when a process ended by itself or went silent, at once for one that has; ask again for the next. */
+  failed(): Promise<Failure>
   stop(): Promise<void>
 }
 
@@ -190,6 +196,41 @@ const isRouted = async (baseUrl: string): Promise<boolean> => {
   return (health.nodes ?? 0) > 0
 }
 
+/** `wrangler dev` outlives its workerd, and then keeps every request waiting. So often it is asked, and so many silences in a row say so. */
+const ASK_EVERY_MS = 2_000
+const ANSWER_WITHIN_MS = 10_000
+const SILENCES = 3
+
+/** Resolves when the address has gone silent; never, once `over` says so. */
+const goesSilent = async (url: string, over: () => boolean): Promise<void> => {
+  for (let silences = 0; silences < SILENCES; ) {
+    await new Promise((resolve) => setTimeout(resolve, ASK_EVERY_MS).unref())
+    if (over()) return new Promise(() => {})
+    const answered = await fetch(url, { signal: AbortSignal.timeout(ANSWER_WITHIN_MS) }).catch(() => undefined)
+    await answered?.body?.cancel()
+    silences = answered ? 0 : silences + 1
+  }
+}
+
+/** Failures in order, each told once. */
+class Failures {
+  readonly #told: Failure[] = []
+  #wake = (): void => {}
+
+  add(failure: Failure): void {
+    this.#told.push(failure)
+    this.#wake()
+  }
+
+  async next(): Promise<Failure> {
+    while (this.#told.length === 0)
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
+    return this.#told.shift() as Failure
+  }
+}
+
 /** Boots everything and returns when the edge routes to the node. Errors: StackError, with what to do. */
 export const bootStack = async (options: StackOptions): Promise<Stack> => {
   const { stateDir, edgePort, nodePort, progress = () => {} } = options
@@ -205,14 +246,16 @@ export const bootStack = async (options: StackOptions): Promise<Stack> => {
   let node = startNode(options, secrets)
   let stopping = false
   const killed = new Set<ChildProcess>()
-  let report = (_: string): void => {}
-  const failed = new Promise<string>((resolve) => {
-    report = resolve
-  })
-  const watch = (name: string, child: ChildProcess) =>
-    child.once('exit', () => {
-      if (!stopping && !killed.has(child)) report(`the ${name} ended by itself; see ${join(stateDir, `${name}.log`)}`)
+  const failures = new Failures()
+  const watch = (what: Failure['what'], child: ChildProcess) => {
+    const log = join(stateDir, what === 'node' ? 'node.log' : 'edge.log')
+    const over = () => stopping || killed.has(child)
+    const silent = what === 'Worker' ? goesSilent(`${baseUrl}/healthz`, over) : new Promise<void>(() => {})
+    void Promise.race([ended(child), silent]).then(() => {
+      if (!over()) failures.add({ what, log })
+      killed.add(child)
     })
+  }
   const edgeReady = () => waitUntil('the Worker', join(stateDir, 'edge.log'), edge, () => answers(`${baseUrl}/healthz`))
   const nodeReady = () =>
     waitUntil('the node', join(stateDir, 'node.log'), node, async () => {
@@ -231,7 +274,7 @@ export const bootStack = async (options: StackOptions): Promise<Stack> => {
     await stop()
     throw error
   }
-  watch('edge', edge)
+  watch('Worker', edge)
   watch('node', node)
   return {
     baseUrl,
@@ -239,9 +282,11 @@ export const bootStack = async (options: StackOptions): Promise<Stack> => {
     secrets,
     nodePid: () => node.pid,
     restartNode: async () => {
+      killed.add(node)
       await stopGroup(node, 10_000)
       node = startNode(options, secrets)
       await nodeReady()
+      watch('node', node)
     },
     killEdge: async () => {
       killed.add(edge)
@@ -249,11 +294,15 @@ export const bootStack = async (options: StackOptions): Promise<Stack> => {
       await ended(edge)
     },
     restartEdge: async () => {
+      // What is left of the old one may hold the port.
+      killed.add(edge)
+      await stopGroup(edge, 5_000)
       edge = startEdge(options)
       await edgeReady()
       await nodeReady()
+      watch('Worker', edge)
     },
-    failed,
+    failed: () => failures.next(),
     stop,
   }
 }
