@@ -26,6 +26,20 @@ export type NodeAnswer =
 export const dispatchSecret = (secret: string, nodeId: string): string =>
   derive(secret, 'dispatch', nodeId).toString('base64url')
 
+const DISPATCH_KEYS_MAX = 1000
+/** Imported once a node. */
+const dispatchKeys = new Map<string, CryptoKey>()
+
+const dispatchKey = async (secret: string, nodeId: string): Promise<CryptoKey> => {
+  const text = dispatchSecret(secret, nodeId)
+  const known = dispatchKeys.get(text)
+  if (known) return known
+  const key = await crypto.subtle.importKey('raw', utf8(text), { name: 'HMAC', hash: 'SHA-256' }, false, ['sign'])
+  if (dispatchKeys.size >= DISPATCH_KEYS_MAX) dispatchKeys.clear()
+  dispatchKeys.set(text, key)
+  return key
+}
+
 const refused = async (response: Response): Promise<Extract<NodeAnswer, { ok: false }>> => {
   const parsed = nodeErrorSchema.safeParse(await response.json().catch(() => undefined))
   const { code, message, param, retryAfterSeconds } = parsed.data?.error ?? { code: 'node_failed', message: undefined }
@@ -52,7 +66,7 @@ const post = async (
   signal: AbortSignal,
 ): Promise<Response> => {
   const body = utf8(JSON.stringify(request))
-  const key = utf8(dispatchSecret(secret, node.id))
+  const key = await dispatchKey(secret, node.id)
   return fetch(new URL(path, node.address), {
     method: 'POST',
     headers: {

@@ -16,14 +16,25 @@ export interface ActiveKey {
   readonly limits: KeyLimits
 }
 
-export const keyStore = (sql: SqlStorage) => ({
+const limitsOf = (sql: SqlStorage): KeyLimits =>
+  JSON.parse(first<{ limits: string }>(sql, 'SELECT limits FROM account')?.limits ?? '{}') as KeyLimits
+
+export const keyStore = (sql: SqlStorage) => {
+  /** Every admission and every settlement asks. */
+  let accountLimits = limitsOf(sql)
+  return {
+    accountLimits: (): KeyLimits => accountLimits,
+    setAccountLimits: (limits: KeyLimits): void => {
+      sql.exec('UPDATE account SET limits = ?', JSON.stringify(limits))
+      accountLimits = limitsOf(sql)
+    },
+    ...familyStore(sql),
+  }
+}
+
+const familyStore = (sql: SqlStorage) => ({
   setAccountId: (id: string): void => {
     sql.exec('INSERT OR IGNORE INTO account (id, balance, seq) VALUES (?, 0, 0)', id)
-  },
-  accountLimits: (): KeyLimits =>
-    JSON.parse(first<{ limits: string }>(sql, 'SELECT limits FROM account')?.limits ?? '{}') as KeyLimits,
-  setAccountLimits: (limits: KeyLimits): void => {
-    sql.exec('UPDATE account SET limits = ?', JSON.stringify(limits))
   },
   putKey: (key: KeyRecord): void => {
     sql.exec(

@@ -1,6 +1,6 @@
 // The main path: parse, admit and look up together, route, dispatch, relay. Settlement is not here: it follows the receipt.
 import type { Dialect } from '../../schema/dialects/dialect.ts'
-import { apiError } from '../../schema/errors.ts'
+import { apiError, isRetryable } from '../../schema/errors.ts'
 import { prefixKeys } from '../../schema/prefix.ts'
 import type { Run } from '../../schema/wire.ts'
 import type { Admission, AdmissionAnswer } from '../account/admit.ts'
@@ -9,9 +9,9 @@ import { authenticate, authorizationOf, derive } from '../auth.ts'
 import { accountObject, clientIp, type Env } from '../env.ts'
 import { routeNow } from '../fleet.ts'
 import { withHint } from '../hint.ts'
+import { candidatesFor, forgetNodes } from '../live_nodes.ts'
 import { log, reasonOf } from '../log.ts'
 import { abandonAt } from '../node_client.ts'
-import { lookup } from '../prefix.ts'
 import { type Candidate, overlapElsewhere } from '../router.ts'
 import { type Timing, timing } from '../timing.ts'
 import { trailOf } from '../trail.ts'
@@ -83,7 +83,7 @@ const answer = async (call: Call, stages: Timing): Promise<Response> => {
   const letGo = releaser(call.context, account, requestId)
   const [admitted, candidates] = await Promise.all([
     stages.run('admit', () => admit(account, admission, letGo)),
-    stages.run('lookup', () => lookup(env.DB, run, keys).catch(lookupFailed)),
+    stages.run('lookup', () => candidatesFor(env.DB, call.context, run, keys).catch(lookupFailed)),
   ])
   const promptTokens = Math.ceil(promptBytes / BYTES_PER_TOKEN)
   const nodes = withHint(candidates, tenant, run.routingHint)
@@ -156,6 +156,7 @@ const serve = async (
     }),
   )
   if (!answered.ok) {
+    if (isRetryable(answered.error.code)) forgetNodes()
     if (!answered.left || (await neverBegins(secret, requestId, answered.left))) letGo()
     return errorResponse(dialect, answered.error)
   }
