@@ -6,6 +6,7 @@ import { createWriteStream, existsSync, mkdirSync, readdirSync, readFileSync, wr
 import { createServer } from 'node:net'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { ended, type Failure, Watch } from './watch.ts'
 
 export const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const BIN = join(ROOT, 'node_modules', '.bin')
@@ -23,12 +24,6 @@ export interface StackOptions {
   readonly progress?: (text: string) => void
   /** Extra settings of the node, e.g. SPARROW_ISA. */
   readonly nodeEnv?: Readonly<Record<string, string>>
-}
-
-/** A process that ended by itself, or answers nothing any more. */
-export interface Failure {
-  readonly what: 'Worker' | 'node'
-  readonly log: string
 }
 
 export interface Stack {
@@ -108,11 +103,6 @@ const start = (name: string, command: string, args: readonly string[], stateDir:
   process.once('exit', () => signalGroup(child, 'SIGKILL'))
   return child
 }
-
-const ended = (child: ChildProcess): Promise<void> =>
-  child.exitCode !== null || child.signalCode !== null
-    ? Promise.resolve()
-    : new Promise((resolve) => child.once('exit', () => resolve()))
 
 const signalGroup = (child: ChildProcess, signal: NodeJS.Signals): void => {
   try {
@@ -196,41 +186,6 @@ const isRouted = async (baseUrl: string): Promise<boolean> => {
   return (health.nodes ?? 0) > 0
 }
 
-/** `wrangler dev` outlives its workerd, and then keeps every request waiting. So often it is asked, and so many silences in a row say so. */
-const ASK_EVERY_MS = 2_000
-const ANSWER_WITHIN_MS = 10_000
-const SILENCES = 3
-
-/** Resolves when the address has gone silent; never, once `over` says so. */
-const goesSilent = async (url: string, over: () => boolean): Promise<void> => {
-  for (let silences = 0; silences < SILENCES; ) {
-    await new Promise((resolve) => setTimeout(resolve, ASK_EVERY_MS).unref())
-    if (over()) return new Promise(() => {})
-    const answered = await fetch(url, { signal: AbortSignal.timeout(ANSWER_WITHIN_MS) }).catch(() => undefined)
-    await answered?.body?.cancel()
-    silences = answered ? 0 : silences + 1
-  }
-}
-
-/** Failures in order, each told once. */
-class Failures {
-  readonly #told: Failure[] = []
-  #wake = (): void => {}
-
-  add(failure: Failure): void {
-    this.#told.push(failure)
-    this.#wake()
-  }
-
-  async next(): Promise<Failure> {
-    while (this.#told.length === 0)
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve
-      })
-    return this.#told.shift() as Failure
-  }
-}
-
 /** Boots everything and returns when the edge routes to the node. Errors: StackError, with what to do. */
 export const bootStack = async (options: StackOptions): Promise<Stack> => {
   const { stateDir, edgePort, nodePort, progress = () => {} } = options
@@ -244,25 +199,14 @@ export const bootStack = async (options: StackOptions): Promise<Stack> => {
   const nodeUrl = `http://${HOST}:${nodePort}`
   let edge = startEdge(options)
   let node = startNode(options, secrets)
-  let stopping = false
-  const killed = new Set<ChildProcess>()
-  const failures = new Failures()
-  const watch = (what: Failure['what'], child: ChildProcess) => {
-    const log = join(stateDir, what === 'node' ? 'node.log' : 'edge.log')
-    const over = () => stopping || killed.has(child)
-    const silent = what === 'Worker' ? goesSilent(`${baseUrl}/healthz`, over) : new Promise<void>(() => {})
-    void Promise.race([ended(child), silent]).then(() => {
-      if (!over()) failures.add({ what, log })
-      killed.add(child)
-    })
-  }
+  const watch = new Watch(stateDir, `${baseUrl}/healthz`)
   const edgeReady = () => waitUntil('the Worker', join(stateDir, 'edge.log'), edge, () => answers(`${baseUrl}/healthz`))
   const nodeReady = () =>
     waitUntil('the node', join(stateDir, 'node.log'), node, async () => {
       return (await answers(`${nodeUrl}/healthz`)) && (await isRouted(baseUrl))
     })
   const stop = async () => {
-    stopping = true
+    watch.stop()
     // The node first: it drains and pushes its last receipts while the edge still listens.
     await stopGroup(node, 10_000)
     await stopGroup(edge, 5_000)
@@ -274,35 +218,35 @@ export const bootStack = async (options: StackOptions): Promise<Stack> => {
     await stop()
     throw error
   }
-  watch('Worker', edge)
-  watch('node', node)
+  watch.begin('Worker', edge)
+  watch.begin('node', node)
   return {
     baseUrl,
     nodeUrl,
     secrets,
     nodePid: () => node.pid,
     restartNode: async () => {
-      killed.add(node)
+      watch.end(node)
       await stopGroup(node, 10_000)
       node = startNode(options, secrets)
       await nodeReady()
-      watch('node', node)
+      watch.begin('node', node)
     },
     killEdge: async () => {
-      killed.add(edge)
+      watch.end(edge)
       signalGroup(edge, 'SIGKILL')
       await ended(edge)
     },
     restartEdge: async () => {
       // What is left of the old one may hold the port.
-      killed.add(edge)
+      watch.end(edge)
       await stopGroup(edge, 5_000)
       edge = startEdge(options)
       await edgeReady()
       await nodeReady()
-      watch('Worker', edge)
+      watch.begin('Worker', edge)
     },
-    failed: () => failures.next(),
+    failed: () => watch.failed(),
     stop,
   }
 }
