@@ -6,8 +6,9 @@ import { verifyCall } from '../schema/signature.ts'
 import { type RunRequest, runRequestSchema } from '../schema/wire.ts'
 import { Answer } from './answer.ts'
 import { type RunHandler, sendJson } from './front.ts'
-import { type Generation, generate, type Workshop } from './generate.ts'
+import type { Generation, Workshop } from './generate.ts'
 import { log } from './log.ts'
+import { serveRun } from './serve_run.ts'
 import { tokenize } from './tokenize.ts'
 
 /** A client's body rendered and quoted again, what of it the answer repeats, quoted too, and the prefix keys. */
@@ -132,7 +133,7 @@ export const createRunServer = (options: ServerOptions): RunServer => {
     answers.add(answer)
     response.once('close', () => answers.delete(answer))
     const admitted = await admit(request)
-    const result = admitted.ok ? await generate(shop, admitted.value, answer, live) : admitted
+    const result = admitted.ok ? await serveRun(shop, admitted.value, answer, live) : admitted
     if (result.ok) return
     shop.metrics.refused(result.error.code)
     const { code, internal } = result.error
