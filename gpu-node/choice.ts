@@ -45,6 +45,16 @@ export const joinDelta = (waiting: Delta[], next: Delta): void => {
   }
 }
 
+/** A token with its text. */
+export const sampledToken = (
+  textBytes: readonly Uint8Array[],
+  id: number,
+  { logprob, top }: SampledLogprob,
+): SampledToken => {
+  const bytesOf = (of: number): Uint8Array => textBytes[of] ?? new Uint8Array()
+  return { bytes: bytesOf(id), logprob, top: top.map((one) => ({ bytes: bytesOf(one.id), logprob: one.logprob })) }
+}
+
 export class ChoiceText {
   readonly #parser: AnswerParser
   readonly #textBytes: readonly Uint8Array[]
@@ -83,12 +93,17 @@ export class ChoiceText {
     return deltas
   }
 
+  /** What the answer begins with, before any token of its own. */
+  begin(text: string, logprobs?: readonly SampledToken[]): void {
+    joinDelta(this.#deltas, { kind: 'content', text, ...(logprobs ? { logprobs } : {}) })
+  }
+
   tokens(ids: readonly number[], logprobs?: readonly SampledLogprob[]): void {
     for (const [i, id] of ids.entries()) {
       this.output++
       const text = this.#utf8.decode(this.#textBytes[id], { stream: true })
       const logprob = logprobs?.[i]
-      if (logprob) this.#log?.add(text.length, this.#sampled(id, logprob))
+      if (logprob) this.#log?.add(text.length, sampledToken(this.#textBytes, id, logprob))
       if (text !== '') this.#add(this.#parser.push(text, this.output <= this.#minTokens))
       // The tag that ends the reasoning is itself no part of it.
       if (this.#parser.inReasoning) this.reasoning++
@@ -113,10 +128,5 @@ export class ChoiceText {
   #withTokens(delta: Delta): Delta {
     if (!this.#log || !('source' in delta) || !delta.source) return delta
     return { kind: delta.kind, text: delta.text, logprobs: this.#log.take(delta.source) }
-  }
-
-  #sampled(id: number, { logprob, top }: SampledLogprob): SampledToken {
-    const bytesOf = (of: number): Uint8Array => this.#textBytes[of] ?? new Uint8Array()
-    return { bytes: bytesOf(id), logprob, top: top.map((one) => ({ bytes: bytesOf(one.id), logprob: one.logprob })) }
   }
 }

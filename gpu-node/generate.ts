@@ -5,6 +5,7 @@ import type { Dialect, StreamFormatter, Usage } from '../schema/dialects/dialect
 import { apiError, ok, type Result } from '../schema/errors.ts'
 import { KV_PAGE_TOKENS } from '../schema/limits.ts'
 import { tokensPerBlock } from '../schema/prefix.ts'
+import { choicesOf } from '../schema/prompts.ts'
 import type { FinishReason, Run, RunRequest } from '../schema/wire.ts'
 import type { Admission, Place } from './admission.ts'
 import type { Answer, Head } from './answer.ts'
@@ -15,9 +16,10 @@ import type { Meter } from './journal.ts'
 import { NO_COUNTS, type RunCounts } from './journal_records.ts'
 import { log, reasonOf } from './log.ts'
 import type { Metrics, PrefillSpeed } from './metrics.ts'
-import { givenPrompt, type Prepared, prepare, refusalOf, tooLong } from './prepare.ts'
-import { RunClock } from './run_clock.ts'
-import type { EncodedPrompt, Tokenizer } from './tokenizer.ts'
+import { type Prepared, refusalOf } from './prepare.ts'
+import type { PromptGroup } from './prompt_group.ts'
+import type { RunClock } from './run_clock.ts'
+import type { Tokenizer } from './tokenizer.ts'
 
 /** What every run needs of its node. */
 export interface Workshop {
@@ -48,12 +50,14 @@ const FINISH: Readonly<Record<EndReason, FinishReason>> = {
 }
 
 type EndEvent = Extract<EngineEvent, { kind: 'end' }>
+type StartEvent = Extract<EngineEvent, { kind: 'start' }>
 
 /** A run between submission and its last byte. */
 export class Generation {
   readonly #shop: Workshop
   readonly #request: RunRequest
-  readonly #prompt: EncodedPrompt
+  /** Its prompts. */
+  readonly #groups: readonly PromptGroup[]
   readonly #answer: Answer
   readonly #place: Place
   readonly #dialect: Dialect
@@ -66,13 +70,12 @@ export class Generation {
   readonly #openedAt = Date.now()
   readonly #clock: RunClock
   readonly #done = Promise.withResolvers<void>()
-  readonly #handles: SequenceHandle[] = []
+  /** Of each choice that was submitted. */
+  readonly #handles = new Map<number, SequenceHandle>()
   #cancelled = false
   #failed = false
   /** The deadline passed before a token came. */
   #overdue = false
-  /** The first choice's end: what the prompt cost. */
-  #prefilled: EndEvent | undefined
   #ended = 0
   #counts: RunCounts = NO_COUNTS
   #progressAt = PROGRESS_TOKENS
@@ -85,7 +88,7 @@ export class Generation {
   constructor(
     shop: Workshop,
     request: RunRequest,
-    prompt: EncodedPrompt,
+    groups: readonly PromptGroup[],
     answer: Answer,
     place: Place,
     how: Prepared,
@@ -94,15 +97,15 @@ export class Generation {
   ) {
     this.#shop = shop
     this.#request = request
-    this.#prompt = prompt
+    this.#groups = groups
     this.#answer = answer
     this.#place = place
     this.#dialect = how.dialect
     this.#run = how.run
     this.#format = how.dialect.stream(how.run)
-    const { n = 1 } = request.run
     const { textBytes } = shop.tokenizer
-    this.#choices = Array.from({ length: n }, (_, i) => new ChoiceText(request.run, how.format, textBytes, i))
+    const choice = (_: unknown, i: number) => new ChoiceText(request.run, how.format, textBytes, i)
+    this.#choices = Array.from({ length: choicesOf(request.run) }, choice)
     this.#grammars = grammars
     this.#clock = clock
   }
@@ -114,8 +117,9 @@ export class Generation {
     try {
       this.#submit(0)
     } catch (error) {
-      return { ok: false, error: refusalOf(error, this.#prompt.ids.length, engine.info.contextLength) }
+      return { ok: false, error: refusalOf(error, this.#promptTokens, engine.info.contextLength) }
     }
+    for (const { first } of this.#groups.slice(1)) this.#submitMore(first, first + 1)
     this.#answer.onGone(() => this.#cancel())
     this.#answer.onDrain(() => this.#flush())
     if (this.#answer.gone) this.#cancel()
@@ -151,18 +155,44 @@ export class Generation {
 
   #submit(index: number): void {
     const { run } = this.#request
-    const spec = specOf(run, this.#prompt.ids, this.#request, index)
+    const { n = 1 } = run
+    const group = this.#groupOf(index)
+    const spec = specOf(run, group.prompt.ids, this.#request, group.repeats * n + index - group.first)
+    const promptLogprobs = group.isScored && index === group.first
     const masked = this.#grammars.length > 0
     const deadlineMs = run.deadlineMs && Math.max(1, Math.round(run.deadlineMs - this.#clock.sinceArrivalMs()))
-    const handle = this.#shop.engine.submit({ ...spec, masked, deadlineMs }, (events) => this.#take(index, events))
-    this.#handles.push(handle)
+    const handle = this.#shop.engine.submit({ ...spec, masked, deadlineMs, promptLogprobs }, (events) =>
+      this.#take(index, events),
+    )
+    this.#handles.set(index, handle)
     this.#obeyGrammar(index, handle)
   }
 
-  /** The prompt's pages are there now: the other choices find all but the last in the cache. */
-  #submitOthers(): void {
+  #groupOf(index: number): PromptGroup {
+    return this.#groups[Math.floor(index / (this.#request.run.n ?? 1))] as PromptGroup
+  }
+
+  get #promptTokens(): number {
+    return this.#groups.reduce((sum, { prompt }) => sum + prompt.ids.length, 0)
+  }
+
+  /** The first choice of a prompt has its first tokens: what the prompt is repeated with is known, and its pages are there. */
+  #promptDone(group: PromptGroup): void {
+    group.isDone = true
+    const { n = 1 } = this.#request.run
+    if (group.isEchoed) this.#echo(group)
+    this.#submitMore(group.first + 1, group.first + n)
+  }
+
+  #echo(group: PromptGroup): void {
+    const { n = 1 } = this.#request.run
+    const { text, tokens } = group.echo(this.#shop.tokenizer.textBytes)
+    for (const choice of this.#choices.slice(group.first, group.first + n)) choice.begin(text, tokens)
+  }
+
+  #submitMore(from: number, to: number): void {
     try {
-      while (!this.#cancelled && this.#handles.length < this.#choices.length) this.#submit(this.#handles.length)
+      for (let index = from; index < to && !this.#cancelled; index++) this.#submit(index)
     } catch (error) {
       log('error', 'choice_not_taken', { request: this.#request.run.requestId, error: reasonOf(error) })
       this.#failed = true
@@ -173,28 +203,33 @@ export class Generation {
   /** No choice goes on, and none begins. */
   #cancel(): void {
     this.#cancelled = true
-    for (const handle of this.#handles) handle.cancel()
+    for (const handle of this.#handles.values()) handle.cancel()
   }
 
   /** All events of one engine step for one choice. */
   #take(index: number, events: readonly EngineEvent[]): void {
     for (const event of events) {
-      if (event.kind === 'start') this.#start(index, event.promptTokens, event.cachedTokens)
+      if (event.kind === 'start') this.#start(index, event)
+      else if (event.kind === 'prompt') this.#groupOf(index).score(event.logprobs)
       else if (event.kind === 'tokens') this.#tokens(index, event.ids, event.logprobs)
       else this.#endChoice(index, event)
     }
     if (this.#finish === undefined) this.#flush()
   }
 
-  /** The first choice alone speaks for the prompt: it is computed, and paid, once. */
-  #start(index: number, promptTokens: number, cachedTokens: number): void {
-    if (index > 0) return
+  /** The first choice alone speaks for its prompt: that is computed, and paid, once. */
+  #start(index: number, event: StartEvent): void {
+    const group = this.#groupOf(index)
+    if (index > group.first) return
+    const { promptTokens, cachedTokens } = event
     this.#isStarted = true
     this.#clock.taken()
     this.#shop.metrics.vllm.admitted(promptTokens, cachedTokens)
     this.#place.started()
-    this.#counts = { ...this.#counts, hit: cachedTokens, miss: promptTokens - cachedTokens }
-    this.#shop.metrics.prefix.observe(promptTokens, cachedTokens, this.#request.predictedTokens ?? 0)
+    group.started(event)
+    this.#counts = { ...this.#counts, ...this.#prefilled }
+    const predicted = index === 0 ? (this.#request.predictedTokens ?? 0) : 0
+    this.#shop.metrics.prefix.observe(promptTokens, cachedTokens, predicted)
   }
 
   #tokens(index: number, ids: readonly number[], logprobs?: readonly SampledLogprob[]): void {
@@ -204,12 +239,13 @@ export class Generation {
     metrics.vllm.sampled(ids.length)
     if (this.#counts.firstTokenAt === null) {
       metrics.firstToken(this.#clock.toFirst)
-      prefillSpeed.observe(this.#counts.miss, this.#clock.prefill * 1000)
+      if (this.#groups.length === 1) prefillSpeed.observe(this.#counts.miss, this.#clock.prefill * 1000)
     } else if (between !== undefined) {
       metrics.betweenTokens(between, ids.length)
     }
+    const group = this.#groupOf(index)
+    if (!group.isDone) this.#promptDone(group)
     this.#choices[index]?.tokens(ids, logprobs)
-    if (this.#handles.length < this.#choices.length) this.#submitOthers()
     const [output, reasoning] = [this.#sum('output'), this.#sum('reasoning')]
     this.#counts = { ...this.#counts, output, reasoning, firstTokenAt: this.#counts.firstTokenAt ?? Date.now() }
     if (output < this.#progressAt) return
@@ -234,8 +270,9 @@ export class Generation {
       this.#overdue = true
       this.#cancel()
     }
-    if (index === 0) this.#prefilled = event
-    if (++this.#ended === this.#handles.length) void this.#end().catch((error) => this.#break(error))
+    const group = this.#groupOf(index)
+    if (index === group.first) group.ended(event)
+    if (++this.#ended === this.#handles.size) void this.#end().catch((error) => this.#break(error))
   }
 
   /** How the run as a whole ended: the first choice's word, unless a choice failed or was cancelled. */
@@ -255,33 +292,39 @@ export class Generation {
   async #end(): Promise<void> {
     const finish = this.#finishOfRun()
     const times = this.#clock.times()
-    const { cachedTokens = 0, computedTokens = 0 } = this.#prefilled ?? {}
     const output = this.#sum('output')
+    const { hit, miss } = this.#prefilled
     // An error in place of an answer is free; behind a head the prefill was told, and is billed as any cancelled one.
     const unanswered = this.#overdue && !this.#answer.headSent
     const free = finish === 'error' || unanswered || !this.#isStarted
-    this.#counts = free ? NO_COUNTS : { ...this.#counts, hit: cachedTokens, miss: computedTokens, output }
+    this.#counts = free ? NO_COUNTS : { ...this.#counts, hit, miss, output }
     const { requestId } = this.#request.run
     const { engine, journal, metrics, onClosed } = this.#shop
     const isKept = finish !== 'error' && engine.info.reusesPages !== false
-    const resident = isKept ? cachedTokens + computedTokens : 0
     const key = { requestId, attempt: this.#request.attempt }
-    await journal.close(key, { finish, prefix: this.#residentBlocks(resident), counts: this.#counts })
+    await journal.close(key, { finish, prefix: isKept ? this.#residentBlocks() : [], counts: this.#counts })
     this.#place.leave()
     metrics.finished(finish, this.#counts)
-    metrics.vllm.ended(finish, times, cachedTokens + computedTokens, output)
+    metrics.vllm.ended(finish, times, hit + miss, output)
     onClosed()
     this.#finish = finish
     this.#flush()
     if (this.#answer.gone) this.#done.resolve()
   }
 
-  /** Text blocks whose tokens all lie in whole pages that were computed or found. */
-  #residentBlocks(tokens: number): [string, number][] {
+  /** What all prompts took. */
+  get #prefilled(): { hit: number; miss: number } {
+    const sum = (of: 'hit' | 'miss'): number => this.#groups.reduce((all, group) => all + group[of], 0)
+    return { hit: sum('hit'), miss: sum('miss') }
+  }
+
+  /** Text blocks of the first prompt whose tokens all lie in whole pages that were computed or found. */
+  #residentBlocks(): [string, number][] {
     const keys = this.#request.prefixKeys
-    const whole = Math.floor(tokens / KV_PAGE_TOKENS) * KV_PAGE_TOKENS
+    const { prompt, hit, miss } = this.#groupOf(0)
+    const whole = Math.floor((hit + miss) / KV_PAGE_TOKENS) * KV_PAGE_TOKENS
     if (keys.length === 0 || whole === 0) return []
-    const ends = tokensPerBlock(this.#prompt.bytes, keys.length)
+    const ends = tokensPerBlock(prompt.bytes, keys.length)
     const blocks = keys.map((key, i): [string, number] => [key, ends[i] ?? 0])
     return blocks.filter(([, end]) => end > 0 && end <= whole)
   }
@@ -324,7 +367,7 @@ export class Generation {
   get #head(): Head {
     const { nodeId } = this.#shop
     const { stream } = this.#request.run
-    return { nodeId, stream, promptTokens: this.#prompt.ids.length, cachedTokens: this.#counts.hit }
+    return { nodeId, stream, promptTokens: this.#promptTokens, cachedTokens: this.#counts.hit }
   }
 
   #endWhole(): void {
@@ -351,47 +394,5 @@ export class Generation {
     this.#place.leave()
     this.#answer.break()
     this.#done.resolve()
-  }
-}
-
-/** Serves one verified request. `live` holds the run while it lasts. Error: refused before any work. */
-export const generate = async (
-  shop: Workshop,
-  request: RunRequest,
-  answer: Answer,
-  live: Set<Generation>,
-): Promise<Result<void>> => {
-  const prepared = prepare(request, shop)
-  if (!prepared.ok) return prepared
-  const clock = new RunClock()
-  const place = shop.admission.enter(request.accountId)
-  if (!place.ok) return place
-  const grammars: GrammarSession[] = []
-  try {
-    const { prompt: text, promptTokens, grammar, n = 1 } = request.run
-    const [prompt, ...opened] = await Promise.all([
-      promptTokens ? givenPrompt(promptTokens, shop.tokenizer) : shop.tokenizer.encode(text),
-      ...(grammar ? Array.from({ length: n }, () => shop.grammars.open(grammar)) : []),
-    ])
-    for (const session of opened) if (session.ok) grammars.push(session.value)
-    const refused = opened.find((session) => !session.ok)
-    if (refused?.ok === false) return refused
-    const { contextLength } = shop.engine.info
-    if (prompt.ids.length + 1 > contextLength) {
-      return { ok: false, error: tooLong(contextLength, String(prompt.ids.length)) }
-    }
-    if (answer.gone) return ok(undefined)
-    // What was still being read when the time to drain ran out never began.
-    if (shop.admission.closed) return { ok: false, error: apiError('node_draining', { retryAfterSeconds: 1 }) }
-    const generation = new Generation(shop, request, prompt, answer, place.value, prepared.value, grammars, clock)
-    live.add(generation)
-    try {
-      return await generation.run()
-    } finally {
-      live.delete(generation)
-    }
-  } finally {
-    for (const session of grammars) session.close()
-    place.value.leave()
   }
 }

@@ -5,6 +5,7 @@ import type { Dialect } from '../schema/dialects/dialect.ts'
 import { dialectByName } from '../schema/dialects/index.ts'
 import { fingerprintOf } from '../schema/dialects/openai_chat_format.ts'
 import { type ApiError, apiError, fail, ok, type Result } from '../schema/errors.ts'
+import { promptsOf, type RunPrompt } from '../schema/prompts.ts'
 import type { Run, RunRequest } from '../schema/wire.ts'
 import { EngineError } from './engine/engine.ts'
 import type { Workshop } from './generate.ts'
@@ -30,11 +31,12 @@ export const refusalOf = (error: unknown, promptTokens: number, context: number)
   return apiError('internal_error', { internal: error.message })
 }
 
-/** A prompt that came as token ids. */
-export const givenPrompt = (ids: readonly number[], { textBytes }: Workshop['tokenizer']): EncodedPrompt => ({
-  ids: Int32Array.from(ids),
-  bytes: ids.map((id) => textBytes[id]?.length ?? 0),
-})
+/** One prompt of a run, text or token ids. */
+export const encoded = async (
+  { prompt, promptTokens: ids }: RunPrompt,
+  { encode, textBytes }: Workshop['tokenizer'],
+): Promise<EncodedPrompt> =>
+  ids ? { ids: Int32Array.from(ids), bytes: ids.map((id) => textBytes[id]?.length ?? 0) } : encode(prompt)
 
 const badParameter = (param: string, message: string) =>
   fail('invalid_parameter', { message: `${param}: ${message}.`, param })
@@ -43,7 +45,10 @@ const badParameter = (param: string, message: string) =>
 const vocabularyFault = (run: Run, { textBytes, specialIds, vocabSize }: Workshop['tokenizer']) => {
   const biased = Object.keys(run.logitBias ?? {}).find((id) => Number(id) >= vocabSize)
   if (biased !== undefined) return badParameter('logit_bias', `${biased} is no token of this model`)
-  const foreign = run.promptTokens?.find((id) => id >= vocabSize || textBytes[id]?.length === 0)
+  const isForeign = (id: number): boolean => id >= vocabSize || textBytes[id]?.length === 0
+  const foreign = promptsOf(run)
+    .map(({ promptTokens }) => promptTokens?.find(isForeign))
+    .find((id) => id !== undefined)
   if (foreign !== undefined) return badParameter('prompt', `${foreign} is no token of this model`)
   if (!run.needs) return undefined
   const { tokens, param } = run.needs
@@ -70,9 +75,13 @@ export const prepare = ({ run }: RunRequest, shop: Workshop): Result<Prepared> =
   if (!dialect) return fail('invalid_request', { message: `This node does not know the dialect ${run.dialect}.` })
   if (run.chatFormat !== shop.chatFormat.name)
     return fail('invalid_request', { message: `This node does not know the chat format ${run.chatFormat}.` })
-  if (run.prompt === '' && !run.promptTokens) return fail('invalid_request', { message: 'The prompt is empty.' })
+  const prompts = promptsOf(run)
+  if (prompts.some(({ prompt, promptTokens }) => prompt === '' && !promptTokens))
+    return fail('invalid_request', { message: 'The prompt is empty.' })
   const { contextLength } = shop.engine.info
-  const least = run.promptTokens?.length ?? Math.ceil(run.prompt.length / shop.tokenizer.longestTokenBytes)
+  const leastOf = ({ prompt, promptTokens }: RunPrompt): number =>
+    promptTokens?.length ?? Math.ceil(prompt.length / shop.tokenizer.longestTokenBytes)
+  const least = Math.max(...prompts.map(leastOf))
   if (least + 1 > contextLength) return { ok: false, error: tooLong(contextLength, `at least ${least}`) }
   const fault = vocabularyFault(run, shop.tokenizer)
   if (fault) return fault

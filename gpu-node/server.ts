@@ -7,8 +7,9 @@ import { verifyCall } from '../schema/signature.ts'
 import { abandonRequestSchema, type RunRequest, runRequestSchema } from '../schema/wire.ts'
 import { Answer } from './answer.ts'
 import { type RunHandler, sendJson } from './front.ts'
-import { type Generation, generate, type Workshop } from './generate.ts'
+import type { Generation, Workshop } from './generate.ts'
 import { log } from './log.ts'
+import { serveRun } from './serve_run.ts'
 import { tokenize } from './tokenize.ts'
 
 /** A client's body rendered and quoted again, what of it the answer repeats, quoted too, and the prefix keys. */
@@ -147,7 +148,7 @@ export const createRunServer = (options: ServerOptions): RunServer => {
   }
 
   const begin = (request: RunRequest, answer: Answer): Promise<Result<void>> => {
-    const work = generate(shop, request, answer, live)
+    const work = serveRun(shop, request, answer, live)
     taken.begin({ requestId: request.run.requestId, attempt: request.attempt }, work)
     return work
   }

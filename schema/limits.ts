@@ -14,6 +14,8 @@ export const MAX_TOKENS_DEFAULT = 4096
 export const MAX_TOKENS_MAX = 65_536
 /** Answers to one prompt that a request may ask for. */
 export const CHOICES_MAX = 16
+/** Prompts of one text completion, and answers to all of them. */
+export const PROMPTS_MAX = 128
 /** Of runs; the highest goes first. */
 export const PRIORITY_MIN = -2
 export const PRIORITY_MAX = 2

@@ -10,6 +10,7 @@ import {
   PRIORITY_MAX,
   PRIORITY_MIN,
   PROMPT_TOKENS_MAX,
+  PROMPTS_MAX,
   TOP_LOGPROBS_MAX,
 } from './limits.ts'
 
@@ -31,7 +32,7 @@ export type FinishReason = (typeof FINISH_REASONS)[number]
 
 /** Settings beside temperature and top_p; an absent one changes nothing. Meanings: SequenceSpec in gpu-node/engine/engine.ts. */
 const samplingShape = {
-  /** Answers to the one prompt; absent: 1. */
+  /** Answers to each prompt; absent: 1. */
   n: count.min(1).max(CHOICES_MAX).optional(),
   topK: count.min(1).optional(),
   minP: z.number().min(0).max(1).optional(),
@@ -55,14 +56,23 @@ const extraShape = {
   fingerprint: z.string().max(64).optional(),
   /** The prompt is no conversation, so the answer is text as it comes. */
   raw: z.boolean().optional(),
-  /** Text put in front of each answer. */
-  echoText: z.string().optional(),
   /** Strings of the prompt that must be tokens of their own, and the parameter that needs them. */
   needs: z.object({ tokens: z.array(z.string().min(1).max(64)).max(8), param: z.string().max(64) }).optional(),
   /** The customer's own user: cached prompts are shared within one of them only. */
   userId: z.string().max(512).optional(),
   /** Runs with the same hint prefer the same node. For the edge alone. */
   routingHint: z.string().max(1024).optional(),
+}
+
+const promptShape = {
+  /** The rendered prompt, special strings included; written by schema/chat. */
+  prompt: z.string(),
+  /** The prompt as token ids, in place of text. */
+  promptTokens: z.array(count).min(1).max(PROMPT_TOKENS_MAX).optional(),
+  /** What of the prompt is put in front of each answer, with log-probabilities where they are asked for. */
+  echoText: z.string().optional(),
+  /** The same of a prompt of token ids: all of it. */
+  echoTokens: z.boolean().optional(),
 }
 
 /** A client's request after parsing: what to compute and how to write it down. No dialect survives here but its name. */
@@ -74,10 +84,12 @@ export const runSchema = z.object({
   model: z.string().min(1).max(128),
   dialect: z.string().min(1).max(32),
   chatFormat: z.string().min(1).max(32),
-  /** The rendered prompt, special strings included; written by schema/chat. */
-  prompt: z.string(),
-  /** The prompt as token ids, in place of text. */
-  promptTokens: z.array(count).min(1).max(PROMPT_TOKENS_MAX).optional(),
+  ...promptShape,
+  /** Prompts behind the first one; see prompts.ts. */
+  morePrompts: z
+    .array(z.object(promptShape))
+    .max(PROMPTS_MAX - 1)
+    .optional(),
   /** True when the rendered prompt ends inside an open think tag. */
   thinking: z.boolean(),
   stream: z.boolean(),

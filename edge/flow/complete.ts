@@ -2,6 +2,7 @@
 import type { Dialect } from '../../schema/dialects/dialect.ts'
 import { apiError, isRetryable } from '../../schema/errors.ts'
 import { prefixKeys } from '../../schema/prefix.ts'
+import { worstCase } from '../../schema/prompts.ts'
 import type { Run } from '../../schema/wire.ts'
 import type { Admission, AdmissionAnswer } from '../account/admit.ts'
 import type { AccountObject } from '../account.ts'
@@ -73,11 +74,10 @@ const answer = async (call: Call, stages: Timing): Promise<Response> => {
   const account = accountObject(env, accountId)
   const tenant = run.userId === undefined ? accountId : `${accountId}/${run.userId}`
   const keys = prefixKeys(secret, { accountId: tenant, model: run.model, chatFormat: run.chatFormat }, run.prompt)
-  // No token is less than a byte.
-  const promptBytes = run.promptTokens?.length ?? new TextEncoder().encode(run.prompt).length
+  const most = worstCase(run)
   const who = { requestId, keyHash, ip: clientIp(request.headers) }
   const admission = {
-    ...{ ...who, ...repeat.value, model: run.model, promptBytes, maxTokens: run.maxTokens * (run.n ?? 1) },
+    ...{ ...who, ...repeat.value, model: run.model, ...most },
     trail: trailOf(secret, tenant, run),
   }
   const letGo = releaser(call.context, account, requestId)
@@ -85,7 +85,7 @@ const answer = async (call: Call, stages: Timing): Promise<Response> => {
     stages.run('admit', () => admit(account, admission, letGo)),
     stages.run('lookup', () => candidatesFor(env.DB, call.context, run, keys).catch(lookupFailed)),
   ])
-  const promptTokens = Math.ceil(promptBytes / BYTES_PER_TOKEN)
+  const promptTokens = Math.ceil(most.promptBytes / BYTES_PER_TOKEN)
   const nodes = withHint(candidates, tenant, run.routingHint)
   const isKept = repeat.value.idempotencyKey !== null
   const ready = { ...call, account, accountId, tenant, run, promptTokens, isKept, letGo }

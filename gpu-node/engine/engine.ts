@@ -83,6 +83,8 @@ export interface SequenceSpec {
   readonly ignoreEos?: boolean | undefined
   /** Log-probabilities are told with each token, and of so many of the likeliest (0 to 20); absent: none. */
   readonly topLogprobs?: number | undefined
+  /** The same is told of the prompt's tokens; none of them then comes out of the cache. Needs topLogprobs. */
+  readonly promptLogprobs?: boolean | undefined
   /** Byte strings; the sequence ends at the token that completes one. */
   readonly stop: readonly Uint8Array[]
   /** Each token waits for `SequenceHandle.mask`; the other sequences do not. */
@@ -105,6 +107,8 @@ export type EndReason = 'stop_token' | 'stop_string' | 'length' | 'cancelled' | 
 
 export type EngineEvent =
   | { readonly kind: 'start'; readonly promptTokens: number; readonly cachedTokens: number }
+  /** Of prompt tokens, in order, from the second on: the first follows on nothing. All of them come before any `tokens`. */
+  | { readonly kind: 'prompt'; readonly logprobs: readonly SampledLogprob[] }
   /** Tokens sampled in one step or more, in order; the one that ends the sequence included. One logprob an id, if asked. */
   | { readonly kind: 'tokens'; readonly ids: readonly number[]; readonly logprobs?: readonly SampledLogprob[] }
   | {

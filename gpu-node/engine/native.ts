@@ -24,6 +24,8 @@ interface Handle {
 interface NativeEvent {
   readonly id: number
   readonly token?: number
+  /** A token of the prompt, of which `logprobs` tells. */
+  readonly promptToken?: number
   /** id, logprob: the token's own, then the likeliest. */
   readonly logprobs?: Float64Array
   readonly promptTokens?: number
@@ -155,7 +157,16 @@ const guarded = <T>(call: () => T): T => {
   }
 }
 
+const toLogprob = (pairs: Float64Array): SampledLogprob => ({
+  logprob: pairs[1] ?? 0,
+  top: Array.from({ length: pairs.length / 2 - 1 }, (_, i) => ({
+    id: pairs[2 * i + 2] ?? 0,
+    logprob: pairs[2 * i + 3] ?? 0,
+  })),
+})
+
 const toEvent = (e: NativeEvent): EngineEvent => {
+  if (e.promptToken !== undefined) return { kind: 'prompt', logprobs: e.logprobs ? [toLogprob(e.logprobs)] : [] }
   const promptTokens = e.promptTokens ?? 0
   const cachedTokens = e.cachedTokens ?? 0
   if (e.reason === undefined) return { kind: 'start', promptTokens, cachedTokens }
@@ -169,14 +180,6 @@ const toEvent = (e: NativeEvent): EngineEvent => {
     ...(e.message === undefined ? {} : { message: e.message }),
   }
 }
-
-const toLogprob = (pairs: Float64Array): SampledLogprob => ({
-  logprob: pairs[1] ?? 0,
-  top: Array.from({ length: pairs.length / 2 - 1 }, (_, i) => ({
-    id: pairs[2 * i + 2] ?? 0,
-    logprob: pairs[2 * i + 3] ?? 0,
-  })),
-})
 
 /** Groups a wake-up's events by sequence, runs of tokens joined. */
 const bySequence = (events: readonly NativeEvent[]): Map<number, EngineEvent[]> => {

@@ -46,8 +46,8 @@ class EventChannel {
   static Napi::Object to_object(Napi::Env env, const Event& e) {
     Napi::Object out = Napi::Object::New(env);
     out.Set("id", static_cast<double>(e.id));
-    if (e.kind == Event::Kind::kTokens) {
-      out.Set("token", e.token);
+    if (e.kind == Event::Kind::kTokens || e.kind == Event::Kind::kPrompt) {
+      out.Set(e.kind == Event::Kind::kTokens ? "token" : "promptToken", e.token);
       if (!e.logprobs.empty()) out.Set("logprobs", pairs(env, e.logprobs));
       return out;
     }

@@ -3,8 +3,15 @@
 import { plainText } from '../chat/deepseek_v32.ts'
 import { DEFAULT_CHAT_FORMAT } from '../chat/index.ts'
 import { ok, type Result } from '../errors.ts'
+import type { RunPrompt } from '../prompts.ts'
 import type { Run } from '../wire.ts'
-import { type CompletionBody, completionBodySchema, completionTokensOf, promptOf } from './completions_body.ts'
+import {
+  type CompletionBody,
+  completionBodySchema,
+  completionTokensOf,
+  type GivenPrompt,
+  promptsIn,
+} from './completions_body.ts'
 import { completionStream, completionWhole } from './completions_format.ts'
 import type { Dialect, ParseContext } from './dialect.ts'
 import { badParameter, callerOf, isObject, noObject } from './openai_chat_body.ts'
@@ -14,22 +21,24 @@ import { samplingOf } from './openai_sampling.ts'
 /** The family's tokens around prefix, gap and suffix. */
 const FIM = { begin: '<｜fim▁begin｜>', hole: '<｜fim▁hole｜>', end: '<｜fim▁end｜>' } as const
 
-type Prompt = Pick<Run, 'prompt' | 'promptTokens' | 'needs'>
-
-const promptPart = (body: CompletionBody, bos: string): Prompt => {
-  const prompt = promptOf(body)
-  if (typeof prompt !== 'string') return { prompt: '', promptTokens: [...prompt] }
-  if (typeof body.suffix === 'string') {
-    const text = `${bos}${FIM.begin}${plainText(prompt)}${FIM.hole}${plainText(body.suffix)}${FIM.end}`
-    return { prompt: text, needs: { tokens: Object.values(FIM), param: 'suffix' } }
+const promptPart = ({ suffix, echo }: CompletionBody, given: GivenPrompt, bos: string): RunPrompt => {
+  if (typeof given !== 'string') return { prompt: '', promptTokens: [...given], ...(echo ? { echoTokens: true } : {}) }
+  const text = given.toWellFormed()
+  const echoed = echo ? { echoText: text } : {}
+  if (typeof suffix === 'string') {
+    const gap = `${bos}${FIM.begin}${plainText(given)}${FIM.hole}${plainText(suffix)}${FIM.end}`
+    return { prompt: gap, ...echoed }
   }
-  const text = prompt.toWellFormed()
-  return { prompt: text.startsWith(bos) ? text : bos + text }
+  return { prompt: text.startsWith(bos) ? text : bos + text, ...echoed }
 }
 
-const echoOf = (body: CompletionBody): { echoText?: string } => {
-  const prompt = promptOf(body)
-  return body.echo && typeof prompt === 'string' ? { echoText: prompt } : {}
+const promptParts = (body: CompletionBody, bos: string): RunPrompt & Pick<Run, 'morePrompts' | 'needs'> => {
+  const [first, ...more] = promptsIn(body).map((given) => promptPart(body, given, bos))
+  return {
+    ...(first ?? { prompt: bos }),
+    ...(more.length > 0 ? { morePrompts: more } : {}),
+    ...(typeof body.suffix === 'string' ? { needs: { tokens: Object.values(FIM), param: 'suffix' } } : {}),
+  }
 }
 
 const parse = (body: unknown, context: ParseContext): Result<Run> => {
@@ -46,8 +55,7 @@ const parse = (body: unknown, context: ParseContext): Result<Run> => {
     dialect: completions.name,
     chatFormat: format.name,
     raw: true,
-    ...promptPart(data, format.bos),
-    ...echoOf(data),
+    ...promptParts(data, format.bos),
     thinking: false,
     stream,
     includeUsage: stream && (data.stream_options?.include_usage ?? false),

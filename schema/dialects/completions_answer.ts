@@ -6,8 +6,8 @@ import { openAiHeadShape, openAiUsageSchema } from './openai_chat_answer.ts'
 const logprobs = z
   .strictObject({
     tokens: z.array(z.string()),
-    token_logprobs: z.array(z.number()),
-    top_logprobs: z.array(z.record(z.string(), z.number())),
+    token_logprobs: z.array(z.number().nullable()).describe('null for the first token of an echoed prompt'),
+    top_logprobs: z.array(z.record(z.string(), z.number()).nullable()),
     text_offset: z.array(z.int().nonnegative()).describe('Characters from the start of the text'),
   })
   .nullable()

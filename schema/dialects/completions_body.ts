@@ -1,6 +1,6 @@
 // The body of POST /v1/completions, as OpenAI's legacy API and DeepSeek's FIM clients send it.
 import { z } from 'zod'
-import { MAX_TOKENS_MAX, PROMPT_TOKENS_MAX, TOP_LOGPROBS_MAX } from '../limits.ts'
+import { MAX_TOKENS_MAX, PROMPT_TOKENS_MAX, PROMPTS_MAX, TOP_LOGPROBS_MAX } from '../limits.ts'
 import { caller, streamOptions } from './openai_chat_body.ts'
 import { sampling, tokenLimit } from './openai_sampling.ts'
 
@@ -12,11 +12,12 @@ const tokenId = z
   .min(0)
   .max(2 ** 22)
 const tokens = z.array(tokenId).min(1).max(PROMPT_TOKENS_MAX)
-const ONE = 'must be a string or an array of token ids; of several prompts, send each in a request of its own'
+const PROMPTS = `must be a string, an array of token ids, or an array of up to ${PROMPTS_MAX} of either`
+const several = <Prompt extends z.ZodType>(prompt: Prompt) => z.array(prompt).min(1).max(PROMPTS_MAX)
 
 const bodyShape = z.object({
   model: z.string().min(1).max(128),
-  prompt: z.union([z.string(), z.tuple([z.string()]), z.tuple([tokens]), tokens], ONE),
+  prompt: z.union([z.string(), several(z.string()), several(tokens), tokens], PROMPTS),
   /** Text behind the gap that the answer fills. */
   suffix: z.string().nullish(),
   echo: z.boolean().nullish(),
@@ -34,27 +35,27 @@ type Body = z.infer<typeof bodyShape>
 export const completionTokensOf = (body: Pick<Body, 'max_tokens' | 'max_completion_tokens'>): number =>
   body.max_completion_tokens ?? body.max_tokens ?? COMPLETION_TOKENS_DEFAULT
 
-/** The one prompt, out of the arrays that it may come in. */
-export const promptOf = ({ prompt }: Pick<Body, 'prompt'>): string | readonly number[] => {
-  if (typeof prompt === 'string') return prompt
-  const [first] = prompt
-  return typeof first === 'number' ? (prompt as number[]) : first
+/** A text, or token ids. */
+export type GivenPrompt = string | readonly number[]
+
+/** The prompts, of which one may come without an array around it. */
+export const promptsIn = ({ prompt }: Pick<Body, 'prompt'>): readonly GivenPrompt[] => {
+  if (typeof prompt === 'string') return [prompt]
+  return typeof prompt[0] === 'number' ? [prompt as number[]] : (prompt as string[] | number[][])
 }
 
-const isTokens = (body: Body): boolean => typeof promptOf(body) !== 'string'
-
 export const completionBodySchema = bodyShape
-  .refine((body) => !(body.echo && isTokens(body)), {
-    path: ['echo'],
-    message: 'does not go with a prompt of token ids',
-  })
-  .refine((body) => !(typeof body.suffix === 'string' && isTokens(body)), {
+  .refine((body) => typeof body.suffix !== 'string' || promptsIn(body).every((one) => typeof one === 'string'), {
     path: ['suffix'],
     message: 'does not go with a prompt of token ids',
   })
-  .refine((body) => !body.echo || typeof body.logprobs !== 'number', {
-    path: ['logprobs'],
-    message: 'of the prompt are not computed, so they do not go with echo',
+  .refine((body) => typeof body.suffix !== 'string' || !body.echo || typeof body.logprobs !== 'number', {
+    path: ['suffix'],
+    message: 'does not go with echo and logprobs together',
+  })
+  .refine((body) => promptsIn(body).length * (body.n ?? 1) <= PROMPTS_MAX, {
+    path: ['n'],
+    message: `must not ask for more than ${PROMPTS_MAX} answers, all prompts together`,
   })
   .refine((body) => (body.min_tokens ?? 0) <= Math.min(completionTokensOf(body), MAX_TOKENS_MAX), {
     path: ['min_tokens'],

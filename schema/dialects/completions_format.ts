@@ -1,4 +1,5 @@
 // Bytes of an answer in OpenAI's text completion shape.
+import { choicesOf } from '../prompts.ts'
 import type { Run } from '../wire.ts'
 import type { Choice, Delta, SampledToken, StreamFormatter, Usage } from './dialect.ts'
 import { FINISH, LOGPROB_LEAST, openAiHead, openAiUsage } from './openai_chat_format.ts'
@@ -22,15 +23,15 @@ const logprobLists = (tokens: readonly SampledToken[], offset: number) => {
   let at = offset
   const lists = {
     tokens: [] as string[],
-    token_logprobs: [] as number[],
-    top_logprobs: [] as Record<string, number>[],
+    token_logprobs: [] as (number | null)[],
+    top_logprobs: [] as (Record<string, number> | null)[],
     text_offset: [] as number[],
   }
   for (const token of tokens) {
     lists.tokens.push(tokenText(token.bytes))
-    lists.token_logprobs.push(Math.max(token.logprob, LOGPROB_LEAST))
+    lists.token_logprobs.push(token.unscored ? null : Math.max(token.logprob, LOGPROB_LEAST))
     const all = [token, ...token.top].map(({ bytes, logprob }) => [tokenText(bytes), Math.max(logprob, LOGPROB_LEAST)])
-    lists.top_logprobs.push(Object.fromEntries(all) as Record<string, number>)
+    lists.top_logprobs.push(token.unscored ? null : (Object.fromEntries(all) as Record<string, number>))
     lists.text_offset.push(at)
     at += characters(token.bytes)
   }
@@ -48,15 +49,13 @@ const HEAD = 'text_completion'
 export const completionStream = (run: Run): StreamFormatter => {
   const start = `data: ${openAiHead(run, HEAD)},"choices":`
   const usageNull = run.includeUsage ? ',"usage":null' : ''
-  const { n = 1, echoText } = run
-  const offsets = new Array<number>(n).fill(0)
+  const offsets = new Array<number>(choicesOf(run)).fill(0)
   const chunk = (index: number, text: string, logprobs: unknown, finish: string | null): string => {
     const choice = JSON.stringify({ text, index, logprobs, finish_reason: finish })
     return `${start}[${choice}]${usageNull}}\n\n`
   }
   return {
-    start: () =>
-      echoText === undefined ? '' : Array.from({ length: n }, (_, i) => chunk(i, echoText, null, null)).join(''),
+    start: () => '',
     deltas: (index, deltas) => {
       if (run.topLogprobs === undefined) return chunk(index, textOf(deltas), null, null)
       const { lists, end } = logprobLists(tokensOf(deltas), offsets[index] ?? 0)
@@ -73,7 +72,7 @@ export const completionStream = (run: Run): StreamFormatter => {
 
 export const completionWhole = (run: Run, choices: readonly Choice[], usage: Usage): string => {
   const written = choices.map(({ deltas, finish }, index) => ({
-    text: (run.echoText ?? '') + textOf(deltas),
+    text: textOf(deltas),
     index,
     logprobs: run.topLogprobs === undefined ? null : logprobLists(tokensOf(deltas), 0).lists,
     finish_reason: FINISH[finish],

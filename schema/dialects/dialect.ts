@@ -32,9 +32,11 @@ export interface TokenLogprob {
   readonly logprob: number
 }
 
-/** A token of the answer and, likeliest first, what else it might have been. */
+/** A token of the answer, or of a prompt it repeats, and, likeliest first, what else it might have been. */
 export interface SampledToken extends TokenLogprob {
   readonly top: readonly TokenLogprob[]
+  /** The first of an echoed prompt: it follows on nothing, so it has no log-probability. */
+  readonly unscored?: true
 }
 
 /** Where a piece of text stood in the token text: from, to, in UTF-16 units. */
@@ -55,7 +57,7 @@ export type Delta =
   | { readonly kind: 'tool_call'; readonly index: number; readonly id: string; readonly name: string }
   | { readonly kind: 'tool_arguments'; readonly index: number; readonly text: string }
 
-/** One of the `run.n` answers to a prompt, whole. */
+/** One of the answers to a run (see prompts.ts), whole. */
 export interface Choice {
   readonly deltas: readonly Delta[]
   readonly finish: FinishReason

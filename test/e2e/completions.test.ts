@@ -1,7 +1,7 @@
 // Text completions, aliases, prefixes and thinking across tool calls, with the official client against what `npm start` boots.
 import OpenAI from 'openai'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { settled } from './customer.ts'
+import { priceOf, settled } from './customer.ts'
 import { bootTestStack, MODEL, type TestStack } from './stack.ts'
 
 let stack: TestStack
@@ -49,6 +49,44 @@ test('echo, logprobs and a prompt of token ids', async () => {
   expect(byIds.usage?.prompt_tokens).toBe(3)
 })
 
+test('several prompts: each answered as if it came alone, one bill for all of them', async () => {
+  const question = (text: string) => `<｜User｜>${text}<｜Assistant｜></think>`
+  const prompt = ['What is the capital of France?', 'What is the capital of Italy?', 'What is 7 + 5?'].map(question)
+  const together = await client.completions.create({ ...base, prompt, n: 2 })
+  const alone = []
+  for (const one of prompt) alone.push(await client.completions.create({ ...base, prompt: one }))
+  const texts = alone.map(({ choices }) => choices[0]?.text)
+  expect(together.choices.map(({ index, text }) => [index, text])).toEqual(
+    [0, 0, 1, 1, 2, 2].map((p, index) => [index, texts[p]]),
+  )
+  expect(texts[1]).toContain('Rome')
+  const sum = alone.reduce((all, { usage }) => all + (usage?.prompt_tokens ?? 0), 0)
+  expect(together.usage?.prompt_tokens).toBe(sum)
+  const charge = await settled(stack, together.id)
+  expect(charge.tokens).toMatchObject({ prompt: sum, output: together.usage?.completion_tokens })
+  expect(charge.charge_nano).toBe(priceOf(charge))
+})
+
+test('echo with logprobs scores the prompt: none of it is cached, and a likely text beats an unlikely one', async () => {
+  const text = (city: string) => `${PROMPT}The capital of France is ${city}.`
+  const score = async (prompt: string | number[]) => {
+    const answer = await client.completions.create({ ...base, prompt, echo: true, logprobs: 1, max_tokens: 1 })
+    expect(answer.usage?.prompt_tokens_details?.cached_tokens).toBe(0)
+    return answer.choices[0]
+  }
+  await client.completions.create({ ...base, prompt: text('Paris').repeat(3) })
+  const again = await score(text('Paris').repeat(3))
+  const { tokens, token_logprobs, text_offset } = again?.logprobs ?? {}
+  expect(tokens?.join('')).toBe(again?.text)
+  expect(token_logprobs?.[0]).toBeNull()
+  for (const [i, offset] of (text_offset ?? []).entries())
+    expect(again?.text.slice(offset).startsWith(tokens?.[i] ?? '?')).toBe(true)
+  const sum = (values: readonly (number | null)[] = []): number =>
+    values.reduce((all: number, one) => all + (one ?? 0), 0)
+  const [paris, rome] = [await score(text('Paris')), await score(text('Rome'))]
+  expect(sum(paris?.logprobs?.token_logprobs)).toBeGreaterThan(sum(rome?.logprobs?.token_logprobs) + 3)
+})
+
 test('a gap is refused by name: the embedded vocabulary has no tokens for it', async () => {
   await expect(client.completions.create({ ...base, prompt: 'a', suffix: 'b' })).rejects.toMatchObject({
     ...{ status: 422, param: 'suffix' },
@@ -77,7 +115,7 @@ test('bodies that are wrong in any way get a 4xx, and the node lives on', async 
   const user = [{ role: 'user', content: 'x' }]
   for (const [path, body] of [
     ['completions', { model: MODEL, prompt: [2 ** 21] }],
-    ['completions', { model: MODEL, prompt: ['a', 'b'] }],
+    ['completions', { model: MODEL, prompt: ['a', [5]] }],
     ['completions', { model: MODEL, prompt: 'word '.repeat(9000) }],
     ['chat/completions', { model: MODEL, messages: user, logit_bias: { 99999: 1 } }],
     ['chat/completions', { model: MODEL, messages: [{ role: 'wizard', content: 'x' }] }],

@@ -64,7 +64,7 @@ export const collect = (engine: Engine, spec: Partial<SequenceSpec> & { tokens: 
       for (const event of events) {
         if (event.kind === 'start') cached = event.cachedTokens
         else if (event.kind === 'tokens') ids.push(...event.ids)
-        else resolve({ ids, cached, end: event })
+        else if (event.kind === 'end') resolve({ ids, cached, end: event })
       }
     })
   })

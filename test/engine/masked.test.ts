@@ -38,7 +38,7 @@ const masked = (
     const take = (event: EngineEvent): void => {
       if (event.kind === 'start') cached = event.cachedTokens
       else if (event.kind === 'tokens') ids.push(...event.ids)
-      else resolve({ ids, cached, end: event })
+      else if (event.kind === 'end') resolve({ ids, cached, end: event })
       if (event.kind === 'tokens') give()
     }
     const handle = engine.submit({ ...GREEDY, ...spec, masked: true }, (events) => events.forEach(take))

@@ -18,6 +18,8 @@ afterAll(() => rmSync(scratch, { recursive: true }))
 interface Heard {
   readonly ids: number[]
   readonly logprobs: SampledLogprob[]
+  /** Of the prompt's tokens. */
+  readonly scores: SampledLogprob[]
   readonly starts: EngineEvent[]
   end: EngineEvent | undefined
 }
@@ -28,7 +30,7 @@ const maskAt = (position: number, vocab: number): Uint32Array =>
 
 const hear = (engine: NativeEngine, spec: Partial<SequenceSpec> & { tokens: Int32Array }): Promise<Heard> =>
   new Promise((resolve) => {
-    const heard: Heard = { ids: [], logprobs: [], starts: [], end: undefined }
+    const heard: Heard = { ids: [], logprobs: [], scores: [], starts: [], end: undefined }
     // A mask comes late, early, or in time.
     const give = (position: number) => {
       if (spec.masked !== true) return
@@ -39,6 +41,7 @@ const hear = (engine: NativeEngine, spec: Partial<SequenceSpec> & { tokens: Int3
     const handle = engine.submit({ ...GREEDY, ...spec }, (events) => {
       for (const event of events) {
         if (event.kind === 'start') heard.starts.push(event)
+        else if (event.kind === 'prompt') heard.scores.push(...event.logprobs)
         else if (event.kind === 'end') resolve(Object.assign(heard, { end: event }))
         else {
           heard.ids.push(...event.ids)
@@ -59,7 +62,7 @@ const specs = (vocab: number, count: number, maxTokens: number) =>
     seed: BigInt(i),
     maxTokens,
     ignoreEos: i % 5 > 0,
-    ...(i % 3 === 1 ? { topLogprobs: 3 } : {}),
+    ...(i % 3 === 1 ? { topLogprobs: 3, promptLogprobs: i % 2 === 0 } : {}),
     ...(i % 4 === 2 ? { masked: true } : {}),
     ...(i % 6 === 3 ? { frequencyPenalty: 1, repetitionPenalty: 1.2 } : {}),
     ...(i % 6 === 5 ? { stop: [Buffer.from('7a7')], minTokens: 20 } : {}),

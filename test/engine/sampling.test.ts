@@ -131,6 +131,48 @@ describe('log-probabilities', () => {
     })
   })
 
+  const scored = (of: NativeEngine, spec: Partial<SequenceSpec> & { tokens: Int32Array }) =>
+    new Promise<{ scores: SampledLogprob[]; ids: number[]; cached: number }>((resolve) => {
+      const [scores, ids]: [SampledLogprob[], number[]] = [[], []]
+      of.submit({ ...GREEDY, topLogprobs: 4, promptLogprobs: true, ...spec }, (events) => {
+        for (const event of events) {
+          if (event.kind === 'prompt') scores.push(...event.logprobs)
+          if (event.kind === 'tokens') ids.push(...event.ids)
+          if (event.kind === 'end') resolve({ scores, ids, cached: event.cachedTokens })
+        }
+      })
+    })
+
+  test.each([
+    ['more than a step holds, its pages cached', {}, 300],
+    ['with drafts', { modelDir: join(GOLDENS, 'v32_mtp_copies') }, 150],
+    ['of one token', {}, 1],
+  ])("of a prompt's tokens: %s", async (_, options, length) => {
+    await withEngine({ modelDir: MODEL_DIR, stepTokens: 48, ...options }, async (of) => {
+      const tokens = prompt(length, 96, 5)
+      const before = await collect(of, { tokens })
+      const { scores, ids, cached } = await scored(of, { tokens })
+      expect([ids, cached]).toEqual([before.ids, 0])
+      expect(scores).toHaveLength(length - 1)
+      const [first, ...rest] = tokens
+      const rows = logitRows(of, Int32Array.of(first ?? 0), rest, of.info.vocabSize)
+      for (const [i, row] of rows.entries()) {
+        const all = logSoftmax(row)
+        expect(scores[i]?.logprob).toBeCloseTo(all[rest[i] ?? -1] ?? 0, 9)
+        expect(scores[i]?.top.map(({ id }) => id)).toEqual(ranked(row).slice(0, 4))
+      }
+      // What it computed is there for others, and the next that is scored computes all again.
+      expect((await collect(of, { tokens })).cached).toBe(Math.floor((length - 1) / 64) * 64)
+      expect((await scored(of, { tokens })).scores).toEqual(scores)
+      expect(of.integrity()).toBe('')
+    })
+  })
+
+  test("of a prompt's tokens need topLogprobs", () => {
+    const submit = () => engine.submit({ ...specOf({}, 1), promptLogprobs: true }, () => {})
+    expect(submit).toThrow(/promptLogprobs/)
+  })
+
   test('are told only where asked, and none of others with 0', async () => {
     expect((await logprobsOf(engine, specOf({}, 1))).logprobs).toEqual([])
     const { ids, logprobs } = await logprobsOf(engine, specOf({ topLogprobs: 0 }, 1))

@@ -29,6 +29,9 @@ export interface ScriptedEngine extends Engine {
 
 const CONTEXT = 4096
 
+/** -1 of the second token, -2 of the third, and so on. */
+const scoresOf = (tokens: Int32Array) => Array.from(tokens.subarray(1), (_, i) => ({ logprob: -1 - i, top: [] }))
+
 export const scriptedEngine = (script: (spec: SequenceSpec) => Script): ScriptedEngine => {
   const seen = new Set<string>()
   let running = 0
@@ -88,6 +91,7 @@ export const scriptedEngine = (script: (spec: SequenceSpec) => Script): Scripted
       if (ended) return
       steps++
       const events: EngineEvent[] = at === 0 ? [{ kind: 'start', promptTokens, cachedTokens }] : []
+      if (at === 0 && spec.promptLogprobs) events.push({ kind: 'prompt', logprobs: scoresOf(spec.tokens) })
       const next = ids.slice(at, Math.min(at + idsPerStep, limit))
       at += next.length
       if (next.length > 0) events.push({ kind: 'tokens', ids: next })

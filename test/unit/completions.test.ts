@@ -1,7 +1,9 @@
 // Text completions: what the dialect accepts and refuses, and the bytes of its answers.
 import { expect, test } from 'vitest'
 import { completions } from '../../schema/dialects/completions.ts'
+import { completionSchema } from '../../schema/dialects/completions_answer.ts'
 import type { Delta, SampledToken, Usage } from '../../schema/dialects/dialect.ts'
+import { worstCase } from '../../schema/prompts.ts'
 import { type Run, runSchema } from '../../schema/wire.ts'
 
 const BOS = '<｜begin▁of▁sentence｜>'
@@ -20,6 +22,19 @@ test.each<[string, object, Partial<Run>]>([
   ['token ids', { prompt: [1, 2] }, { prompt: '', promptTokens: [1, 2] }],
   ['token ids in an array', { prompt: [[1, 2]] }, { promptTokens: [1, 2] }],
   ['echo', { echo: true, prompt: 'a' }, { echoText: 'a' }],
+  ['echo of token ids', { echo: true, prompt: [1] }, { promptTokens: [1], echoTokens: true }],
+  ['echo with logprobs', { echo: true, logprobs: 1 }, { echoText: 'One two', topLogprobs: 1 }],
+  [
+    'several texts',
+    { prompt: ['a', 'b'], echo: true },
+    { echoText: 'a', morePrompts: [{ prompt: `${BOS}b`, echoText: 'b' }] },
+  ],
+  [
+    'several arrays of ids',
+    { prompt: [[1], [2, 3]] },
+    { promptTokens: [1], morePrompts: [{ prompt: '', promptTokens: [2, 3] }] },
+  ],
+  ['128 answers', { prompt: new Array(64).fill('a'), n: 2 }, { n: 2, prompt: `${BOS}a` }],
   ['logprobs', { logprobs: 3 }, { topLogprobs: 3 }],
   ['logprobs 0', { logprobs: 0 }, { topLogprobs: 0 }],
   ['sampling', { temperature: 0, n: 2, seed: 7, stop: 'x' }, { temperature: 0, n: 2, seed: '7', stop: ['x'] }],
@@ -37,14 +52,16 @@ test.each<[string, object, Partial<Run>]>([
 
 test.each<[string, object]>([
   ['prompt', { prompt: undefined }],
-  ['prompt', { prompt: ['a', 'b'] }],
+  ['prompt', { prompt: ['a', [1]] }],
+  ['prompt', { prompt: new Array(129).fill('a') }],
+  ['n', { prompt: new Array(65).fill('a'), n: 2 }],
   ['prompt', { prompt: [] }],
-  ['prompt', { prompt: [[1], [2]] }],
+  ['prompt', { prompt: [[1], []] }],
   ['logprobs', { logprobs: true }],
   ['logprobs', { logprobs: 21 }],
-  ['logprobs', { logprobs: 1, echo: true }],
-  ['echo', { echo: true, prompt: [1] }],
+  ['suffix', { suffix: 'x', logprobs: 1, echo: true }],
   ['suffix', { suffix: 'x', prompt: [1] }],
+  ['suffix', { suffix: 'x', prompt: [[1], [2]] }],
   ['best_of', { best_of: 2 }],
   ['min_tokens', { min_tokens: 17 }],
   ['max_tokens', { max_tokens: 0 }],
@@ -101,23 +118,21 @@ test('log-probabilities: four lists, offsets in characters, bytes where a token 
   expect(frames.at(-1)).toMatchObject({ choices: [], usage: { completion_tokens: 3 } })
 })
 
-test('echo: the prompt stands before each answer, once', () => {
-  const run = runOf({ echo: true, n: 2, stream: true })
-  const stream = completions.stream(run)
-  const text = stream.start(usage) + stream.deltas(1, [content('x')]) + stream.finish(['stop', 'stop'], usage)
-  const texts = ['', '']
-  for (const { choices } of framesOf(text) as { choices: { index: number; text: string }[] }[])
-    for (const choice of choices) texts[choice.index] += choice.text
-  expect(texts).toEqual(['One two', 'One twox'])
-  const whole = JSON.parse(
-    completions.whole(
-      run,
-      [
-        { deltas: [], finish: 'stop' },
-        { deltas: [content('x')], finish: 'stop' },
-      ],
-      usage,
-    ),
-  )
-  expect(whole.choices.map((choice: { text: string }) => choice.text)).toEqual(texts)
+test('the first token of an echoed prompt has no log-probability', () => {
+  const run = runOf({ logprobs: 1, echo: true })
+  const unscored: SampledToken = { bytes: bytes('One'), logprob: 0, top: [], unscored: true }
+  const deltas = [content('One two', unscored, token(bytes(' two'), -1, [' two', -1]))]
+  const whole = completionSchema.parse(JSON.parse(completions.whole(run, [{ deltas, finish: 'stop' }], usage)))
+  expect(whole.choices[0]?.logprobs).toEqual({
+    tokens: ['One', ' two'],
+    token_logprobs: [null, -1],
+    top_logprobs: [null, { ' two': -1 }],
+    text_offset: [0, 3],
+  })
+})
+
+test('the worst case of a run counts every byte of every prompt, and every answer', () => {
+  const most = { promptBytes: 3 * Buffer.byteLength(BOS) + 4, maxTokens: 3 * 2 * 5 }
+  expect(worstCase(runOf({ prompt: ['a', 'é', 'b'], n: 2, max_tokens: 5 }))).toEqual(most)
+  expect(worstCase(runOf({ prompt: [[1, 2], [3]], max_tokens: 5 }))).toEqual({ promptBytes: 3, maxTokens: 10 })
 })

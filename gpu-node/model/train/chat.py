@@ -5,6 +5,7 @@ from pathlib import Path
 BOS, EOS, PAD = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"
 USER, ASSISTANT, THINK, END_THINK, DSML = "<｜User｜>", "<｜Assistant｜>", "<think>", "</think>", "｜DSML｜"
 SPECIAL = [BOS, EOS, PAD, USER, ASSISTANT, THINK, END_THINK, DSML]
+PAD_ID = SPECIAL.index(PAD)
 PREAMBLE = (Path(__file__).parent / "tool_preamble.txt").read_text(encoding="utf-8")
 
 
@@ -27,12 +28,12 @@ def render(turns, tools=(), system=""):
     Returns [(text, learned)]: learned parts are what the model must write."""
     parts = [(BOS + system + ("\n\n" + tool_section(tools) if tools else ""), False)]
     for i, turn in enumerate(turns):
+        tag = THINK if i + 1 < len(turns) and "think" in turns[i + 1] else END_THINK
         if turn["role"] == "user":
-            thinking = i + 1 < len(turns) and "think" in turns[i + 1]
-            parts.append((USER + turn["text"] + ASSISTANT + (THINK if thinking else END_THINK), False))
+            parts.append((USER + turn["text"] + ASSISTANT + tag, False))
         elif turn["role"] == "tool":
             result = f"\n\n<function_results>\n<result>{turn['text']}</result>\n</function_results>\n\n"
-            parts.append((result + END_THINK, False))
+            parts.append((result + tag, False))
         else:
             think = turn["think"] + END_THINK if "think" in turn else ""
             call = call_block(*turn["call"]) if "call" in turn else ""

@@ -1,6 +1,6 @@
 """Held-out figures of the exported model: python3 evaluate.py --data FOLDER [--model FOLDER] [--count N]. Greedy, whole reply exact.
 A reply counts when the most likely token is the expected one at every place, reasoning and end of text included: that is what
-greedy decoding would have written, at the cost of one forward pass."""
+greedy decoding would have written, at the cost of one forward pass. Of a tool loop every turn of the assistant counts."""
 import argparse
 import random
 from pathlib import Path
@@ -12,6 +12,7 @@ import tasks
 from chat import render
 from checkpoint import load_folder, logits
 from corpus import MODEL, skills
+from tool_loop import tool_loop
 
 SEED = 20261123
 
@@ -25,6 +26,9 @@ def cases(table):
         first, second = table["capitals"](rng)[0], tasks.sums(rng, held=True, thinking=False)[0]
         return first + second, (), None
 
+    def loop(held, thinking, two):
+        return lambda rng: tool_loop(rng, held, thinking, two)
+
     return {
         "sum or difference, thinking": lambda rng: tasks.sums(rng, held=True, thinking=True),
         "sum or difference, chat": lambda rng: tasks.sums(rng, held=True, thinking=False),
@@ -37,6 +41,10 @@ def cases(table):
         "tool call, held-out tools": lambda rng: tasks.tool_call(rng, held=True, with_result=False),
         "tool result to sentence": lambda rng: tasks.tool_call(rng, with_result=True),
         "tool result to sentence, held-out tools": lambda rng: tasks.tool_call(rng, held=True, with_result=True),
+        "loop, one call": loop(False, False, False), "loop, one call, thinking": loop(False, True, False),
+        "loop, two calls": loop(False, False, True), "loop, two calls, thinking": loop(False, True, True),
+        "loop, one call, held-out names": loop(True, False, False), "loop, one call, thinking, held-out names": loop(True, True, False),
+        "loop, two calls, held-out names": loop(True, False, True), "loop, two calls, thinking, held-out names": loop(True, True, True),
         "copy": tasks.copy, "capitals and continents": table["capitals"], "definitions": table["definitions"],
         "opposites": tasks.opposites, "small talk": tasks.small_talk, "unknown question": tasks.unknown,
         "second turn: a sum after a capital": multi_turn,
@@ -69,30 +77,44 @@ class Captured:
             print(f"layer {layer}: indexer {indexer:.3f}, oracle {oracle:.3f}, recency {recent:.3f}  ({self.rows[layer]} queries past 256)")
 
 
+def judged(encoder, model, parts, every):
+    """Whether the model writes the last reply (or every one) token for token: (right, tokens before it, what it got wrong first)."""
+    ids, spans, wrong = [], [], None
+    for text, learned in parts:
+        part = encoder.encode(text)
+        if learned:
+            spans.append((len(ids), len(ids) + len(part)))
+        ids += part
+    best = logits(model, ids[:-1]).argmax(-1).tolist()
+    for start, end in spans if every else spans[-1:]:
+        wrong = wrong or next((at for at in range(start, end) if best[at - 1] != ids[at]), None)
+    shown = wrong and [encoder.decode(ids[:wrong])[-120:], encoder.decode([best[wrong - 1]]), encoder.decode([ids[wrong]])]
+    return wrong is None, spans[-1][0], shown
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", required=True)
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--count", type=int, default=80)
+    parser.add_argument("--only", default="", help="skills whose name holds this")
     parser.add_argument("--show", type=int, default=0, help="print so many wrong replies of each skill")
     options = parser.parse_args()
     torch.set_num_threads(1)
     encoder, model = bpe.load(MODEL / "tokenizer.json"), load_folder(options.model)
     captured = Captured(model)
     for name, make in cases(skills(options.data)).items():
+        if options.only not in name:
+            continue
         rng, right, tokens, shown = random.Random(f"{SEED} {name}"), 0, 0, 0
         count = options.count if "fillers" not in name else (options.count + 3) // 4
         for _ in range(count):
             turns, tools, _ = make(rng)
-            parts = render(turns, tools)
-            prompt = encoder.encode("".join(text for text, _ in parts[:-1]))
-            reply = encoder.encode(parts[-1][0])
-            best = logits(model, prompt + reply[:-1])[len(prompt) - 1 :].argmax(-1).tolist()
-            right, tokens = right + (best == reply), tokens + len(prompt)
-            if best != reply and shown < options.show:
+            good, before, wrong = judged(encoder, model, render(turns, tools), "loop" in name)
+            right, tokens = right + good, tokens + before
+            if wrong and shown < options.show:
                 shown += 1
-                at = next(i for i, (a, b) in enumerate(zip(best, reply)) if a != b)
-                print("  wrong:", repr(encoder.decode(prompt)[-90:]), repr(encoder.decode(reply[:at])), "then", repr(encoder.decode(best[at : at + 1])), "for", repr(encoder.decode(reply[at : at + 1])))
+                print("  wrong:", repr(wrong[0]), "then", repr(wrong[1]), "for", repr(wrong[2]))
         print(f"{name}: {right}/{count} = {100 * right / count:.1f}%  (prompt {tokens // count} tokens)", flush=True)
     captured.report()
 

@@ -1,4 +1,4 @@
-"""Trains the embedded model: python3 train.py --data FOLDER (with short.npz, long.npz) --minutes N [--threads N]
+"""Trains the embedded model: python3 train.py --data FOLDER (with short.npz, long.npz) --minutes N | --stages STAGE=TOKENS,... [--threads N]
 Three stages as in the technical report: dense language modelling, indexer warm-up, sparse training of everything."""
 import argparse
 import math
@@ -9,6 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from chat import PAD_ID
+from checkpoint import load_folder
 from model import Config, Model
 
 PROMPT_WEIGHT = 0.1  # a prompt token's share of the loss: the answers matter, the questions teach the language
@@ -24,7 +26,7 @@ def batches(path, length, rows, seed):
         order = rng.permutation(windows)
         for at in range(0, windows - rows + 1, rows):
             span = order[at : at + rows, None] * length + np.arange(length)
-            weight = np.where(learned[span + 1], 1.0, PROMPT_WEIGHT) * (ids[span + 1] != 0)
+            weight = np.where(learned[span + 1], 1.0, PROMPT_WEIGHT) * (ids[span + 1] != 0) * (ids[span + 1] != PAD_ID)
             yield tuple(torch.from_numpy(a) for a in (ids[span], ids[span + 1], weight.astype(np.float32), documents[span]))
 
 
@@ -35,13 +37,15 @@ def lm_loss(model, batch, mode):
     return (each * weights.flatten()).sum() / weights.sum(), index_loss
 
 
-def run(model, stage, stream, parameters, seconds, rate, checkpoint, final=0.1, warm=100):
+def run(model, stage, stream, parameters, budget, rate, checkpoint, final=0.1, warm=100):
+    """budget: (what is counted, seconds or tokens; how many)."""
     optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.95), weight_decay=0.05 if stage != "warmup" else 0.0)
     start, tokens, step, shown = time.time(), 0, 0, 0.0
     while True:
-        done = (time.time() - start) / seconds
-        if done >= 1:
+        spent = tokens if budget[0] == "tokens" else time.time() - start
+        if spent >= budget[1]:
             return tokens
+        done = spent / budget[1]
         scale = min(1, (step + 1) / warm) * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done)))
         for group in optimizer.param_groups:
             group["lr"] = rate * scale
@@ -65,31 +69,57 @@ def run(model, stage, stream, parameters, seconds, rate, checkpoint, final=0.1, 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", required=True)
-    parser.add_argument("--minutes", type=float, default=60)
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, default=60)
+    length.add_argument("--stages", type=stages, help="tokens of each, as in dense=600000,sparse=300000, so that the same run ends at the same step anywhere")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--resume", help="a checkpoint to go on from")
+    parser.add_argument("--resume", type=Path, help="a checkpoint, or an exported folder, to go on from")
     parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate of the first stage")
+    parser.add_argument("--sparse-rate", type=float, default=3e-4)
+    parser.add_argument("--row", type=int, default=0, help="as corpus.py had it: whole conversations in rows")
+    parser.add_argument("--step", type=int, default=4096, help="tokens of a step")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(7)
-    data, seconds = Path(options.data), options.minutes * 60
-    model, checkpoint = Model(Config()), data / "checkpoint.pt"
-    seen = 0
-    if options.resume:
-        saved = torch.load(options.resume)
-        model.load_state_dict(saved["state"])
-        seen = saved["tokens"]
+    data = Path(options.data)
+    parts = {"dense": 0.74, "long": 0.08, "warmup": 0.04, "sparse": 0.14}
+    budget = lambda stage: ("tokens", options.stages.get(stage, 0)) if options.stages else ("seconds", parts[stage] * options.minutes * 60)
+    model, seen = start_from(options.resume)
+    checkpoint = data / "checkpoint.pt"
     indexer = [p for n, p in model.named_parameters() if ".indexer." in n]
     rest = [p for n, p in model.named_parameters() if ".indexer." not in n]
     print(sum(p.numel() for p in model.parameters()), "parameters", flush=True)
-    short, long = data / "short.npz", data / "long.npz"
-    seen += run(model, "dense", batches(short, 256, 16, 1), rest, 0.74 * seconds, options.rate, checkpoint)
-    seen += run(model, "dense", batches(long, 1024, 4, 2), rest, 0.08 * seconds, 4e-4, checkpoint, warm=20)
-    run(model, "warmup", batches(long, 1024, 4, 3), indexer, 0.04 * seconds, 1e-3, checkpoint, warm=5)
-    mixed = mix(batches(long, 1024, 4, 4), batches(short, 512, 8, 5))
-    seen += run(model, "sparse", mixed, indexer + rest, 0.14 * seconds, 3e-4, checkpoint, warm=20)
+    short, long, row, step = data / "short.npz", data / "long.npz", options.row, options.step
+    rows = lambda path, length, seed: batches(path, length, step // length, seed)
+    seen += run(model, "dense", rows(short, row or 256, 1), rest, budget("dense"), options.rate, checkpoint, warm=30 if options.resume else 100)
+    seen += run(model, "dense", rows(long, 1024, 2), rest, budget("long"), 4e-4, checkpoint, warm=20)
+    run(model, "warmup", rows(long, 1024, 3), indexer, budget("warmup"), 1e-3, checkpoint, warm=5)
+    others = [rows(short, row, 5), rows(short, row, 6)] if row else [rows(short, 512, 5)]
+    seen += run(model, "sparse", mix(rows(long, 1024, 4), *others), indexer + rest, budget("sparse"), options.sparse_rate, checkpoint, warm=20)
     torch.save({"state": model.state_dict(), "config": model.config.as_dict(), "stage": "done", "tokens": seen}, data / "final.pt")
     print("done", seen, "tokens of language modelling", flush=True)
+
+
+def stages(text):
+    parts = dict(part.split("=") for part in text.split(","))
+    if not parts.keys() <= {"dense", "long", "warmup", "sparse"}:
+        raise argparse.ArgumentTypeError("stages are dense, long, warmup and sparse")
+    return {stage: int(tokens) for stage, tokens in parts.items()}
+
+
+def start_from(path):
+    """The model to train and the tokens it has seen in checkpoints before."""
+    if path is None:
+        return Model(Config()), 0
+    if path.is_dir():
+        model = load_folder(path).train()
+        for layer in model.model.layers:
+            layer.self_attn.strict = False
+        return model, 0
+    saved = torch.load(path)
+    model = Model(Config())
+    model.load_state_dict(saved["state"])
+    return model, saved["tokens"]
 
 
 def mix(*streams):

@@ -97,7 +97,10 @@ Status Engine::submit(Request r) {
   for (const int32_t id : r.tokens) {
     if (id < 0 || id >= vocab)
       return error(Code::kBadArgument, "tokens: " + std::to_string(id) + " is no token of the vocabulary");
+    if (r.prompt_logprobs && id >= allowed())
+      return error(Code::kBadArgument, "promptLogprobs: " + std::to_string(id) + " is a token that has none");
   }
+  if (r.prompt_logprobs && r.top_logprobs < 0) return error(Code::kBadArgument, "promptLogprobs: needs topLogprobs");
   if (!(r.sampling.temperature >= 0 && r.sampling.temperature <= 100))
     return error(Code::kBadArgument, "temperature: from 0 to 100");
   if (!(r.sampling.top_p >= 0 && r.sampling.top_p <= 1)) return error(Code::kBadArgument, "topP: from 0 to 1");

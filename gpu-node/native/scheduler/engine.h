@@ -97,6 +97,8 @@ class Engine {
   void preempt(size_t index);
   void add_tokens(Sequence& s, Batch& batch);
   void after_forward(Sequence& s);
+  void score(Sequence& s);
+  std::span<const float> logits_row(int32_t row) const;
   int32_t sample_row(Sequence& s, int32_t row);
   int32_t sample_from(Sequence& s, std::span<const float> logits, std::span<const uint32_t> mask);
   void hold(Sequence& s, int32_t row);

@@ -78,7 +78,8 @@ void Engine::admit() {
     const auto next = std::min_element(waiting_.begin(), waiting_.end(),
                                        [this](const auto& a, const auto& b) { return is_next(*a, *b); });
     Sequence& s = **next;
-    const bool fetches = tiers_.fetching(s.fetch, s.keys, s.tokens, pool_.available() - promised());
+    const bool fetches =
+        !s.scores_prompt() && tiers_.fetching(s.fetch, s.keys, s.tokens, pool_.available() - promised());
     if (!fetches && !try_admit(s)) break;
     (fetches ? passed : running_).push_back(std::move(*next));
     waiting_.erase(next);
@@ -89,7 +90,7 @@ void Engine::admit() {
 
 bool Engine::try_admit(Sequence& s) {
   if (static_cast<int>(running_.size()) >= options_.max_running) return false;
-  s.pages = pool_.share(s.keys, s.tokens);
+  if (!s.scores_prompt()) s.pages = pool_.share(s.keys, s.tokens);
   const int64_t need = pages_for(static_cast<int64_t>(s.tokens.size()) + 1) - static_cast<int64_t>(s.pages.size());
   // A page for each of those that run: else the newcomer would soon give its own back to them.
   const int64_t headroom = std::min<int64_t>(static_cast<int64_t>(running_.size()), pool_.pages() / kHeadroomPart);

@@ -69,6 +69,7 @@ void read_sampling(JsonFields& from, Request& request) {
   from.integer("minTokens", request.min_tokens, 0, INT_MAX);
   from.flag("ignoreEos", request.ignore_eos);
   from.integer("topLogprobs", request.top_logprobs, 0, kTopLogprobsMax);
+  from.flag("promptLogprobs", request.prompt_logprobs);
 }
 
 }  // namespace

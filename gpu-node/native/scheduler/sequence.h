@@ -30,6 +30,7 @@ struct Request {
   int32_t min_tokens = 0;         // before them neither an end token nor a stop string ends the sequence
   bool ignore_eos = false;        // end tokens are not drawn
   int32_t top_logprobs = -1;      // how many of the likeliest tokens are told with each, -1: no log-probabilities
+  bool prompt_logprobs = false;   // they are told of the prompt's tokens too, so all of it is computed
   std::vector<std::string> stop;  // byte strings
   bool masked = false;            // each token waits for its mask, see mask.cc
 };
@@ -62,10 +63,10 @@ struct Mask {
 };
 
 struct Event {
-  enum class Kind { kStart, kTokens, kEnd } kind = Kind::kStart;
+  enum class Kind { kStart, kPrompt, kTokens, kEnd } kind = Kind::kStart;
   uint64_t id = 0;
-  int32_t token = -1;                  // kTokens
-  std::vector<TokenLogprob> logprobs;  // kTokens, where asked for: its own, then those of the likeliest
+  int32_t token = -1;                  // kTokens; kPrompt: one of the prompt's, from the second on, in order
+  std::vector<TokenLogprob> logprobs;  // of the token, where asked for: its own, then those of the likeliest
   int64_t prompt_tokens = 0, cached_tokens = 0, computed_tokens = 0, sampled_tokens = 0;
   EndReason reason = EndReason::kError;
   std::string message;
@@ -95,6 +96,8 @@ struct Sequence {
   int32_t begin = 0;       // position of the first of them
   int32_t first_row = 0;   // its row among the step's tokens
   int32_t logit_row = -1;  // first row of the current step's logits (a draft has the next one), -1: none
+  int32_t score_row = -1;  // as logit_row, of the rows that tell of the prompt
+  int32_t scored = 1;      // prompt tokens told of; the first has no log-probability
   uint64_t number = 0;     // in order of arrival
   Clock::time_point arrived;
   std::optional<Clock::time_point> deadline;
@@ -111,6 +114,8 @@ struct Sequence {
 
   int32_t sampled() const { return static_cast<int32_t>(tokens.size()) - prompt; }
   bool prefilling() const { return computed < goal; }
+  /// What comes out of the cache has no logits.
+  bool scores_prompt() const { return request.prompt_logprobs && scored < prompt; }
   /// Its logits lie aside: it takes no part in steps until it is sampled.
   bool is_held() const { return !held.empty(); }
   bool has_mask() const { return mask.position == sampled(); }

@@ -7,7 +7,7 @@
 namespace sparrow {
 
 bool Engine::step() {
-  for (auto& s : running_) s->in_step = 0, s->logit_row = -1;
+  for (auto& s : running_) s->in_step = 0, s->logit_row = s->score_row = -1;
   const int32_t decodes = plan_decodes();
   plan_prefills(pace_.prefill_tokens(decodes, std::max(options_.step_tokens - decodes, 1)));
   find_pages();
@@ -47,14 +47,18 @@ void Engine::reap() {
   }
 }
 
-/// The next tokens of s, a draft behind the last known one. Logits from the last known token on.
+/// The next tokens of s, a draft behind the last known one. Logits from the last known token on, and of a prompt that
+/// is scored from the token before the first not told of.
 void Engine::add_tokens(Sequence& s, Batch& batch) {
   const int32_t end = s.computed + s.in_step, known = static_cast<int32_t>(s.tokens.size());
   s.begin = s.computed;
   s.first_row = batch.size();
   for (int32_t at = s.computed; at < end; at++) {
-    if (at == known - 1) s.logit_row = static_cast<int32_t>(batch.logit_rows.size());
-    if (at >= known - 1) batch.logit_rows.push_back(batch.size());
+    const int32_t row = static_cast<int32_t>(batch.logit_rows.size());
+    const bool scores = s.scores_prompt() && at >= s.scored - 1 && at < s.prompt - 1;
+    if (scores && s.score_row < 0) s.score_row = row;
+    if (at == known - 1) s.logit_row = row;
+    if (scores || at >= known - 1) batch.logit_rows.push_back(batch.size());
     batch.add(at < known ? s.tokens[static_cast<size_t>(at)] : s.draft, at, s.pages.data());
   }
 }
@@ -65,6 +69,7 @@ void Engine::after_forward(Sequence& s) {
   const int32_t draft = std::exchange(s.draft, -1);
   s.computed += draft < 0 ? s.in_step : s.in_step - 1;  // a rejected draft's rows are overwritten by the next step
   s.prefilled = std::max(s.prefilled, std::min(s.computed, s.prompt));
+  if (s.score_row >= 0) score(s);
   if (s.logit_row >= 0 && s.request.masked) {
     hold(s, s.logit_row);
   } else if (s.logit_row >= 0) {
@@ -82,14 +87,31 @@ void Engine::after_forward(Sequence& s) {
   publish_pages(s);
 }
 
+/// Tells of the prompt's tokens that this step's logits speak of: a row is about the token behind its own.
+void Engine::score(Sequence& s) {
+  const int32_t end = std::min(s.begin + s.in_step + 1, s.prompt);
+  for (int32_t row = s.score_row; s.scored < end; s.scored++, row++) {
+    Event e;
+    e.kind = Event::Kind::kPrompt;
+    e.id = s.request.id;
+    e.token = s.tokens[static_cast<size_t>(s.scored)];
+    e.logprobs = logprobs_of(logits_row(row), allowed(), e.token, s.request.top_logprobs);
+    events_.push_back(std::move(e));
+  }
+}
+
+std::span<const float> Engine::logits_row(int32_t row) const {
+  const size_t vocab = static_cast<size_t>(model_.config().vocab_size);
+  return std::span<const float>(logits_).subspan(static_cast<size_t>(row) * vocab, vocab);
+}
+
 int32_t Engine::allowed() const {
   return options_.token_bytes.empty() ? model_.config().vocab_size : static_cast<int32_t>(options_.token_bytes.size());
 }
 
 /// The token that s goes on with, -1 when the logits have none.
 int32_t Engine::sample_row(Sequence& s, int32_t row) {
-  const size_t vocab = static_cast<size_t>(model_.config().vocab_size);
-  return sample_from(s, std::span<const float>(logits_).subspan(static_cast<size_t>(row) * vocab, vocab), {});
+  return sample_from(s, logits_row(row), {});
 }
 
 /// The mask as in SampleInput.
