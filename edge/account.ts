@@ -62,6 +62,9 @@ export class AccountObject extends DurableObject<Env> {
   /** When the outbox was last carried to D1; an object that was evicted has no load. */
   #flushedAt = Number.NEGATIVE_INFINITY
 
+  /** What the alarm is set to, `null` for not; unknown until the first wish. */
+  #alarmAt: number | null | undefined
+
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env)
     this.#store = accountStore(ctx.storage)
@@ -213,6 +216,7 @@ export class AccountObject extends DurableObject<Env> {
 
   override async alarm(): Promise<void> {
     const now = Date.now()
+    this.#alarmAt = null
     this.#store.expireHolds(now - RECEIPT_WINDOW_MS, now)
     this.#store.forgetClosed(now - CLOSED_KEPT_MS)
     this.#store.forgetTrails(now - TRAIL_KEPT_MS)
@@ -248,7 +252,12 @@ export class AccountObject extends DurableObject<Env> {
 
   /** Keeps the earliest wish. */
   async #wakeAt(time: number): Promise<void> {
-    const set = await this.ctx.storage.getAlarm()
-    if (set === null || set > time) await this.ctx.storage.setAlarm(time)
+    if (this.#alarmAt === undefined) {
+      const set = await this.ctx.storage.getAlarm()
+      if (this.#alarmAt === undefined) this.#alarmAt = set
+    }
+    if (this.#alarmAt !== null && this.#alarmAt <= time) return
+    this.#alarmAt = time
+    await this.ctx.storage.setAlarm(time)
   }
 }

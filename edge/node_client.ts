@@ -15,7 +15,7 @@ import {
   type TokenizeRequest,
   tokenizeAnswerSchema,
 } from '../schema/wire.ts'
-import { derive } from './auth.ts'
+import { derivedOnce } from './auth.ts'
 import { reasonOf } from './log.ts'
 
 export type NodeAnswer =
@@ -24,7 +24,7 @@ export type NodeAnswer =
 
 /** The secret with which the edge signs its calls to a node; told to the node when it registers, stored nowhere. */
 export const dispatchSecret = (secret: string, nodeId: string): string =>
-  derive(secret, 'dispatch', nodeId).toString('base64url')
+  derivedOnce(secret, 'dispatch', nodeId).toString('base64url')
 
 const DISPATCH_KEYS_MAX = 1000
 /** Imported once a node. */

@@ -22,6 +22,8 @@ export interface StackOptions {
   readonly nodePort: number
   /** Called once a step begins. */
   readonly progress?: (text: string) => void
+  /** Between two turns of the Worker's cron, which `wrangler dev` never fires by itself. */
+  readonly cronMs?: number
   /** Extra settings of the node, e.g. SPARROW_ISA. */
   readonly nodeEnv?: Readonly<Record<string, string>>
 }
@@ -38,6 +40,8 @@ export interface Stack {
   killEdge(): Promise<void>
   /** Starts the Worker again on the state it left. */
   restartEdge(): Promise<void>
+  /** Turns of the Worker's cron that ended well. */
+  cronTurns(): number
   /** Settles when a process ended by itself or went silent, at once for one that has; ask again for the next. */
   failed(): Promise<Failure>
   stop(): Promise<void>
@@ -178,6 +182,19 @@ const startNode = (options: StackOptions, secrets: Secrets): ChildProcess =>
     }),
   )
 
+/** As wrangler.toml has it. */
+const CRON_MS = 10 * 60_000
+
+/** Has the Worker's scheduled handler run now and then. An edge that is away at its time is left alone: the next turn sweeps more. */
+const startCron = (baseUrl: string, everyMs: number): { turns(): number; stop(): void } => {
+  let turns = 0
+  const turn = async (): Promise<void> => {
+    if (await answers(`${baseUrl}/cdn-cgi/local/scheduled`).catch(() => false)) turns++
+  }
+  const timer = setInterval(() => void turn(), everyMs)
+  return { turns: () => turns, stop: () => clearInterval(timer) }
+}
+
 const answers = async (url: string): Promise<boolean> => (await fetch(url)).ok
 
 /** A node counts as ready once the edge routes to it, not merely once it listens. */
@@ -205,8 +222,10 @@ export const bootStack = async (options: StackOptions): Promise<Stack> => {
     waitUntil('the node', join(stateDir, 'node.log'), node, async () => {
       return (await answers(`${nodeUrl}/healthz`)) && (await isRouted(baseUrl))
     })
+  const cron = startCron(baseUrl, options.cronMs ?? CRON_MS)
   const stop = async () => {
     watch.stop()
+    cron.stop()
     // The node first: it drains and pushes its last receipts while the edge still listens.
     await stopGroup(node, 10_000)
     await stopGroup(edge, 5_000)
@@ -247,6 +266,7 @@ export const bootStack = async (options: StackOptions): Promise<Stack> => {
       watch.begin('Worker', edge)
     },
     failed: () => watch.failed(),
+    cronTurns: cron.turns,
     stop,
   }
 }

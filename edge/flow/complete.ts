@@ -6,7 +6,7 @@ import { worstCase } from '../../schema/prompts.ts'
 import type { Run } from '../../schema/wire.ts'
 import type { Admission, AdmissionAnswer } from '../account/admit.ts'
 import type { AccountObject } from '../account.ts'
-import { authenticate, authorizationOf, derive } from '../auth.ts'
+import { authenticate, authorizationOf, derivedOnce } from '../auth.ts'
 import { accountObject, clientIp, type Env } from '../env.ts'
 import { routeNow } from '../fleet.ts'
 import { withHint } from '../hint.ts'
@@ -144,7 +144,7 @@ const serve = async (
   // Known to the account before the node is: its receipt cannot come first.
   const first = nodes[0] ? overlap(nodes[0]) : 0
   if (first > 0) await account.setOverlap(requestId, first)
-  const cacheSalt = derive(secret, 'cache', tenant).toString('base64url')
+  const cacheSalt = derivedOnce(secret, 'cache', tenant).toString('base64url')
   const answered = await stages.run('dispatch', () =>
     dispatch({
       secret,

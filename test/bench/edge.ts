@@ -47,6 +47,8 @@ const whole = (answers: readonly Answered[]): Spread =>
   )
 const measures: Readonly<Record<string, Measure>> = {
   'whole, 1 connection': async (t) => whole(await closedLoop(t, 1, seconds, { stream: false, tokens: 1 })),
+  'whole, 1 connection, prompt of 2 KB': async (t) =>
+    whole(await closedLoop(t, 1, seconds, { stream: false, tokens: 1, promptBytes: 2048 })),
   'whole, 16 connections': async (t) => whole(await closedLoop(t, 16, seconds, { stream: false, tokens: 1 })),
   'first byte of a stream': async (t) =>
     spreadOf(
@@ -59,9 +61,10 @@ const measures: Readonly<Record<string, Measure>> = {
     const answers = await closedLoop(t, 16, seconds, { stream: true, tokens: 2000 })
     return { ...whole(answers), perSecond: Math.round((answers.length * 2000) / seconds) }
   },
+  // Begun at even distances: sixteen that begin at once measure a burst of admissions, not the pipe.
   'lag of an event, 16 streams at 50 a second': async (t) =>
     spreadOf(
-      (await closedLoop(t, 16, seconds, { stream: true, tokens: 50, pace: 20 })).flatMap(({ lags }) => [...lags]),
+      (await closedLoop(t, 16, seconds, { stream: true, tokens: 50, pace: 20 }, 63)).flatMap(({ lags }) => [...lags]),
       seconds,
     ),
 }

@@ -25,13 +25,15 @@ export interface Ask {
   readonly tokens: number
   /** Milliseconds between two events; each then carries the time it left. */
   readonly pace?: number
+  /** More bytes of prompt, so that it has prefix blocks. */
+  readonly promptBytes?: number
 }
 
-const bodyOf = ({ stream, tokens, pace }: Ask): string =>
+const bodyOf = ({ stream, tokens, pace, promptBytes = 0 }: Ask): string =>
   JSON.stringify({
     ...{
       model: 'zero',
-      messages: [{ role: 'user', content: 'Say a word.' }],
+      messages: [{ role: 'user', content: `${'.'.repeat(promptBytes)}Say a word.` }],
       stream,
       max_tokens: tokens,
       seed: pace ?? 0,
@@ -70,17 +72,19 @@ export const once = async (pool: Pool, target: Target, ask: Ask): Promise<Answer
   return { wholeMs: performance.now() - begin, firstByteMs, bytes, lags }
 }
 
-/** Every connection asks again as soon as it is answered. */
+/** Every connection asks again as soon as it is answered; each begins so many milliseconds behind the one before it. */
 export const closedLoop = async (
   target: Target,
   connections: number,
   seconds: number,
   ask: Ask,
+  staggerMs = 0,
 ): Promise<Answered[]> => {
   const pool = poolOf(target, connections)
   const answers: Answered[] = []
   const end = performance.now() + seconds * 1000
-  const worker = async (): Promise<void> => {
+  const worker = async (_: unknown, index: number): Promise<void> => {
+    if (staggerMs > 0) await new Promise((done) => setTimeout(done, index * staggerMs))
     while (performance.now() < end) answers.push(await once(pool, target, ask))
   }
   try {
