@@ -80,7 +80,7 @@ struct Call {
     const int64_t out = w.rows / w.heads;
     const uint16_t* x =
         kv.layout.fp8 ? rows + first * kv.layout.row_halves : reinterpret_cast<const uint16_t*>(row(first));
-    const Inputs inputs = {{x, nullptr, kv.layout.row_halves, 0, static_cast<int32_t>(count)}, {}};
+    const Inputs inputs = {{x, nullptr, kv.layout.row_halves, 0, static_cast<int32_t>(count), nullptr}, {}};
     for (int64_t p = 0; p < head_panels(w); p++) multiply(pool.k, w, h, panel_of(w, p), inputs, y, out);
   }
 
@@ -119,7 +119,7 @@ struct Call {
                         0,
                         0,
                         0};
-    const SpInput queries = {q + (first * a.heads + h) * ld_q, nullptr, a.heads * ld_q, 0, n};
+    const SpInput queries = {q + (first * a.heads + h) * ld_q, nullptr, a.heads * ld_q, 0, n, nullptr};
     for (int64_t b = 0; b < width; b += SP_PANEL_BLOCKS) {
       const auto some = static_cast<int32_t>(std::min<int64_t>(SP_PANEL_BLOCKS, width - b));
       const SpPanel panel = {static_cast<int32_t>(b), 1, some, some * SP_LANES};
@@ -138,7 +138,7 @@ struct Call {
                         0,
                         0,
                         0};
-    const SpInput p = {weights, nullptr, ld_weights, 0, n};
+    const SpInput p = {weights, nullptr, ld_weights, 0, n, nullptr};
     float* y = out + (first * a.heads + h) * a.v;
     for (int64_t b = 0; b * SP_LANES < a.v; b += SP_PANEL_BLOCKS) {
       const int64_t some = std::min<int64_t>(SP_PANEL_BLOCKS, ceil_div(a.v, SP_LANES) - b);

@@ -15,9 +15,10 @@ struct Group {
 struct Plan {
   std::vector<Group> groups;
   std::vector<int32_t> place;  // (tokens * top_k) -> slot
+  std::vector<int32_t> token;  // slot -> token
 };
 
-Plan group_by_expert(const int32_t* ids, int64_t slots, int32_t experts) {
+Plan group_by_expert(const int32_t* ids, int64_t slots, int32_t top_k, int32_t experts) {
   std::vector<int32_t> count(static_cast<size_t>(experts)), next(count.size());
   for (int64_t s = 0; s < slots; s++) count[static_cast<size_t>(ids[s])]++;
   Plan plan;
@@ -29,13 +30,20 @@ Plan group_by_expert(const int32_t* ids, int64_t slots, int32_t experts) {
     begin += c;
   }
   plan.place.resize(static_cast<size_t>(slots));
-  for (int64_t s = 0; s < slots; s++) plan.place[static_cast<size_t>(s)] = next[static_cast<size_t>(ids[s])]++;
+  plan.token.resize(plan.place.size());
+  for (int64_t s = 0; s < slots; s++) {
+    const int32_t slot = next[static_cast<size_t>(ids[s])]++;
+    plan.place[static_cast<size_t>(s)] = slot;
+    plan.token[static_cast<size_t>(slot)] = static_cast<int32_t>(s / top_k);
+  }
   return plan;
 }
 
 struct Call {
   const SpExperts& e;
   Pool& p;
+  const Plan& plan;
+  const float* tokens;  // (n, hidden)
   int64_t hidden, inter, ld_hidden, ld_inter;
   bool codes;  // the experts' weights are quantised
 
@@ -44,17 +52,15 @@ struct Call {
     Inputs x = {};
     if (codes)
       x.codes = (inner ? p.inner_codes : p.expert_codes).view(g.begin, g.count);
+    else if (!p.k.rounds && inner)
+      x.plain = {nullptr, p.full_inner.data() + g.begin * ld_inter, 0, ld_inter, g.count, nullptr};
     else if (!p.k.rounds)
-      x.plain = {nullptr, full(inner, g.begin), 0, inner ? ld_inter : ld_hidden, g.count};
+      x.plain = {nullptr, tokens, 0, hidden, g.count, plan.token.data() + g.begin};
     else if (inner)
-      x.plain = {p.expert_inner.data() + g.begin * ld_inter, nullptr, ld_inter, 0, g.count};
+      x.plain = {p.expert_inner.data() + g.begin * ld_inter, nullptr, ld_inter, 0, g.count, nullptr};
     else
-      x.plain = {p.expert_x.data() + g.begin * ld_hidden, nullptr, ld_hidden, 0, g.count};
+      x.plain = {p.expert_x.data() + g.begin * ld_hidden, nullptr, ld_hidden, 0, g.count, nullptr};
     return x;
-  }
-
-  float* full(bool inner, int64_t slot) const {
-    return inner ? p.full_inner.data() + slot * ld_inter : p.full_x.data() + slot * ld_hidden;
   }
 
   /// Panels of the two inner products. Quantised ones have 64 rows in a row: their results are quantised in stretches.
@@ -84,7 +90,7 @@ struct Call {
         if (codes)
           p.inner_codes.set(p.k, g.begin + i, row, rows, at);
         else if (!p.k.rounds)
-          std::copy_n(row, rows, full(true, g.begin + i) + at);
+          std::copy_n(row, rows, p.full_inner.data() + (g.begin + i) * ld_inter + at);
         else
           p.k.to_bf16(row, rows, at + rows == inter ? rows + inter % 2 : rows,
                       p.expert_inner.data() + (g.begin + i) * ld_inter + at);
@@ -97,19 +103,16 @@ struct Call {
     multiply(p.k, down, 0, panel_of(down, index), inputs(g, true), p.expert_out.data() + g.begin * hidden, hidden);
   }
 
-  /// Token t's activations to each of its slots.
-  void gather(const float* x, int64_t t, const int32_t* place) const {
+  /// Token t's activations, rounded or quantised, to each of its slots.
+  void gather(int64_t t) const {
+    const int32_t* place = plan.place.data() + t * e.top_k;
     if (codes) {
-      p.codes.set(p.k, t, x + t * hidden, hidden, 0);
+      p.codes.set(p.k, t, tokens + t * hidden, hidden, 0);
       for (int32_t s = 0; s < e.top_k; s++) p.expert_codes.copy(place[s], p.codes, t);
       return;
     }
-    if (!p.k.rounds) {
-      for (int32_t s = 0; s < e.top_k; s++) std::copy_n(x + t * hidden, hidden, full(false, place[s]));
-      return;
-    }
     uint16_t* row = p.half.data() + t * ld_hidden;
-    p.k.to_bf16(x + t * hidden, hidden, ceil_div(hidden, 2) * 2, row);
+    p.k.to_bf16(tokens + t * hidden, hidden, ceil_div(hidden, 2) * 2, row);
     for (int32_t s = 0; s < e.top_k; s++)
       std::memcpy(p.expert_x.data() + place[s] * ld_hidden, row, static_cast<size_t>(ceil_div(hidden, 2) * 4));
   }
@@ -127,14 +130,13 @@ void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids,
   Pool& p = pool(self);
   const int64_t hidden = e->gate[0].cols, inter = e->gate[0].rows, slots = int64_t{n} * e->top_k;
   const bool codes = input_kind(e->gate[0]) == InputKind::kCodes;
-  const Call call = {*e, p, hidden, inter, padded(hidden), padded(inter), codes};
-  const Plan plan = group_by_expert(ids, slots, e->experts);
+  const Plan plan = group_by_expert(ids, slots, e->top_k, e->experts);
+  const Call call = {*e, p, plan, x, hidden, inter, padded(hidden), padded(inter), codes};
   if (codes) {
     p.codes.resize(n, hidden);
     p.expert_codes.resize(slots, hidden);
     p.inner_codes.resize(slots, inter);
   } else if (!p.k.rounds) {
-    reserve(p.full_x, slots * call.ld_hidden);
     reserve(p.full_inner, slots * call.ld_inter);
   } else {
     reserve(p.half, n * call.ld_hidden);
@@ -142,7 +144,6 @@ void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids,
     reserve(p.expert_inner, slots * call.ld_inter);
   }
   reserve(p.expert_out, slots * hidden);
-  const auto gather = [&](int64_t t) { call.gather(x, t, plan.place.data() + t * e->top_k); };
   const auto sum = [&](int64_t t) {
     constexpr int32_t kRows = 8;
     const float* rows[kRows];
@@ -155,7 +156,7 @@ void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids,
   };
   const int64_t groups = static_cast<int64_t>(plan.groups.size());
   const int64_t inner_panels = head_panels(e->gate[0]), outer_panels = head_panels(e->down[0]);
-  p.threads.each(n, gather);
+  if (codes || p.k.rounds) p.threads.each(n, [&](int64_t t) { call.gather(t); });
   p.threads.each(groups * inner_panels,
                  [&](int64_t i) { call.inner(plan.groups[static_cast<size_t>(i / inner_panels)], i % inner_panels); });
   p.threads.each(groups * outer_panels,

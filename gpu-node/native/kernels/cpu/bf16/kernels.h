@@ -40,6 +40,7 @@ typedef struct SpInput {
   const float* full;     // (n, ld_full)
   int64_t ld_half, ld_full;
   int32_t n;
+  const int32_t* at;  // rows of `full`, or null: 0, 1, ...; of `half` never
 } SpInput;
 
 /// Row blocks begin, begin + step, ..., `count` of them, that share one pass over the activations. `rows` are left from

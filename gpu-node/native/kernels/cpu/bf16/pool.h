@@ -28,7 +28,7 @@ struct Pool {
   const bool fp8_kv;                             // KV pages keep latents as E4M3
   std::vector<uint16_t> half;                    // activations of the current product
   std::vector<uint16_t> expert_x, expert_inner;  // (slots, hidden), (slots, inter), grouped by expert
-  std::vector<float> full_x, full_inner;         // the same, for kernels that do not round
+  std::vector<float> full_inner;                 // the same, for kernels that do not round
   CodeRows codes, expert_codes, inner_codes;     // the same, for quantised weights
   std::vector<float> expert_out;                 // (slots, hidden)
 };

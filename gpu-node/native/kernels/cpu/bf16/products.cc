@@ -86,7 +86,7 @@ void matmul(void* self, const SpProduct* products, int32_t count, const float* x
   const auto any = [&](InputKind kind) {
     return std::any_of(products, products + count, [&](const SpProduct& q) { return input_kind(*q.w) == kind; });
   };
-  Inputs inputs = {{nullptr, x, ld, cols, n}, {}};
+  Inputs inputs = {{nullptr, x, ld, cols, n, nullptr}, {}};
   if (p.k.rounds && any(InputKind::kHalf)) {
     p.half.resize(std::max(p.half.size(), static_cast<size_t>(n * ld)));
     round_rows(p, x, cols, n, cols, p.half.data());
@@ -113,7 +113,7 @@ void matmul(void* self, const SpProduct* products, int32_t count, const float* x
 void matmul_heads(void* self, const SpMatrix* w, const float* x, int64_t ldx, int64_t ldh, int32_t n, float* y) {
   Pool& p = pool(self);
   const int64_t ld = padded(w->cols);
-  Inputs inputs = {{nullptr, x, ld * w->heads, ldx, n}, {}};
+  Inputs inputs = {{nullptr, x, ld * w->heads, ldx, n, nullptr}, {}};
   if (p.k.rounds && input_kind(*w) == InputKind::kHalf) {
     p.half.resize(std::max(p.half.size(), static_cast<size_t>(n * w->heads * ld)));
     p.threads.each(n, [&](int64_t t) {
