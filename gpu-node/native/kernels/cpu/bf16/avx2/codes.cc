@@ -26,11 +26,20 @@ SP_INLINE void add_quad(__m256i (&sum)[2], const __m256i (&w)[2], const int8_t* 
       : [w0] "x"(w[0]), [w1] "x"(w[1]), [quad] "m"(*(const Quad*)quad));
 }
 
+/// A token's part of a stretch: its codes as the weights take them, its multiplier and what undoes the weights' offset
+/// (8 times each).
+struct Stretch {
+  alignas(32) float scale[8];
+  alignas(32) int32_t start[8];
+  alignas(32) int8_t memory[2 * SP_STRETCH];
+  const int8_t* parts;
+};
+
 /// int8: a line of 64 bytes is a quad of columns of 16 rows, which meets both parts of the activations.
 struct Bytes {
   static constexpr int kParts = 2, kLines = kQuads, kOffsetBits = 7, kTokens = 3;
   /// Codes of a stretch as 32 low parts, then 32 high parts.
-  SP_INLINE void split(const int8_t* codes, int8_t* parts) {
+  SP_INLINE const int8_t* split(const int8_t* codes, int8_t* parts) {
     const __m256i a = _mm256_loadu_si256((const __m256i*)codes), one = _mm256_set1_epi8(1);
     const __m256i shifted = _mm256_xor_si256(a, _mm256_set1_epi8(-128));  // + 128, unsigned
     const __m256i tops = _mm256_and_si256(_mm256_srli_epi16(shifted, 4), _mm256_set1_epi8(15));
@@ -39,14 +48,14 @@ struct Bytes {
     const __m256i whole = _mm256_and_si256(_mm256_slli_epi16(high, 4), _mm256_set1_epi8(-16));
     _mm256_store_si256((__m256i*)parts, _mm256_sub_epi8(a, whole));
     _mm256_store_si256((__m256i*)(parts + SP_STRETCH), high);
+    return parts;
   }
   template <int T>
-  SP_INLINE void line(const uint8_t* at, const int8_t (*parts)[2 * SP_STRETCH], int line,
-                      __m256i (&sum)[T][kParts][2]) {
+  SP_INLINE void line(const uint8_t* at, const Stretch (&x)[T], int line, __m256i (&sum)[T][kParts][2]) {
     const __m256i w[2] = {_mm256_loadu_si256((const __m256i*)at), _mm256_loadu_si256((const __m256i*)(at + 32))};
     for (int t = 0; t < T; t++) {
-      add_quad(sum[t][0], w, parts[t] + line * 4);
-      add_quad(sum[t][1], w, parts[t] + SP_STRETCH + line * 4);
+      add_quad(sum[t][0], w, x[t].parts + line * 4);
+      add_quad(sum[t][1], w, x[t].parts + SP_STRETCH + line * 4);
     }
   }
   SP_INLINE __m256i whole(const __m256i (&sum)[kParts][2], int half) {
@@ -58,19 +67,16 @@ struct Bytes {
 /// int4: two quads, the first in the low bits.
 struct Nibbles {
   static constexpr int kParts = 1, kLines = kQuads / 2, kOffsetBits = 3, kTokens = 4;
-  SP_INLINE void split(const int8_t* codes, int8_t* parts) {
-    _mm256_store_si256((__m256i*)parts, _mm256_loadu_si256((const __m256i*)codes));
-  }
+  SP_INLINE const int8_t* split(const int8_t* codes, int8_t*) { return codes; }
   template <int T>
-  SP_INLINE void line(const uint8_t* at, const int8_t (*parts)[2 * SP_STRETCH], int line,
-                      __m256i (&sum)[T][kParts][2]) {
+  SP_INLINE void line(const uint8_t* at, const Stretch (&x)[T], int line, __m256i (&sum)[T][kParts][2]) {
     const __m256i low = _mm256_set1_epi8(15);
     const __m256i w[2] = {_mm256_loadu_si256((const __m256i*)at), _mm256_loadu_si256((const __m256i*)(at + 32))};
     const __m256i first[2] = {_mm256_and_si256(w[0], low), _mm256_and_si256(w[1], low)};
-    for (int t = 0; t < T; t++) add_quad(sum[t][0], first, parts[t] + line * 8);
+    for (int t = 0; t < T; t++) add_quad(sum[t][0], first, x[t].parts + line * 8);
     const __m256i second[2] = {_mm256_and_si256(_mm256_srli_epi16(w[0], 4), low),
                                _mm256_and_si256(_mm256_srli_epi16(w[1], 4), low)};
-    for (int t = 0; t < T; t++) add_quad(sum[t][0], second, parts[t] + line * 8 + 4);
+    for (int t = 0; t < T; t++) add_quad(sum[t][0], second, x[t].parts + line * 8 + 4);
   }
   SP_INLINE __m256i whole(const __m256i (&sum)[kParts][2], int half) {
     return _mm256_madd_epi16(sum[0][half], _mm256_set1_epi16(1));
@@ -86,21 +92,20 @@ struct Part {
 
 /// A block by T tokens over one stretch: exact integer sums, then totals (T, 2, 8) in fp32.
 template <class C, int T>
-SP_INLINE void add_stretch(const uint8_t* lines, const uint16_t* scale, const int8_t (*parts)[2 * SP_STRETCH],
-                           const float* const (&scales)[T], const int32_t* const (&sums)[T], int64_t s, float* total) {
+SP_INLINE void add_stretch(const uint8_t* lines, const uint16_t* scale, const Stretch (&x)[T], float* total) {
   __m256i sum[T][C::kParts][2];
   for (int t = 0; t < T; t++) {
     for (int i = 0; i < C::kParts; i++) sum[t][i][0] = sum[t][i][1] = _mm256_setzero_si256();
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < C::kLines; i++) C::template line<T>(lines + i * 64, parts, i, sum);
+  for (int i = 0; i < C::kLines; i++) C::template line<T>(lines + i * 64, x, i, sum);
   for (int half = 0; half < 2; half++) {
     const __m256 by = load_bf16(scale + half * 8);
     for (int t = 0; t < T; t++) {
-      const __m256i start = _mm256_set1_epi32(-(sums[t][s] << C::kOffsetBits));
-      const __m256 dot = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(C::whole(sum[t], half), start)), by);
+      const __m256i dot = _mm256_add_epi32(C::whole(sum[t], half), _mm256_load_si256((const __m256i*)x[t].start));
       float* to = total + (t * 2 + half) * 8;
-      _mm256_store_ps(to, _mm256_fmadd_ps(dot, _mm256_set1_ps(scales[t][s]), _mm256_load_ps(to)));
+      _mm256_store_ps(to, _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(dot), by), _mm256_load_ps(x[t].scale),
+                                          _mm256_load_ps(to)));
     }
   }
 }
@@ -111,22 +116,23 @@ static void tile(const SpPacked* w, const Part& part, const SpCodes* x, int64_t 
   const int64_t stretches = x->ld / SP_STRETCH;
   const int32_t per_scale = w->group / SP_STRETCH;
   alignas(32) float total[R][T * 2 * 8] = {};
-  alignas(32) int8_t parts[T][2 * SP_STRETCH];
-  const float* scales[T];
-  const int32_t* sums[T];
-  for (int t = 0; t < T; t++)
-    scales[t] = x->scales + (token + t) * stretches, sums[t] = x->sums + (token + t) * stretches;
+  Stretch now[T];
   const uint8_t* lines = part.from;
   const uint8_t* scale_at = part.from + w->scales_at;
   int32_t left = per_scale;  // stretches until the next multiplier
   for (int64_t s = 0; s < stretches; s++, lines += C::kLines * 64) {
-    for (int t = 0; t < T; t++) C::split(x->codes + (token + t) * x->ld + s * SP_STRETCH, parts[t]);
+    for (int t = 0; t < T; t++) {
+      const int64_t at = (token + t) * stretches + s;
+      now[t].parts = C::split(x->codes + at * SP_STRETCH, now[t].memory);
+      _mm256_store_ps(now[t].scale, _mm256_set1_ps(x->scales[at]));
+      _mm256_store_si256((__m256i*)now[t].start, _mm256_set1_epi32(-(x->sums[at] << C::kOffsetBits)));
+    }
     for (int r = 0; r < R; r++) {
       const uint8_t* at = lines + r * part.stride;
       if (T == 1) {
         for (int i = 0; i < C::kLines; i++) __builtin_prefetch(at + i * 64 + 1024);
       }
-      add_stretch<C, T>(at, (const uint16_t*)(scale_at + r * part.stride), parts, scales, sums, s, total[r]);
+      add_stretch<C, T>(at, (const uint16_t*)(scale_at + r * part.stride), now, total[r]);
     }
     if (--left == 0) left = per_scale, scale_at += SP_LANES * sizeof(uint16_t);
   }
