@@ -1,5 +1,9 @@
 """Tool loops, with thinking and without: one or two calls one after the other, each after a thought, then the answer made of the results.
 The names of tools, their parameters and the cities are mostly made up, so that calling means reading the declaration."""
+from functools import cache
+from pathlib import Path
+
+import bpe
 from tasks import CITIES, TOOLS, made_up_name
 
 HELD_CITIES = "Geneva Munich Milan Seattle Bergen Krakow Lyon Porto".split()
@@ -20,6 +24,17 @@ DESCRIPTIONS = {
 CITY_KEYS, NUMBER_KEYS = ["location", "place", "town"], [["x", "y"], ["left", "right"], ["first", "second"]]
 
 
+@cache
+def pieces():
+    """Tokens that are a few letters: names put together from them teach to copy any token, not some names."""
+    tokens = bpe.load(Path(__file__).parent.parent / "tokenizer.json").ids
+    return [token for token in tokens if token.isascii() and token.isalpha() and 2 <= len(token) <= 6]
+
+
+def any_name(rng):
+    return "".join(rng.choice(pieces()) for _ in range(rng.choice([1, 2, 2, 3]))).lower()
+
+
 def keys_of(rng, kind, held):
     plain = held or rng.random() < 0.6
     if kind in ("weather", "time"):
@@ -32,12 +47,12 @@ def keys_of(rng, kind, held):
 def name_of(rng, kind, held, style):
     if held:
         return HELD_NAMES[kind]
-    if style < 0.25:
+    if style < 0.2:
         return PLAIN_NAMES[kind]
-    noun, verb = rng.choice(NOUNS[kind]), rng.choice(VERBS)
+    noun, other = rng.choice(NOUNS[kind]), rng.choice(VERBS) if rng.random() < 0.4 else any_name(rng)
     if style < 0.6:
-        return rng.choice([noun, f"{verb}_{noun}", f"{noun}_{verb}"])
-    part = lambda: made_up_name(rng).lower()
+        return rng.choice([noun, f"{other}_{noun}", f"{noun}_{other}", f"{noun}_{other}"])
+    part = lambda: any_name(rng) if rng.random() < 0.7 else made_up_name(rng).lower()
     return f"{part()}_{part()}" if rng.random() < 0.5 else part()
 
 
@@ -62,7 +77,8 @@ def city(rng, held):
     if held:
         return rng.choice(HELD_CITIES)
     style = rng.random()
-    return rng.choice(CITIES) if style < 0.45 else made_up_name(rng) if style < 0.9 else f"{rng.choice(['New', 'San', 'Port'])} {made_up_name(rng)}"
+    name = any_name(rng).capitalize() if rng.random() < 0.7 else made_up_name(rng)
+    return rng.choice(CITIES) if style < 0.35 else name if style < 0.9 else f"{rng.choice(['New', 'San', 'Port'])} {name}"
 
 
 def number(rng):
@@ -117,16 +133,13 @@ def two_lookups(rng, held):
 
 def calls(tools, kinds, lookups, final, thinking):
     """The assistant's and the tool's turns of one question."""
-    turns, thought = [], ""
+    turns = []
     for i, (kind, look) in enumerate(zip(kinds, lookups)):
-        name = tools[kind]["name"]
-        order = "First" if len(kinds) > 1 and i == 0 else "Now" if i > 0 else ""
-        thought += f"{order} I need {look['what']}, so I call {name}.".strip()
-        turns.append({"role": "assistant", "text": "", "call": (name, dict(zip(tools[kind]["parameters"]["properties"], look["values"]))), "think": thought})
+        name, keys = tools[kind]["name"], tools[kind]["parameters"]["properties"]
+        start = "I" if len(kinds) == 1 else "First I" if i == 0 else "Now I"
+        turns.append({"role": "assistant", "text": "", "call": (name, dict(zip(keys, look["values"]))), "think": f"{start} need {look['what']}."})
         turns.append({"role": "tool", "text": look["result"]})
-        thought = f"The result is {look['result']}"
-        thought += ". " if i + 1 < len(kinds) else ", so I can answer."
-    turns.append({"role": "assistant", "text": final, "think": thought})
+    turns.append({"role": "assistant", "text": final, "think": "That is all I need."})
     return turns if thinking else without_thoughts(turns)
 
 

@@ -74,25 +74,31 @@ export const anthropicSdk = (stack: () => TestStack): void => {
     expect(answer.usage.cache_creation_input_tokens).toBe(0)
   })
 
-  // What the model then says is not looked at: it was not taught to think beside tools (MODEL_CARD.md).
   test('with thinking on it calls the tool, takes the result, and its thinking comes and goes with the turn', async () => {
-    const question = { role: 'user' as const, content: 'What is the weather in Oslo?' }
+    const question = { role: 'user' as const, content: 'What is the weather in Geneva?' }
     const request = { ...ask(''), tools: [weather], thinking }
     const called = await client().messages.create({ ...request, messages: [question] })
     const call = called.content.find((block) => block.type === 'tool_use')
-    expect(call).toMatchObject({ name: 'get_weather', input: { city: 'Oslo' } })
-    const thought = { type: 'thinking' as const, thinking: 'I ask the tool.', signature: '' }
+    expect(call).toMatchObject({ name: 'get_weather', input: { city: 'Geneva' } })
+    const thought = called.content[0] as Anthropic.ThinkingBlock
+    expect(thought).toMatchObject({ type: 'thinking', thinking: 'I need the weather in Geneva.' })
     const result = { type: 'tool_result' as const, tool_use_id: call?.id ?? '', content: '12 degrees, rain' }
     const messages: Anthropic.MessageParam[] = [
       question,
-      { role: 'assistant', content: [thought, ...called.content.filter((block) => block.type === 'tool_use')] },
+      { role: 'assistant', content: called.content },
       { role: 'user', content: [result] },
     ]
-    const answer = await client().messages.create({ ...request, messages })
-    expect(answer.stop_reason).toBe('end_turn')
+    const answer = await client()
+      .messages.stream({ ...request, messages })
+      .finalMessage()
+    expect(answer.content).toMatchObject([
+      { type: 'thinking', thinking: 'That is all I need.' },
+      { type: 'text', text: 'The weather in Geneva: 12 degrees, rain.' },
+    ])
+    expect(answer.usage.cache_read_input_tokens).toBeGreaterThan(0)
     const count = async (more: Anthropic.MessageParam[], said: string) => {
       const turns = JSON.parse(
-        JSON.stringify([...messages, ...more]).replace('I ask the tool.', said),
+        JSON.stringify([...messages, ...more]).replace(thought.thinking, said),
       ) as typeof messages
       const { input_tokens } = await client().messages.countTokens({
         model: MODEL,
@@ -102,12 +108,12 @@ export const anthropicSdk = (stack: () => TestStack): void => {
       })
       return input_tokens
     }
-    expect(await count([], 'I ask.')).toBeLessThan(await count([], 'I ask the tool.'))
+    expect(await count([], 'I ask.')).toBeLessThan(await count([], thought.thinking))
     const next: Anthropic.MessageParam[] = [
       { role: 'assistant', content: 'Rain.' },
       { role: 'user', content: 'Thanks' },
     ]
-    expect(await count(next, 'I ask.')).toBe(await count(next, 'I ask the tool.'))
+    expect(await count(next, 'I ask.')).toBe(await count(next, thought.thinking))
   })
 
   test('a forced tool, a stop sequence, a limit', async () => {

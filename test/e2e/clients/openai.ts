@@ -21,6 +21,89 @@ const ask = (content: string) => ({
   messages: [{ role: 'user' as const, content }],
 })
 
+const declare = (name: string, description: string, properties: Readonly<Record<string, object>>) => ({
+  type: 'function' as const,
+  function: { name, description, parameters: { type: 'object', properties, required: Object.keys(properties) } },
+})
+const [ofCity, ofTwo] = [{ city: { type: 'string' } }, { a: { type: 'number' }, b: { type: 'number' } }]
+const clock = declare('get_time', 'Get the local time of a city.', ofCity)
+const search = declare('search', 'Search the web.', { query: { type: 'string' } })
+const [add, multiply] = [declare('add', 'Add two numbers.', ofTwo), declare('multiply', 'Multiply two numbers.', ofTwo)]
+const sumOf = declare('sum_of', 'Add two numbers.', ofTwo)
+const productOf = declare('product_of', 'Multiply two numbers.', ofTwo)
+
+interface Loop {
+  readonly what: string
+  readonly ask: string
+  readonly tools: readonly OpenAI.ChatCompletionFunctionTool[]
+  readonly calls: readonly { readonly name: string; readonly args: object; readonly gives: string }[]
+  readonly thoughts: readonly string[]
+  readonly answer: string
+}
+
+/** Tools named sum_of, these cities and these operands were kept out of the embedded model's training (tool_loop.py). */
+const LOOPS: readonly Loop[] = [
+  {
+    what: 'one call of a tool never seen',
+    ask: 'Compute 63 + 29 with the tool.',
+    tools: [sumOf, productOf],
+    calls: [{ name: 'sum_of', args: { a: 63, b: 29 }, gives: '92' }],
+    thoughts: ['I need 63 + 29.', 'That is all I need.'],
+    answer: '63 + 29 = 92',
+  },
+  {
+    what: 'one call about a city never seen',
+    ask: 'What is the weather in Geneva?',
+    tools: [chatTool, search],
+    calls: [{ name: 'get_weather', args: { city: 'Geneva' }, gives: '9 degrees, fog' }],
+    thoughts: ['I need the weather in Geneva.', 'That is all I need.'],
+    answer: 'The weather in Geneva: 9 degrees, fog.',
+  },
+  {
+    what: 'two calls one after the other',
+    ask: 'What is the weather in Milan and the time in Milan?',
+    tools: [chatTool, clock, search],
+    calls: [
+      { name: 'get_weather', args: { city: 'Milan' }, gives: '9 degrees, fog' },
+      { name: 'get_time', args: { city: 'Milan' }, gives: '17:45' },
+    ],
+    thoughts: ['First I need the weather in Milan.', 'Now I need the time in Milan.', 'That is all I need.'],
+    answer: 'The weather in Milan: 9 degrees, fog. It is 17:45 in Milan.',
+  },
+  {
+    what: 'a second call that needs the first result',
+    ask: 'Compute 90 + 815 with the tool, then multiply the result by 24.',
+    tools: [add, multiply, search],
+    calls: [
+      { name: 'add', args: { a: 90, b: 815 }, gives: '905' },
+      { name: 'multiply', args: { a: 905, b: 24 }, gives: '21720' },
+    ],
+    thoughts: ['First I need 90 + 815.', 'Now I need 905 * 24.', 'That is all I need.'],
+    answer: '90 + 815 = 905 and 905 * 24 = 21720',
+  },
+]
+
+/** The client's side of a tool loop: reasoning and calls go back with the results, until there is an answer. */
+const untilAnswered = async (client: OpenAI, { ask: content, tools, calls: expected }: Loop) => {
+  const messages: OpenAI.ChatCompletionMessageParam[] = [{ role: 'user', content }]
+  const [thoughts, calls]: [unknown[], { name: string; args: unknown }[]] = [[], []]
+  for (let turn = 0; turn < 5; turn++) {
+    const request = { ...ask(content), tools: [...tools], messages, thinking: { type: 'enabled' } }
+    const choice = (await client.chat.completions.create(request)).choices[0]
+    const said = choice?.message as OpenAI.ChatCompletionMessage & { reasoning_content?: string }
+    thoughts.push(said.reasoning_content)
+    if (choice?.finish_reason !== 'tool_calls') return { thoughts, calls, answer: said.content }
+    messages.push(said)
+    for (const call of said.tool_calls ?? []) {
+      if (call.type !== 'function') continue
+      const result = expected[calls.length]?.gives ?? 'unknown'
+      calls.push({ name: call.function.name, args: JSON.parse(call.function.arguments) })
+      messages.push({ role: 'tool', tool_call_id: call.id, content: result })
+    }
+  }
+  return { thoughts, calls, answer: 'none in five turns' }
+}
+
 export const openAi = (stack: () => TestStack): void => {
   const client = () => new OpenAI({ baseURL: `${stack().baseUrl}/v1`, apiKey: stack().key, maxRetries: 0 })
 
@@ -60,20 +143,12 @@ export const openAi = (stack: () => TestStack): void => {
     expect(seen).toEqual([{ city: 'Paris' }])
   })
 
-  // What the model then says is not looked at: it was not taught to think beside tools (MODEL_CARD.md).
-  test('chat: with thinking on the tool is called, and its result and the reasoning go back', async () => {
-    const thinking = { thinking: { type: 'enabled' } }
-    const request = { ...ask(question), tools: [chatTool], ...thinking }
-    const first = (await client().chat.completions.create(request)).choices[0]
-    const call = first?.message.tool_calls?.[0]
-    expect(first?.finish_reason).toBe('tool_calls')
-    expect(call).toMatchObject({ function: { name: 'get_weather', arguments: '{"city": "Paris"}' } })
-    const said = first?.message as OpenAI.ChatCompletionAssistantMessageParam & { reasoning_content: string }
-    const tool = { role: 'tool' as const, tool_call_id: call?.id ?? '', content: result }
-    const messages = [...request.messages, { ...said, reasoning_content: 'I ask the tool.' }, tool]
-    const second = await client().chat.completions.create({ ...request, messages })
-    expect(second.choices[0]?.finish_reason).toBe('stop')
-    expect(second.usage?.prompt_tokens_details?.cached_tokens).toBeGreaterThan(0)
+  test.each(LOOPS)('chat: $what, thinking before each call and before the answer', async (loop) => {
+    expect(await untilAnswered(client(), loop)).toEqual({
+      thoughts: loop.thoughts,
+      calls: loop.calls.map(({ name, args }) => ({ name, args })),
+      answer: loop.answer,
+    })
   })
 
   test('chat: parse gives the object', async () => {
