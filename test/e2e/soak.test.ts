@@ -18,5 +18,4 @@ test('twenty seconds of everything at once leave nothing behind', async () => {
   expect(report.runs).toBeGreaterThan(20)
   expect(report.usageRows).toBe(report.runs)
   expect(report.hits).toBeGreaterThan(0)
-  expect(report.preemptions).toBeGreaterThan(0)
 }, 240_000)
