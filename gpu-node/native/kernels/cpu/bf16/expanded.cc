@@ -113,7 +113,6 @@ struct Call {
     const auto n = static_cast<int32_t>(count);
     const SpPacked k = {reinterpret_cast<const uint8_t*>(packed_keys),
                         key_block() * 2,
-                        0,
                         SP_BF16,
                         static_cast<int32_t>(ceil_div(dim, 2)),
                         0,
@@ -122,7 +121,7 @@ struct Call {
     const SpInput queries = {q + (first * a.heads + h) * ld_q, nullptr, a.heads * ld_q, 0, n, nullptr};
     for (int64_t b = 0; b < width; b += SP_PANEL_BLOCKS) {
       const auto some = static_cast<int32_t>(std::min<int64_t>(SP_PANEL_BLOCKS, width - b));
-      const SpPanel panel = {static_cast<int32_t>(b), 1, some, some * SP_LANES};
+      const SpPanel panel = {static_cast<int32_t>(b), 1, some, some * SP_LANES, 0};
       pool.k.gemm_bf16(&k, &panel, &queries, scores + b * SP_LANES, ld);
     }
     float totals[kTokens];
@@ -132,7 +131,6 @@ struct Call {
                                         a.scale, weights + t * ld_weights);
     const SpPacked v = {reinterpret_cast<const uint8_t*>(packed_values),
                         value_block() * 2,
-                        0,
                         SP_BF16,
                         static_cast<int32_t>(width * 8),
                         0,
@@ -143,7 +141,7 @@ struct Call {
     for (int64_t b = 0; b * SP_LANES < a.v; b += SP_PANEL_BLOCKS) {
       const int64_t some = std::min<int64_t>(SP_PANEL_BLOCKS, ceil_div(a.v, SP_LANES) - b);
       const auto left = static_cast<int32_t>(std::min<int64_t>(some * SP_LANES, a.v - b * SP_LANES));
-      const SpPanel panel = {static_cast<int32_t>(b), 1, static_cast<int32_t>(some), left};
+      const SpPanel panel = {static_cast<int32_t>(b), 1, static_cast<int32_t>(some), left, 0};
       pool.k.gemm_bf16(&v, &panel, &p, y + b * SP_LANES, int64_t{a.heads} * a.v);
     }
     for (int64_t t = 0; t < count; t++) pool.k.divide_row(y + t * a.heads * a.v, a.v, totals[t]);

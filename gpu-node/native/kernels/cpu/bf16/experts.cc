@@ -63,22 +63,38 @@ struct Call {
     return x;
   }
 
+  /// Items are panels of one group after another.
+  const Group& group_of(int64_t item, int64_t panels) const { return plan.groups[static_cast<size_t>(item / panels)]; }
+  bool exists(int64_t item, int64_t panels) const { return item < panels * static_cast<int64_t>(plan.groups.size()); }
+
   /// Panels of the two inner products. Quantised ones have 64 rows in a row: their results are quantised in stretches.
   SpPanel inner_panel(int64_t index) const {
     if (!codes) return panel_of(e.gate[0], index);
     const int64_t begin = index * SP_PANEL_BLOCKS, left = head_blocks(e.gate[0]) - begin;
     return {static_cast<int32_t>(begin), 1, static_cast<int32_t>(std::min<int64_t>(SP_PANEL_BLOCKS, left)),
-            static_cast<int32_t>(inter - begin * SP_LANES)};
+            static_cast<int32_t>(inter - begin * SP_LANES), 0};
+  }
+
+  /// Bytes from panel `panel` of `from` to that of `to`, a weight of the same shape.
+  static int64_t way(const SpMatrix& from, const SpPanel& panel, const SpMatrix& to, const SpPanel& then) {
+    const auto* at = static_cast<const uint8_t*>(from.packed);
+    return static_cast<const uint8_t*>(to.packed) - at + (then.begin - panel.begin) * view(from).block_bytes;
   }
 
   /// Rows of one panel of silu(gate x) * (up x) of one group, rounded.
-  void inner(const Group& g, int64_t index) const {
+  void inner(int64_t item, int64_t panels) const {
+    const Group& g = group_of(item, panels);
     thread_local std::vector<float> gate, up;
     const size_t size = static_cast<size_t>(g.count * inter);
     if (gate.size() < size) gate.resize(size), up.resize(size);
     const Inputs x = inputs(g, false);
-    const SpPanel panel = inner_panel(index);
+    SpPanel panel = inner_panel(item % panels);
+    panel.next = way(e.gate[g.expert], panel, e.up[g.expert], panel);
     multiply(p.k, e.gate[g.expert], 0, panel, x, gate.data(), inter);
+    const int64_t then = item + 1;
+    panel.next = exists(then, panels)
+                     ? way(e.up[g.expert], panel, e.gate[group_of(then, panels).expert], inner_panel(then % panels))
+                     : 0;
     multiply(p.k, e.up[g.expert], 0, panel, x, up.data(), inter);
     // Blocks that lie together go together.
     const int32_t pieces = panel.step == 1 ? 1 : panel.count, wide = panel.count / pieces * SP_LANES;
@@ -98,9 +114,14 @@ struct Call {
     }
   }
 
-  void outer(const Group& g, int64_t index) const {
+  void outer(int64_t item, int64_t panels) const {
+    const Group& g = group_of(item, panels);
     const SpMatrix& down = e.down[g.expert];
-    multiply(p.k, down, 0, panel_of(down, index), inputs(g, true), p.expert_out.data() + g.begin * hidden, hidden);
+    SpPanel panel = panel_of(down, item % panels);
+    const int64_t then = item + 1;
+    if (then % panels == 0 && exists(then, panels))
+      panel.next = way(down, panel, e.down[group_of(then, panels).expert], panel_of(down, 0));
+    multiply(p.k, down, 0, panel, inputs(g, true), p.expert_out.data() + g.begin * hidden, hidden);
   }
 
   /// Token t's activations, rounded or quantised, to each of its slots.
@@ -157,10 +178,8 @@ void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids,
   const int64_t groups = static_cast<int64_t>(plan.groups.size());
   const int64_t inner_panels = head_panels(e->gate[0]), outer_panels = head_panels(e->down[0]);
   if (codes || p.k.rounds) p.threads.each(n, [&](int64_t t) { call.gather(t); });
-  p.threads.each(groups * inner_panels,
-                 [&](int64_t i) { call.inner(plan.groups[static_cast<size_t>(i / inner_panels)], i % inner_panels); });
-  p.threads.each(groups * outer_panels,
-                 [&](int64_t i) { call.outer(plan.groups[static_cast<size_t>(i / outer_panels)], i % outer_panels); });
+  p.threads.each(groups * inner_panels, [&](int64_t i) { call.inner(i, inner_panels); });
+  p.threads.each(groups * outer_panels, [&](int64_t i) { call.outer(i, outer_panels); });
   p.threads.each(n, sum);
 }
 

@@ -28,8 +28,9 @@ int64_t head_panels(const SpMatrix& w) {
 
 SpPanel panel_of(const SpMatrix& w, int64_t index) {
   const int64_t panels = head_panels(w), rows = w.rows / w.heads - index * SP_LANES;
+  const int64_t next = index + 1 < panels ? view(w).block_bytes : 0;
   return {static_cast<int32_t>(index), static_cast<int32_t>(panels),
-          static_cast<int32_t>(ceil_div(head_blocks(w) - index, panels)), static_cast<int32_t>(rows)};
+          static_cast<int32_t>(ceil_div(head_blocks(w) - index, panels)), static_cast<int32_t>(rows), next};
 }
 
 void multiply(const SpBf16Kernels& k, const SpMatrix& w, int64_t h, const SpPanel& panel, const Inputs& x, float* y,

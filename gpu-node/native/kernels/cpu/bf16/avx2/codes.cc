@@ -88,7 +88,19 @@ struct Part {
   const uint8_t* from;
   int64_t stride;
   int32_t step, rows;
+  int64_t next;  // as SpPanel has it
 };
+
+/// Lines that R blocks will need: of themselves, behind their end of the panel that is likely to follow.
+template <int kLines>
+SP_INLINE void prefetch(const SpPacked* w, const Part& part, const uint8_t* at, int R) {
+  constexpr int64_t kAhead = 512;
+  const uint8_t* ahead = at + kAhead;
+  if (ahead - part.from >= w->block_bytes && part.next) ahead += part.next - w->block_bytes;
+  for (int r = 0; r < R; r++) {
+    for (int i = 0; i < kLines; i++) __builtin_prefetch(ahead + r * part.stride + i * 64);
+  }
+}
 
 /// A block by T tokens over one stretch: exact integer sums, then totals (T, 2, 8) in fp32.
 template <class C, int T>
@@ -110,31 +122,31 @@ SP_INLINE void add_stretch(const uint8_t* lines, const uint16_t* scale, const St
   }
 }
 
-/// R blocks by T tokens over all stretches.
+/// R blocks by T tokens over all stretches. A block is one stream of memory, its multipliers in it.
 template <class C, int R, int T>
 static void tile(const SpPacked* w, const Part& part, const SpCodes* x, int64_t token, float* y, int64_t ldy) {
-  const int64_t stretches = x->ld / SP_STRETCH;
-  const int32_t per_scale = w->group / SP_STRETCH;
+  const int64_t stretches = x->ld / SP_STRETCH, per_scale = w->group / SP_STRETCH;
   alignas(32) float total[R][T * 2 * 8] = {};
   Stretch now[T];
-  const uint8_t* lines = part.from;
-  const uint8_t* scale_at = part.from + w->scales_at;
-  int32_t left = per_scale;  // stretches until the next multiplier
-  for (int64_t s = 0; s < stretches; s++, lines += C::kLines * 64) {
+  const uint8_t* at = part.from;
+  const uint8_t* scale = nullptr;
+  int64_t left = 0;  // stretches of the unit
+  for (int64_t s = 0; s < stretches; s++, left--, at += C::kLines * 64) {
+    if (left == 0) {
+      if (T == 1) prefetch<1>(w, part, at, R);
+      scale = at, at += 64, left = 2 * per_scale;
+    } else if (left == per_scale) {
+      scale += SP_LANES * sizeof(uint16_t);
+    }
+    if (T == 1) prefetch<C::kLines>(w, part, at, R);
     for (int t = 0; t < T; t++) {
-      const int64_t at = (token + t) * stretches + s;
-      now[t].parts = C::split(x->codes + at * SP_STRETCH, now[t].memory);
-      _mm256_store_ps(now[t].scale, _mm256_set1_ps(x->scales[at]));
-      _mm256_store_si256((__m256i*)now[t].start, _mm256_set1_epi32(-(x->sums[at] << C::kOffsetBits)));
+      const int64_t from = (token + t) * stretches + s;
+      now[t].parts = C::split(x->codes + from * SP_STRETCH, now[t].memory);
+      _mm256_store_ps(now[t].scale, _mm256_set1_ps(x->scales[from]));
+      _mm256_store_si256((__m256i*)now[t].start, _mm256_set1_epi32(-(x->sums[from] << C::kOffsetBits)));
     }
-    for (int r = 0; r < R; r++) {
-      const uint8_t* at = lines + r * part.stride;
-      if (T == 1) {
-        for (int i = 0; i < C::kLines; i++) __builtin_prefetch(at + i * 64 + 1024);
-      }
-      add_stretch<C, T>(at, (const uint16_t*)(scale_at + r * part.stride), now, total[r]);
-    }
-    if (--left == 0) left = per_scale, scale_at += SP_LANES * sizeof(uint16_t);
+    for (int r = 0; r < R; r++)
+      add_stretch<C, T>(at + r * part.stride, (const uint16_t*)(scale + r * part.stride), now, total[r]);
   }
   for (int r = 0; r < R; r++) {
     const int32_t rows = part.rows - r * part.step;
@@ -165,7 +177,7 @@ static void panel(const SpPacked* w, const Part& part, const SpCodes* x, float* 
 
 template <class C>
 static void panels(const SpPacked* w, const SpPanel& p, const SpCodes* x, float* y, int64_t ldy) {
-  const Part part = {w->data + p.begin * w->block_bytes, p.step * w->block_bytes, p.step * SP_LANES, p.rows};
+  const Part part = {w->data + p.begin * w->block_bytes, p.step * w->block_bytes, p.step * SP_LANES, p.rows, p.next};
   if (p.count == 4) return panel<C, 4>(w, part, x, y, ldy);
   if (p.count == 3) return panel<C, 3>(w, part, x, y, ldy);
   if (p.count == 2) return panel<C, 2>(w, part, x, y, ldy);
