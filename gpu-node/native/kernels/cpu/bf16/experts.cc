@@ -45,7 +45,8 @@ struct Call {
   const Plan& plan;
   const float* tokens;  // (n, hidden)
   int64_t hidden, inter, ld_hidden, ld_inter;
-  bool codes;  // the experts' weights are quantised
+  const Tiles in, out;  // gate and up have one shape, down the other
+  bool codes;           // the experts' weights are quantised
 
   /// The group's tokens, or what the first two products made of them.
   Inputs inputs(const Group& g, bool inner) const {
@@ -69,33 +70,35 @@ struct Call {
 
   /// Panels of the two inner products. Quantised ones have 64 rows in a row: their results are quantised in stretches.
   SpPanel inner_panel(int64_t index) const {
-    if (!codes) return panel_of(e.gate[0], index);
-    const int64_t begin = index * SP_PANEL_BLOCKS, left = head_blocks(e.gate[0]) - begin;
+    if (!codes) return in.panel(index);
+    const int64_t begin = index * SP_PANEL_BLOCKS, left = in.blocks - begin;
     return {static_cast<int32_t>(begin), 1, static_cast<int32_t>(std::min<int64_t>(SP_PANEL_BLOCKS, left)),
             static_cast<int32_t>(inter - begin * SP_LANES), 0};
   }
 
-  /// Bytes from panel `panel` of `from` to that of `to`, a weight of the same shape.
-  static int64_t way(const SpMatrix& from, const SpPanel& panel, const SpMatrix& to, const SpPanel& then) {
-    const auto* at = static_cast<const uint8_t*>(from.packed);
-    return static_cast<const uint8_t*>(to.packed) - at + (then.begin - panel.begin) * view(from).block_bytes;
+  /// Bytes from panel `panel` of `from` to panel `then` of `to`, both of shape `tiles`.
+  static int64_t way(const Tiles& tiles, const SpMatrix& from, const SpPanel& panel, const SpMatrix& to,
+                     const SpPanel& then) {
+    const auto *at = static_cast<const uint8_t*>(from.packed), *goal = static_cast<const uint8_t*>(to.packed);
+    return goal - at + (then.begin - panel.begin) * tiles.packed.block_bytes;
   }
 
   /// Rows of one panel of silu(gate x) * (up x) of one group, rounded.
-  void inner(int64_t item, int64_t panels) const {
-    const Group& g = group_of(item, panels);
+  void inner(int64_t item) const {
+    const Group& g = group_of(item, in.panels);
     thread_local std::vector<float> gate, up;
     const size_t size = static_cast<size_t>(g.count * inter);
     if (gate.size() < size) gate.resize(size), up.resize(size);
     const Inputs x = inputs(g, false);
-    SpPanel panel = inner_panel(item % panels);
-    panel.next = way(e.gate[g.expert], panel, e.up[g.expert], panel);
-    multiply(p.k, e.gate[g.expert], 0, panel, x, gate.data(), inter);
+    const SpMatrix &gates = e.gate[g.expert], &ups = e.up[g.expert];
+    SpPanel panel = inner_panel(item % in.panels);
+    panel.next = way(in, gates, panel, ups, panel);
+    in.multiply(p.k, gates.packed, panel, x, gate.data(), inter);
     const int64_t then = item + 1;
-    panel.next = exists(then, panels)
-                     ? way(e.up[g.expert], panel, e.gate[group_of(then, panels).expert], inner_panel(then % panels))
-                     : 0;
-    multiply(p.k, e.up[g.expert], 0, panel, x, up.data(), inter);
+    panel.next = 0;
+    if (exists(then, in.panels))
+      panel.next = way(in, ups, panel, e.gate[group_of(then, in.panels).expert], inner_panel(then % in.panels));
+    in.multiply(p.k, ups.packed, panel, x, up.data(), inter);
     // Blocks that lie together go together.
     const int32_t pieces = panel.step == 1 ? 1 : panel.count, wide = panel.count / pieces * SP_LANES;
     for (int64_t i = 0; i < g.count; i++) {
@@ -114,14 +117,19 @@ struct Call {
     }
   }
 
-  void outer(int64_t item, int64_t panels) const {
-    const Group& g = group_of(item, panels);
+  void outer(int64_t item) const {
+    const Group& g = group_of(item, out.panels);
     const SpMatrix& down = e.down[g.expert];
-    SpPanel panel = panel_of(down, item % panels);
+    SpPanel panel = out.panel(item % out.panels);
     const int64_t then = item + 1;
-    if (then % panels == 0 && exists(then, panels))
-      panel.next = way(down, panel, e.down[group_of(then, panels).expert], panel_of(down, 0));
-    multiply(p.k, down, 0, panel, inputs(g, true), p.expert_out.data() + g.begin * hidden, hidden);
+    if (then % out.panels == 0 && exists(then, out.panels))
+      panel.next = way(out, down, panel, e.down[group_of(then, out.panels).expert], out.panel(0));
+    out.multiply(p.k, down.packed, panel, inputs(g, true), p.expert_out.data() + g.begin * hidden, hidden);
+  }
+
+  /// Panels of the last product that make 32 KiB.
+  int64_t panels_an_item() const {
+    return std::max<int64_t>(1, (32 << 10) / (SP_PANEL_BLOCKS * out.packed.block_bytes));
   }
 
   /// Token t's activations, rounded or quantised, to each of its slots.
@@ -152,7 +160,8 @@ void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids,
   const int64_t hidden = e->gate[0].cols, inter = e->gate[0].rows, slots = int64_t{n} * e->top_k;
   const bool codes = input_kind(e->gate[0]) == InputKind::kCodes;
   const Plan plan = group_by_expert(ids, slots, e->top_k, e->experts);
-  const Call call = {*e, p, plan, x, hidden, inter, padded(hidden), padded(inter), codes};
+  const Call call = {*e,    p, plan, x, hidden, inter, padded(hidden), padded(inter), Tiles(e->gate[0]), Tiles(e->down[0]),
+                     codes};
   if (codes) {
     p.codes.resize(n, hidden);
     p.expert_codes.resize(slots, hidden);
@@ -176,10 +185,13 @@ void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids,
     }
   };
   const int64_t groups = static_cast<int64_t>(plan.groups.size());
-  const int64_t inner_panels = head_panels(e->gate[0]), outer_panels = head_panels(e->down[0]);
   if (codes || p.k.rounds) p.threads.each(n, [&](int64_t t) { call.gather(t); });
-  p.threads.each(groups * inner_panels, [&](int64_t i) { call.inner(i, inner_panels); });
-  p.threads.each(groups * outer_panels, [&](int64_t i) { call.outer(i, outer_panels); });
+  p.threads.each(groups * call.in.panels, [&](int64_t i) { call.inner(i); });
+  // Small panels go several at a time: an item costs some of its own.
+  const int64_t panels = groups * call.out.panels, some = call.panels_an_item();
+  p.threads.each(ceil_div(panels, some), [&](int64_t i) {
+    for (int64_t panel = i * some; panel < std::min(panels, (i + 1) * some); panel++) call.outer(panel);
+  });
   p.threads.each(n, sum);
 }
 

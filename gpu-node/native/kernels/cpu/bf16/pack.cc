@@ -131,10 +131,6 @@ InputKind input_kind(const SpMatrix& w) {
   return w.exact ? InputKind::kFull : is_quantized(w) ? InputKind::kCodes : InputKind::kHalf;
 }
 
-int64_t head_blocks(const SpMatrix& w) {
-  return ceil_div(w.rows / w.heads, SP_LANES);
-}
-
 SpPacked view(const SpMatrix& w) {
   const int32_t dtype = w.dtype == SP_F32 && !w.exact ? int32_t{SP_BF16} : w.dtype == SP_F8_E4M3 ? SP_I8 : w.dtype;
   return {static_cast<const uint8_t*>(w.packed),
@@ -147,7 +143,7 @@ SpPacked view(const SpMatrix& w) {
 }
 
 int64_t pack(void* self, const SpMatrix* w, void* to) {
-  const int64_t bytes = block_bytes(*w), blocks = head_blocks(*w), head_rows = w->rows / w->heads;
+  const int64_t bytes = block_bytes(*w), head_rows = w->rows / w->heads, blocks = ceil_div(head_rows, SP_LANES);
   if (!to) return w->heads * blocks * bytes;
   pool(self).threads.each(w->heads * blocks, [&](int64_t b) {
     uint8_t* block = static_cast<uint8_t*>(to) + b * bytes;
