@@ -160,8 +160,8 @@ void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids,
   const int64_t hidden = e->gate[0].cols, inter = e->gate[0].rows, slots = int64_t{n} * e->top_k;
   const bool codes = input_kind(e->gate[0]) == InputKind::kCodes;
   const Plan plan = group_by_expert(ids, slots, e->top_k, e->experts);
-  const Call call = {*e,    p, plan, x, hidden, inter, padded(hidden), padded(inter), Tiles(e->gate[0]), Tiles(e->down[0]),
-                     codes};
+  const Call call = {
+      *e, p, plan, x, hidden, inter, padded(hidden), padded(inter), Tiles(e->gate[0]), Tiles(e->down[0]), codes};
   if (codes) {
     p.codes.resize(n, hidden);
     p.expert_codes.resize(slots, hidden);
