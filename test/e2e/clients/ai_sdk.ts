@@ -60,6 +60,18 @@ export const aiSdk = (stack: () => TestStack): void => {
     expect(await sum.text).toBe('7 + 5 = 12')
   })
 
+  test('deepseek: generateObject in JSON mode, with the schema in the prompt and without one', async () => {
+    const ask = { model: deepseek(), temperature: 0, prompt: 'Hello!', maxOutputTokens: 500 }
+    const free = await generateObject({ ...ask, output: 'no-schema' })
+    expect(free.finishReason).toBe('stop')
+    const schema = z.strictObject({ answer: z.string() })
+    expect(free.object).toEqual({ answer: 'Hello! How can I help you?' })
+    const shaped = await generateObject({ ...ask, schema })
+    expect(shaped.finishReason).toBe('stop')
+    expect(shaped.object).toEqual(free.object)
+    expect(shaped.usage.inputTokens).toBeGreaterThan(free.usage.inputTokens ?? 0)
+  })
+
   test('generateObject holds to the schema', async () => {
     const schema = z.object({ country: z.enum(['France', 'Spain']), millions: z.number().int() })
     const prompt = 'What is the capital of France?'
