@@ -28,6 +28,8 @@ import { type PriceList, pricesFor } from './prices.ts'
 
 /** Rows that settle together share a batch; the object itself knows them at once. */
 const FLUSH_DELAY_MS = 200
+/** Under load a batch a second. */
+const FLUSH_SPACING_MS = 1_000
 const FLUSH_RETRY_MS = 2_000
 /** Closed holds are kept this long to recognise a receipt that comes again. */
 const CLOSED_KEPT_MS = 7 * 24 * 3_600_000
@@ -57,6 +59,11 @@ export class AccountObject extends DurableObject<Env> {
   /** Requests that wait for a hold to close. */
   readonly #waiting = new Set<() => void>()
   #prices: PriceList | undefined
+  /** When the outbox was last carried to D1; an object that was evicted has no load. */
+  #flushedAt = Number.NEGATIVE_INFINITY
+
+  /** What the alarm is set to, `null` for not; unknown until the first wish. */
+  #alarmAt: number | null | undefined
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env)
@@ -161,7 +168,7 @@ export class AccountObject extends DurableObject<Env> {
     )
     if (answers.some((answer) => answer.state === 'settled')) {
       this.#wakeWaiting()
-      await this.#wakeAt(Date.now() + FLUSH_DELAY_MS)
+      await this.#flushSoon()
     }
     return answers
   }
@@ -172,7 +179,7 @@ export class AccountObject extends DurableObject<Env> {
     if (before !== undefined && before !== amountNano) return 'conflict'
     if (before === undefined) {
       this.ctx.storage.transactionSync(() => this.#store.addTopUp(id, amountNano, Date.now()))
-      await this.#wakeAt(Date.now() + FLUSH_DELAY_MS)
+      await this.#flushSoon()
     }
     return this.balance()
   }
@@ -209,10 +216,12 @@ export class AccountObject extends DurableObject<Env> {
 
   override async alarm(): Promise<void> {
     const now = Date.now()
+    this.#alarmAt = null
     this.#store.expireHolds(now - RECEIPT_WINDOW_MS, now)
     this.#store.forgetClosed(now - CLOSED_KEPT_MS)
     this.#store.forgetTrails(now - TRAIL_KEPT_MS)
     this.#store.forgetOutcomes(now - IDEMPOTENCY_KEPT_MS)
+    this.#flushedAt = now
     if (!(await flushOutbox(this.env.DB, this.#store))) return this.#wakeAt(Date.now() + FLUSH_RETRY_MS)
     const hold = this.#store.oldestOpenHold()
     const outcome = this.#store.oldestOutcome()
@@ -237,9 +246,18 @@ export class AccountObject extends DurableObject<Env> {
     for (const wake of [...this.#waiting]) wake()
   }
 
+  #flushSoon(): Promise<void> {
+    return this.#wakeAt(Math.max(Date.now() + FLUSH_DELAY_MS, this.#flushedAt + FLUSH_SPACING_MS))
+  }
+
   /** Keeps the earliest wish. */
   async #wakeAt(time: number): Promise<void> {
-    const set = await this.ctx.storage.getAlarm()
-    if (set === null || set > time) await this.ctx.storage.setAlarm(time)
+    if (this.#alarmAt === undefined) {
+      const set = await this.ctx.storage.getAlarm()
+      if (this.#alarmAt === undefined) this.#alarmAt = set
+    }
+    if (this.#alarmAt !== null && this.#alarmAt <= time) return
+    this.#alarmAt = time
+    await this.ctx.storage.setAlarm(time)
   }
 }

@@ -2,6 +2,7 @@
 // costs no look-up; whether a genuine one is still active is the account object's to say. Only an HMAC of a key is stored.
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { fail, ok, type Result } from '../schema/errors.ts'
+import { remembered } from './remembered.ts'
 
 const ACCOUNT_LENGTH = 16
 const RANDOM_LENGTH = 32
@@ -13,6 +14,11 @@ export const derive = (secret: string, purpose: string, ...parts: string[]): Buf
   createHmac('sha256', secret)
     .update(JSON.stringify([purpose, ...parts]))
     .digest()
+
+/** The same of what is asked for at each request: a tenant's salts, a node's secret. Not to be written to. */
+export const derivedOnce = remembered<Buffer>(2000, (secret, purpose, ...parts) =>
+  derive(secret ?? '', purpose ?? '', ...parts),
+)
 
 export const sameText = (a: string, b: string): boolean => {
   const [left, right] = [Buffer.from(a), Buffer.from(b)]
@@ -43,6 +49,13 @@ export interface Caller {
   readonly keyHash: string
 }
 
+/** Of a genuine key. */
+const callerOf = remembered<Caller | undefined>(1000, (secret = '', key = '') => {
+  const [, accountId = '', random = '', mac = ''] = KEY.exec(key) ?? []
+  const genuine = derive(secret, 'key-mac', accountId, random).toString('hex').slice(0, MAC_LENGTH)
+  return sameText(mac, genuine) ? { accountId, keyHash: keyHash(secret, key) } : undefined
+})
+
 /** The key as OpenAI's clients send it, or as Anthropic's do (`x-api-key`), as an `authorization` value. */
 export const authorizationOf = (headers: Headers): string | undefined => {
   const key = headers.get('x-api-key')
@@ -55,8 +68,6 @@ export const authenticate = (secret: string, authorization: string | undefined):
   if (!key) {
     return fail('invalid_api_key', { message: 'No API key. Send it as "Authorization: Bearer sk-...".' })
   }
-  const [, accountId = '', random = '', mac = ''] = KEY.exec(key) ?? []
-  const genuine = derive(secret, 'key-mac', accountId, random).toString('hex').slice(0, MAC_LENGTH)
-  if (!sameText(mac, genuine)) return fail('invalid_api_key', { message: 'This API key is not valid.' })
-  return ok({ accountId, keyHash: keyHash(secret, key) })
+  const caller = callerOf(secret, key)
+  return caller ? ok(caller) : fail('invalid_api_key', { message: 'This API key is not valid.' })
 }

@@ -1,4 +1,4 @@
-// Typed bindings. Secrets are checked once a isolate; a Worker without them answers nothing rather than something wrong.
+// Typed bindings. Secrets and settings are checked once an environment; a Worker without them answers nothing rather than something wrong.
 import { z } from 'zod'
 import type { AccountObject } from './account.ts'
 
@@ -31,15 +31,30 @@ const environmentSchema = z.object({
 
 export type Aliases = z.infer<typeof aliasesSchema>
 
+interface Checked {
+  readonly fault?: string
+  readonly aliases: Aliases
+}
+
+/** An isolate gives each of its requests the same environment object. */
+const checked = new WeakMap<Env, Checked>()
+
+const check = (env: Env): Checked => {
+  const known = checked.get(env)
+  if (known) return known
+  const { data, error } = environmentSchema.safeParse(env)
+  const issue = error?.issues[0]
+  const fault = issue && `${issue.path.join('.')} ${issue.message}`
+  const fresh = { aliases: data?.MODEL_ALIASES ?? {}, ...(fault ? { fault } : {}) }
+  checked.set(env, fresh)
+  return fresh
+}
+
 /** Of an environment without fault. */
-export const aliasesOf = (env: Env): Aliases => aliasesSchema.parse(env.MODEL_ALIASES)
+export const aliasesOf = (env: Env): Aliases => check(env).aliases
 
 /** What is wrong with secrets or settings, or `undefined`. */
-export const environmentFault = (env: Env): string | undefined => {
-  const parsed = environmentSchema.safeParse(env)
-  const issue = parsed.error?.issues[0]
-  return issue && `${issue.path.join('.')} ${issue.message}`
-}
+export const environmentFault = (env: Env): string | undefined => check(env).fault
 
 /** The client's address as Cloudflare gives it; a client cannot set this header itself. */
 export const clientIp = (headers: Headers): string | null => headers.get('cf-connecting-ip')

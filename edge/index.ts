@@ -13,6 +13,7 @@ import { parseJson } from '../schema/text.ts'
 import { PATHS } from '../schema/wire.ts'
 import { RATE_KINDS } from './account/rates.ts'
 import { adminApi } from './admin/index.ts'
+import { readBody } from './body.ts'
 import { DASHBOARD_PAGE } from './dashboard/page.ts'
 import { DOCS_HEADERS, docsPage } from './docs/page.ts'
 import { type Env, environmentFault } from './env.ts'
@@ -46,7 +47,7 @@ const EXPOSED = [
     'idempotent-replayed',
   ],
   ...RATE_KINDS.flatMap((kind) => ['limit', 'remaining', 'reset'].map((what) => `x-ratelimit-${what}-${kind}`)),
-]
+].join(',')
 
 const error = (e: ApiError): Response => errorResponse(openAiChat, e)
 const json = (result: Result<object>): Response => (result.ok ? Response.json(result.value) : error(result.error))
@@ -55,24 +56,27 @@ const parse = (bytes: Uint8Array): unknown => parseJson(new TextDecoder().decode
 
 const app = new Hono<App>()
 
-app.use(cors({ origin: '*', exposeHeaders: EXPOSED, maxAge: 86_400 }))
+const NOT_CONFIGURED = 'The service is not configured; its operator finds the reason in the log.'
+
+// One layer around every answer: each costs two turns of the event loop.
 app.use(async (c, next) => {
   const requestId = uuidv7()
   c.set('requestId', requestId)
-  await next()
-  // A replayed answer keeps the id of the request that was run.
-  const id = c.res.headers.get('x-request-id') ?? requestId
-  // OpenAI's name for it, and Anthropic's.
-  for (const name of ['x-request-id', 'request-id']) c.res.headers.set(name, id)
-})
-app.use(async (c, next) => {
   const fault = environmentFault(c.env)
-  if (!fault) return next()
-  log('error', 'bad_environment', { fault })
-  return error(
-    apiError('internal_error', { message: 'The service is not configured; its operator finds the reason in the log.' }),
-  )
+  if (fault) {
+    log('error', 'bad_environment', { fault })
+    c.res = error(apiError('internal_error', { message: NOT_CONFIGURED }))
+  } else await next()
+  const { headers } = c.res
+  // A replayed answer keeps the id of the request that was run.
+  const id = headers.get('x-request-id') ?? requestId
+  // OpenAI's name for it, and Anthropic's.
+  headers.set('x-request-id', id)
+  headers.set('request-id', id)
+  headers.set('access-control-allow-origin', '*')
+  headers.set('access-control-expose-headers', EXPOSED)
 })
+app.options('*', cors({ origin: '*', maxAge: 86_400 }))
 
 for (const dialect of DIALECTS) {
   for (const path of dialect.paths) {
@@ -117,18 +121,26 @@ app.get('/docs', (c) => {
 })
 app.get('/dashboard', (c) => c.html(DASHBOARD_PAGE))
 
-app.post(PATHS.register, async (c) => {
-  const body = parse(new Uint8Array(await c.req.arrayBuffer()))
-  return json(await register(c.env, c.req.header('authorization') ?? null, body))
-})
-app.post(PATHS.heartbeat, async (c) => {
-  const bytes = new Uint8Array(await c.req.arrayBuffer())
-  return json(await heartbeat(c.env, c.req.header('authorization') ?? null, bytes, parse(bytes)))
-})
-app.post(PATHS.receipts, async (c) => {
-  const bytes = new Uint8Array(await c.req.arrayBuffer())
-  return json(await takeReceipts(c.env, c.executionCtx, c.req.header('authorization') ?? null, bytes))
-})
+/** A call from a node: its body within bounds, and what it says who it is. */
+const fromNode =
+  (take: (c: Context<App>, authorization: string | null, bytes: Uint8Array<ArrayBuffer>) => Promise<Result<object>>) =>
+  async (c: Context<App>): Promise<Response> => {
+    const bytes = await readBody(c.req.raw)
+    return json(bytes.ok ? await take(c, c.req.header('authorization') ?? null, bytes.value) : bytes)
+  }
+
+app.post(
+  PATHS.register,
+  fromNode((c, authorization, bytes) => register(c.env, authorization, parse(bytes))),
+)
+app.post(
+  PATHS.heartbeat,
+  fromNode((c, authorization, bytes) => heartbeat(c.env, authorization, bytes, parse(bytes))),
+)
+app.post(
+  PATHS.receipts,
+  fromNode((c, authorization, bytes) => takeReceipts(c.env, c.executionCtx, authorization, bytes)),
+)
 app.route('/admin/v1', adminApi)
 
 app.notFound((c) => {

@@ -3,6 +3,8 @@ import { type ApiError, apiError, fail, isErrorCode, isRetryable, type Result } 
 import { signCall } from '../schema/signature.ts'
 import { utf8 } from '../schema/text.ts'
 import {
+  type AbandonRequest,
+  abandonAnswerSchema,
   HEAD_HEADERS,
   nodeErrorSchema,
   PATHS,
@@ -13,7 +15,7 @@ import {
   type TokenizeRequest,
   tokenizeAnswerSchema,
 } from '../schema/wire.ts'
-import { derive } from './auth.ts'
+import { derivedOnce } from './auth.ts'
 import { reasonOf } from './log.ts'
 
 export type NodeAnswer =
@@ -22,7 +24,21 @@ export type NodeAnswer =
 
 /** The secret with which the edge signs its calls to a node; told to the node when it registers, stored nowhere. */
 export const dispatchSecret = (secret: string, nodeId: string): string =>
-  derive(secret, 'dispatch', nodeId).toString('base64url')
+  derivedOnce(secret, 'dispatch', nodeId).toString('base64url')
+
+const DISPATCH_KEYS_MAX = 1000
+/** Imported once a node. */
+const dispatchKeys = new Map<string, CryptoKey>()
+
+const dispatchKey = async (secret: string, nodeId: string): Promise<CryptoKey> => {
+  const text = dispatchSecret(secret, nodeId)
+  const known = dispatchKeys.get(text)
+  if (known) return known
+  const key = await crypto.subtle.importKey('raw', utf8(text), { name: 'HMAC', hash: 'SHA-256' }, false, ['sign'])
+  if (dispatchKeys.size >= DISPATCH_KEYS_MAX) dispatchKeys.clear()
+  dispatchKeys.set(text, key)
+  return key
+}
 
 const refused = async (response: Response): Promise<Extract<NodeAnswer, { ok: false }>> => {
   const parsed = nodeErrorSchema.safeParse(await response.json().catch(() => undefined))
@@ -50,7 +66,7 @@ const post = async (
   signal: AbortSignal,
 ): Promise<Response> => {
   const body = utf8(JSON.stringify(request))
-  const key = utf8(dispatchSecret(secret, node.id))
+  const key = await dispatchKey(secret, node.id)
   return fetch(new URL(path, node.address), {
     method: 'POST',
     headers: {
@@ -74,6 +90,23 @@ export const askTokens = async (
     const response = await post(secret, node, PATHS.tokenize, request, AbortSignal.timeout(COUNT_TIMEOUT_MS))
     if (!response.ok) return await refused(response)
     return { ok: true, value: tokenizeAnswerSchema.parse(await response.json()) }
+  } catch (error) {
+    return fail('node_failed', { internal: reasonOf(error) })
+  }
+}
+
+const ABANDON_TIMEOUT_MS = 10_000
+
+/** Whether a receipt of this attempt comes; if not, none ever does. Errors: node_failed, and the node's own. */
+export const abandonAt = async (
+  secret: string,
+  node: NodeAddress,
+  attempt: AbandonRequest,
+): Promise<Result<{ willBill: boolean }>> => {
+  try {
+    const response = await post(secret, node, PATHS.abandon, attempt, AbortSignal.timeout(ABANDON_TIMEOUT_MS))
+    if (!response.ok) return await refused(response)
+    return { ok: true, value: abandonAnswerSchema.parse(await response.json()) }
   } catch (error) {
     return fail('node_failed', { internal: reasonOf(error) })
   }

@@ -3,7 +3,7 @@
 // without keeping any text. Without the secret a trail tells nothing but a length.
 import { type Turn, turnsOf } from '../schema/chat/turns.ts'
 import type { Run } from '../schema/wire.ts'
-import { derive } from './auth.ts'
+import { derivedOnce } from './auth.ts'
 
 /** UTF-16 code units, as JavaScript and most clients count characters. */
 export const TRAIL_STEP = 16
@@ -81,7 +81,7 @@ export const trailOf = (
   run: Pick<Run, 'model' | 'chatFormat' | 'prompt'>,
 ): Trail => {
   const { model, chatFormat, prompt } = run
-  const key = derive(secret, 'trail', accountId, model, chatFormat)
+  const key = derivedOnce(secret, 'trail', accountId, model, chatFormat)
   const hash = new HalfSip(key.readInt32LE(0), key.readInt32LE(4))
   const steps = Math.floor(Math.min(prompt.length, TRAIL_CHARACTERS_MAX) / TRAIL_STEP)
   const tags = new Uint8Array(steps)

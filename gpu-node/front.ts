@@ -41,7 +41,11 @@ const refuse = async (_: IncomingMessage, response: ServerResponse): Promise<voi
 }
 
 export const createFront = ({ metrics, live, readiness, health }: FrontOptions): Front => {
-  let posts: Readonly<Record<string, RunHandler>> = { [PATHS.run]: refuse, [PATHS.tokenize]: refuse }
+  let posts: Readonly<Record<string, RunHandler>> = {
+    [PATHS.run]: refuse,
+    [PATHS.tokenize]: refuse,
+    [PATHS.abandon]: refuse,
+  }
   const pages: Readonly<Record<string, (response: ServerResponse) => void | Promise<void>>> = {
     '/livez': (response) => {
       const state = live()

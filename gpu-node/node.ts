@@ -227,7 +227,7 @@ const assemble = ({ settings, loaded, metrics, front, view, address }: Assembly)
     const { draining, running, waiting } = admission
     return { nodeId, model, registered: link.registered, draining, running, waiting, engine: engine.info }
   }
-  front.open({ [PATHS.run]: server.run, [PATHS.tokenize]: server.count })
+  front.open({ [PATHS.run]: server.run, [PATHS.tokenize]: server.count, [PATHS.abandon]: server.abandon })
   log('info', 'ready', { node: nodeId, address, model, engine: engine.info })
   void link.beat()
   const drainMs = settings.SPARROW_DRAIN_SECONDS * 1000

@@ -1,9 +1,10 @@
-// POST /run, for the edge alone: verify, admit once, generate.
+// What the edge alone may post: runs (verify, admit once, generate), runs that were abandoned, prompts to count.
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { fail, ok, type Result, statusOf } from '../schema/errors.ts'
+import type { ZodType } from 'zod'
+import { type ApiError, fail, ok, type Result, statusOf } from '../schema/errors.ts'
 import { REQUEST_BODY_BYTES_MAX } from '../schema/limits.ts'
 import { verifyCall } from '../schema/signature.ts'
-import { type RunRequest, runRequestSchema } from '../schema/wire.ts'
+import { abandonRequestSchema, type RunRequest, runRequestSchema } from '../schema/wire.ts'
 import { Answer } from './answer.ts'
 import { type RunHandler, sendJson } from './front.ts'
 import type { Generation, Workshop } from './generate.ts'
@@ -28,6 +29,7 @@ export interface ServerOptions {
 export interface RunServer {
   readonly run: RunHandler
   readonly count: RunHandler
+  readonly abandon: RunHandler
   /** Runs between submission and last byte. */
   readonly live: ReadonlySet<Generation>
   /** Bytes that slow readers have not taken. */
@@ -55,35 +57,49 @@ const parseJson = (body: Uint8Array): Result<unknown> => {
   }
 }
 
-const parseRun = (body: Uint8Array): Result<RunRequest> => {
+const parseAs = <T>(schema: ZodType<T>, body: Uint8Array): Result<T> => {
   const json = parseJson(body)
   if (!json.ok) return json
-  const parsed = runRequestSchema.safeParse(json.value)
+  const parsed = schema.safeParse(json.value)
   if (parsed.success) return ok(parsed.data)
   const issue = parsed.error.issues[0]
   return fail('invalid_request', { message: `${issue?.path.join('.')}: ${issue?.message}` })
 }
 
+type Attempt = Pick<RunRequest, 'attempt'> & Pick<RunRequest['run'], 'requestId'>
+
 /** Attempts taken since the start; the journal remembers those that were opened, over restarts too. */
 class Taken {
   readonly #journal: Workshop['journal']
-  readonly #at = new Map<string, number>()
+  readonly #taken = new Map<string, { readonly at: number; work: Promise<unknown> }>()
 
   constructor(journal: Workshop['journal']) {
     this.#journal = journal
   }
 
   /** False when the attempt was taken before. */
-  take(requestId: string, attempt: number): boolean {
+  take({ requestId, attempt }: Attempt): boolean {
     const now = Date.now()
-    for (const [key, at] of this.#at) {
+    for (const [key, { at }] of this.#taken) {
       if (now - at < TAKEN_MS) break
-      this.#at.delete(key)
+      this.#taken.delete(key)
     }
     const key = `${requestId}/${attempt}`
-    if (this.#at.has(key) || this.#journal.hasSeen({ requestId, attempt })) return false
-    this.#at.set(key, now)
+    if (this.#taken.has(key) || this.#journal.hasSeen({ requestId, attempt })) return false
+    this.#taken.set(key, { at: now, work: Promise.resolve() })
     return true
+  }
+
+  /** `work` ends when the attempt has, refused or not. */
+  begin({ requestId, attempt }: Attempt, work: Promise<unknown>): void {
+    const taken = this.#taken.get(`${requestId}/${attempt}`)
+    if (taken) taken.work = work.catch(() => {})
+  }
+
+  /** Whether the attempt was opened; one that had not come by now is never taken. Waits for one that is at work. */
+  async abandon(attempt: Attempt): Promise<boolean> {
+    if (!this.take(attempt)) await this.#taken.get(`${attempt.requestId}/${attempt.attempt}`)?.work
+    return this.#journal.hasSeen(attempt)
   }
 }
 
@@ -105,10 +121,12 @@ const count = async (options: ServerOptions, request: IncomingMessage, response:
   const body = await verified(options, request)
   const json = body.ok ? parseJson(body.value) : body
   const counted = json.ok ? await tokenize(options.shop, json.value) : json
-  if (counted.ok) return sendJson(response, 200, counted.value)
-  const { code, message } = counted.error
-  sendJson(response, statusOf(code), { error: { code, message } })
+  if (counted.ok) sendJson(response, 200, counted.value)
+  else sendError(response, counted.error)
 }
+
+const sendError = (response: ServerResponse, { code, message }: ApiError): void =>
+  sendJson(response, statusOf(code), { error: { code, message } })
 
 export const createRunServer = (options: ServerOptions): RunServer => {
   const { shop, pendingMax } = options
@@ -119,13 +137,27 @@ export const createRunServer = (options: ServerOptions): RunServer => {
   const admit = async (request: IncomingMessage): Promise<Result<RunRequest>> => {
     const body = await verified(options, request)
     if (!body.ok) return body
-    const parsed = parseRun(body.value)
+    const parsed = parseAs(runRequestSchema, body.value)
     if (!parsed.ok) return parsed
     if (shop.journal.pending.size > pendingMax) {
       return fail('no_node', { message: 'Too many receipts of this node wait to be settled.', retryAfterSeconds: 10 })
     }
-    const { run, attempt } = parsed.value
-    return taken.take(run.requestId, attempt) ? parsed : fail('conflict', { message: 'This attempt was taken before.' })
+    const { attempt } = parsed.value
+    const { requestId } = parsed.value.run
+    return taken.take({ requestId, attempt }) ? parsed : fail('conflict', { message: 'This attempt was taken before.' })
+  }
+
+  const begin = (request: RunRequest, answer: Answer): Promise<Result<void>> => {
+    const work = serveRun(shop, request, answer, live)
+    taken.begin({ requestId: request.run.requestId, attempt: request.attempt }, work)
+    return work
+  }
+
+  const abandon = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    const body = await verified(options, request)
+    const attempt = body.ok ? parseAs(abandonRequestSchema, body.value) : body
+    if (!attempt.ok) return sendError(response, attempt.error)
+    sendJson(response, 200, { willBill: await taken.abandon(attempt.value) })
   }
 
   const run = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
@@ -133,7 +165,7 @@ export const createRunServer = (options: ServerOptions): RunServer => {
     answers.add(answer)
     response.once('close', () => answers.delete(answer))
     const admitted = await admit(request)
-    const result = admitted.ok ? await serveRun(shop, admitted.value, answer, live) : admitted
+    const result = admitted.ok ? await begin(admitted.value, answer) : admitted
     if (result.ok) return
     shop.metrics.refused(result.error.code)
     const { code, internal } = result.error
@@ -145,6 +177,7 @@ export const createRunServer = (options: ServerOptions): RunServer => {
 
   return {
     run,
+    abandon,
     count: (request, response) => count(options, request, response),
     live,
     backlogBytes: () => [...answers].reduce((sum, answer) => sum + answer.backlogBytes, 0),

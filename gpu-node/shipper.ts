@@ -16,13 +16,15 @@ const SEGMENT_RECEIPTS = 100
 const SEGMENT_BYTES = 512 * 1024
 /** Lets receipts that close together share a call; well below what a balance's reader would notice. */
 const GATHER_MS = 20
+/** Segments that are not full begin at least so far apart: under load ten a second settle all that closed meanwhile. */
+const SEGMENT_SPACING_MS = 100
 const CALL_TIMEOUT_MS = 15_000
 
 export interface ShipperOptions {
   readonly edgeUrl: string
-  readonly identity: Identity
-  readonly journal: Journal
-  readonly chain: SegmentChain
+  readonly identity: Pick<Identity, 'privateKey' | 'sign'>
+  readonly journal: Pick<Journal, 'pending' | 'acknowledge'>
+  readonly chain: Pick<SegmentChain, 'unconfirmed' | 'seal' | 'confirm' | 'restart'>
   readonly deadLetterFile: string
   /** The edge does not know this node (any more). */
   readonly onUnknown: () => void
@@ -43,6 +45,8 @@ export class Shipper {
   #timer: NodeJS.Timeout | undefined
   #sending: Promise<void> | undefined
   #failures = 0
+  /** When the last segment left. */
+  #sentAt = Number.NEGATIVE_INFINITY
   #stopped = false
 
   constructor(options: ShipperOptions) {
@@ -51,7 +55,7 @@ export class Shipper {
 
   /** Something was closed: send soon. While the edge fails, its back-off goes on. */
   notify(): void {
-    if (this.#failures === 0) this.#schedule(GATHER_MS)
+    if (this.#failures === 0) this.#schedule(this.#pause())
   }
 
   /** The edge is back: forget the back-off. */
@@ -80,6 +84,10 @@ export class Shipper {
     await this.#sending
   }
 
+  #pause(): number {
+    return Math.max(GATHER_MS, this.#sentAt + SEGMENT_SPACING_MS - performance.now())
+  }
+
   #schedule(delay: number): void {
     if (this.#stopped || this.#timer) return
     this.#timer = setTimeout(() => {
@@ -101,12 +109,17 @@ export class Shipper {
     const { pending } = this.#options.journal
     if (pending.size === 0) return undefined
     if (this.#failures > 0) return backoffMs(this.#failures)
-    if (pending.size > this.#deferred.size) return GATHER_MS
-    return Math.max(GATHER_MS, Math.min(...[...this.#deferred.values()].map((r) => r.notBefore)) - Date.now())
+    if (pending.size > this.#deferred.size) return this.#pause()
+    return Math.max(this.#pause(), Math.min(...[...this.#deferred.values()].map((r) => r.notBefore)) - Date.now())
   }
 
+  /** What closes meanwhile waits for the next turn, unless it fills a segment. */
   async #sendDue(): Promise<void> {
-    for (let due = this.#due(); due.length > 0 && !this.#stopped; due = this.#due()) {
+    for (let more = true; more && !this.#stopped; ) {
+      const { due, full } = this.#due()
+      if (due.length === 0) return
+      more = full
+      this.#sentAt = performance.now()
       try {
         await this.#send(due)
         this.#failures = 0
@@ -118,18 +131,21 @@ export class Shipper {
     }
   }
 
-  #due(): Receipt[] {
+  #due(): { due: Receipt[]; full: boolean } {
     const due: Receipt[] = []
+    let full = false
     let bytes = 0
     const now = Date.now()
     for (const [key, receipt] of this.#options.journal.pending) {
       if ((this.#deferred.get(key)?.notBefore ?? 0) > now) continue
       bytes += 1000 + receipt.prefix.length * 36
-      if (due.length > 0 && bytes > SEGMENT_BYTES) break
+      full = due.length > 0 && bytes > SEGMENT_BYTES
+      if (full) break
       due.push(receipt)
-      if (due.length === SEGMENT_RECEIPTS) break
+      full = due.length === SEGMENT_RECEIPTS
+      if (full) break
     }
-    return due
+    return { due, full }
   }
 
   /** Sends the segment that was sealed and not confirmed, if there is one; else seals what is due. */

@@ -20,6 +20,7 @@ const chain = (secret: string, previous: Uint8Array, block: Uint8Array): Buffer 
 export const prefixKeys = (secret: string, scope: PrefixScope, prompt: string): string[] => {
   const bytes = new TextEncoder().encode(prompt)
   const blocks = Math.min(Math.floor(bytes.length / PREFIX_BLOCK_BYTES), PREFIX_BLOCKS_MAX)
+  if (blocks === 0) return []
   const salt = new TextEncoder().encode(JSON.stringify([scope.accountId, scope.model, scope.chatFormat]))
   let previous = chain(secret, salt, new Uint8Array())
   const keys: string[] = []

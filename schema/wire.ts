@@ -17,10 +17,11 @@ import {
 const count = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER)
 const id = z.string().min(1).max(64)
 
-/** Paths of the internal calls. `run` and `tokenize` are served by the node, the rest by the edge. */
+/** Paths of the internal calls. The first three are served by the node, the rest by the edge. */
 export const PATHS = {
   run: '/run',
   tokenize: '/tokenize',
+  abandon: '/abandon',
   receipts: '/internal/receipts',
   heartbeat: '/internal/heartbeat',
   register: '/internal/register',
@@ -160,6 +161,13 @@ export const tokenizeAnswerSchema = z.object({
   ids: z.array(count).optional(),
 })
 export type TokenizeAnswer = z.infer<typeof tokenizeAnswerSchema>
+
+/** Body of `POST /abandon` at a node: the client left before the edge knew whether this attempt had begun. */
+export const abandonRequestSchema = z.object({ requestId: id, attempt: count.min(1) })
+export type AbandonRequest = z.infer<typeof abandonRequestSchema>
+
+/** `willBill`: a receipt of the attempt comes. Else none ever does, whenever the run itself arrives. */
+export const abandonAnswerSchema = z.object({ willBill: z.boolean() })
 
 /** Body of a node's non-200 answer to `POST /run`; `code` is a row of errors.ts. */
 export const nodeErrorSchema = z.object({

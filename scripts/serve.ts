@@ -1,4 +1,4 @@
-// What `npm start` runs once set-up is done: boot the stack, make the first account, say how to use it, wait for Ctrl-C.
+// What `npm start` runs once set-up is done: boot the stack, make the first account, say how to use it, keep it up, wait for Ctrl-C.
 import { join } from 'node:path'
 import { firstKey } from './first_account.ts'
 import { bootStack, ROOT, type Stack, StackError } from './stack.ts'
@@ -29,6 +29,28 @@ const banner = (stack: Stack, key: string): string => `
   Ctrl-C stops everything. Keys, balance and ledger stay.
 `
 
+/** More ends than this within the time are no accidents. */
+const RESTARTS_MAX = 5
+const RESTARTS_MS = 10 * 60_000
+
+/** Starts again what ends by itself; what it said before is in its log. Returns why it gave up. */
+const keepUp = async (stack: Stack): Promise<string> => {
+  let ends: number[] = []
+  for (;;) {
+    const { what, log } = await stack.failed()
+    ends = [...ends.filter((at) => at > Date.now() - RESTARTS_MS), Date.now()]
+    if (ends.length > RESTARTS_MAX) return `the ${what} does not stay up; see ${log}`
+    say(`the ${what} ended or went silent (see ${log}); starting it again ...`)
+    try {
+      await (what === 'node' ? stack.restartNode() : stack.restartEdge())
+    } catch (error) {
+      if (!(error instanceof StackError)) throw error
+      return error.message
+    }
+    say(`the ${what} is back`)
+  }
+}
+
 const main = async (): Promise<void> => {
   const stateDir = process.env.SPARROW_HOME ?? join(ROOT, '.sparrow')
   let stack: Stack | undefined
@@ -51,7 +73,7 @@ const main = async (): Promise<void> => {
   })
   const key = await firstKey(stateDir, stack.baseUrl, stack.secrets, model)
   console.log(banner(stack, key))
-  say(await stack.failed)
+  say(await keepUp(stack))
   await stop(1)
 }
 

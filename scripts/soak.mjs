@@ -1,4 +1,6 @@
-// `npm run soak -- --minutes 30`: the soak under the pinned Node.
+// `npm run soak -- --minutes 30`: the soak under the pinned Node; `npm run soak:control -- --minutes 10`: what it is read against.
 import { runPinned, withSetup } from './setup.mjs'
 
-withSetup(() => runPinned(['test/soak/soak.ts', ...process.argv.slice(2)]))
+const args = process.argv.slice(2)
+const isControl = args[0] === '--control'
+withSetup(() => runPinned([`test/soak/${isControl ? 'control' : 'soak'}.ts`, ...args.slice(isControl ? 1 : 0)]))

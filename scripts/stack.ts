@@ -6,6 +6,7 @@ import { createWriteStream, existsSync, mkdirSync, readdirSync, readFileSync, wr
 import { createServer } from 'node:net'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { ended, type Failure, Watch } from './watch.ts'
 
 export const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const BIN = join(ROOT, 'node_modules', '.bin')
@@ -21,6 +22,8 @@ export interface StackOptions {
   readonly nodePort: number
   /** Called once a step begins. */
   readonly progress?: (text: string) => void
+  /** Between two turns of the Worker's cron, which `wrangler dev` never fires by itself. */
+  readonly cronMs?: number
   /** Extra settings of the node, e.g. SPARROW_ISA. */
   readonly nodeEnv?: Readonly<Record<string, string>>
 }
@@ -37,8 +40,10 @@ export interface Stack {
   killEdge(): Promise<void>
   /** Starts the Worker again on the state it left. */
   restartEdge(): Promise<void>
-  /** Settles when a process ended by itself, with a sentence that names it. */
-  readonly failed: Promise<string>
+  /** Turns of the Worker's cron that ended well. */
+  cronTurns(): number
+  /** Settles when a process ended by itself or went silent, at once for one that has; ask again for the next. */
+  failed(): Promise<Failure>
   stop(): Promise<void>
 }
 
@@ -102,11 +107,6 @@ const start = (name: string, command: string, args: readonly string[], stateDir:
   process.once('exit', () => signalGroup(child, 'SIGKILL'))
   return child
 }
-
-const ended = (child: ChildProcess): Promise<void> =>
-  child.exitCode !== null || child.signalCode !== null
-    ? Promise.resolve()
-    : new Promise((resolve) => child.once('exit', () => resolve()))
 
 const signalGroup = (child: ChildProcess, signal: NodeJS.Signals): void => {
   try {
@@ -182,6 +182,19 @@ const startNode = (options: StackOptions, secrets: Secrets): ChildProcess =>
     }),
   )
 
+/** As wrangler.toml has it. */
+const CRON_MS = 10 * 60_000
+
+/** Has the Worker's scheduled handler run now and then. An edge that is away at its time is left alone: the next turn sweeps more. */
+const startCron = (baseUrl: string, everyMs: number): { turns(): number; stop(): void } => {
+  let turns = 0
+  const turn = async (): Promise<void> => {
+    if (await answers(`${baseUrl}/cdn-cgi/local/scheduled`).catch(() => false)) turns++
+  }
+  const timer = setInterval(() => void turn(), everyMs)
+  return { turns: () => turns, stop: () => clearInterval(timer) }
+}
+
 const answers = async (url: string): Promise<boolean> => (await fetch(url)).ok
 
 /** A node counts as ready once the edge routes to it, not merely once it listens. */
@@ -203,23 +216,16 @@ export const bootStack = async (options: StackOptions): Promise<Stack> => {
   const nodeUrl = `http://${HOST}:${nodePort}`
   let edge = startEdge(options)
   let node = startNode(options, secrets)
-  let stopping = false
-  const killed = new Set<ChildProcess>()
-  let report = (_: string): void => {}
-  const failed = new Promise<string>((resolve) => {
-    report = resolve
-  })
-  const watch = (name: string, child: ChildProcess) =>
-    child.once('exit', () => {
-      if (!stopping && !killed.has(child)) report(`the ${name} ended by itself; see ${join(stateDir, `${name}.log`)}`)
-    })
+  const watch = new Watch(stateDir, `${baseUrl}/healthz`)
   const edgeReady = () => waitUntil('the Worker', join(stateDir, 'edge.log'), edge, () => answers(`${baseUrl}/healthz`))
   const nodeReady = () =>
     waitUntil('the node', join(stateDir, 'node.log'), node, async () => {
       return (await answers(`${nodeUrl}/healthz`)) && (await isRouted(baseUrl))
     })
+  const cron = startCron(baseUrl, options.cronMs ?? CRON_MS)
   const stop = async () => {
-    stopping = true
+    watch.stop()
+    cron.stop()
     // The node first: it drains and pushes its last receipts while the edge still listens.
     await stopGroup(node, 10_000)
     await stopGroup(edge, 5_000)
@@ -231,29 +237,36 @@ export const bootStack = async (options: StackOptions): Promise<Stack> => {
     await stop()
     throw error
   }
-  watch('edge', edge)
-  watch('node', node)
+  watch.begin('Worker', edge)
+  watch.begin('node', node)
   return {
     baseUrl,
     nodeUrl,
     secrets,
     nodePid: () => node.pid,
     restartNode: async () => {
+      watch.end(node)
       await stopGroup(node, 10_000)
       node = startNode(options, secrets)
       await nodeReady()
+      watch.begin('node', node)
     },
     killEdge: async () => {
-      killed.add(edge)
+      watch.end(edge)
       signalGroup(edge, 'SIGKILL')
       await ended(edge)
     },
     restartEdge: async () => {
+      // What is left of the old one may hold the port.
+      watch.end(edge)
+      await stopGroup(edge, 5_000)
       edge = startEdge(options)
       await edgeReady()
       await nodeReady()
+      watch.begin('Worker', edge)
     },
-    failed,
+    failed: () => watch.failed(),
+    cronTurns: cron.turns,
     stop,
   }
 }

@@ -92,9 +92,13 @@ export const whoAndWhat = (
 
 /** Concurrency, budget and balance, for the key's family and for the account. Open holds count as if spent. */
 const roomFor = (store: AccountStore, key: ActiveKey, amount: number, now: number): Decision | undefined => {
-  const account = store.accountLimits()
-  for (const [limits, family] of [[key.limits, key.family] as const, [account, undefined] as const]) {
-    const { count, heldNano } = store.openHolds(family)
+  const open = store.openHolds()
+  const scopes = [
+    { limits: key.limits, family: key.family, held: store.openHolds(key.family) },
+    { limits: store.accountLimits(), family: undefined, held: open },
+  ]
+  for (const { limits, family, held } of scopes) {
+    const { count, heldNano } = held
     const most = limits.concurrency ?? CONCURRENT_RUNS_MAX
     if (count >= most) {
       const message = `At most ${most} requests may run at once under this ${family === undefined ? 'account' : 'key'}.`
@@ -108,7 +112,7 @@ const roomFor = (store: AccountStore, key: ActiveKey, amount: number, now: numbe
     return spent + amount <= limits.monthlyBudgetNano ? { ...no, wait: true } : no
   }
   const balance = store.balance()
-  if (balance - store.openHolds().heldNano >= amount) return undefined
+  if (balance - open.heldNano >= amount) return undefined
   const no = refused(apiError('insufficient_balance'))
   return balance >= amount ? { ...no, wait: true } : no
 }

@@ -4,6 +4,7 @@ import { first } from './tables.ts'
 
 /** At most 16 KB each. */
 const TRAILS_MAX = 200
+const SWEPT_AT_ONCE = 10
 
 type TrailRow = {
   n: number
@@ -36,7 +37,8 @@ export const trailStore = (sql: SqlStorage) => ({
       'INSERT INTO trails (request_id, family, at, characters, turns, tags) VALUES (?, ?, ?, ?, ?, ?) RETURNING n',
       ...[requestId, family, now, characters, JSON.stringify(turns), tags.buffer],
     )
-    sql.exec('DELETE FROM trails WHERE n <= ?', (added?.n ?? 0) - TRAILS_MAX)
+    const n = added?.n ?? 0
+    if (n % SWEPT_AT_ONCE === 0) sql.exec('DELETE FROM trails WHERE n <= ?', n - TRAILS_MAX)
   },
   forgetTrails: (before: number): void => {
     sql.exec('DELETE FROM trails WHERE at <= ?', before)
@@ -47,7 +49,8 @@ export const trailStore = (sql: SqlStorage) => ({
     const tags = new Uint8Array(own.tags)
     const trail = { characters: own.characters, turns: JSON.parse(own.turns) as Trail['turns'], tags }
     let best: Comparison['with']
-    for (const row of sql.exec<TrailRow>('SELECT * FROM trails WHERE n < ? ORDER BY n DESC', own.n)) {
+    const query = 'SELECT * FROM trails WHERE n < ? ORDER BY n DESC LIMIT ?'
+    for (const row of sql.exec<TrailRow>(query, own.n, TRAILS_MAX)) {
       const other = new Uint8Array(row.tags)
       const steps = commonSteps(tags, other)
       if (steps <= (best?.steps ?? 0)) continue

@@ -8,7 +8,8 @@ import { openAiChat } from '../../schema/dialects/openai_chat.ts'
 import { apiError, fail, ok, type Result } from '../../schema/errors.ts'
 import { keyLimitsSchema } from '../../schema/key_limits.ts'
 import { verifyCall } from '../../schema/signature.ts'
-import type { Env } from '../env.ts'
+import { readBody } from '../body.ts'
+import { accountObject, type Env } from '../env.ts'
 import { errorResponse } from '../flow/answer.ts'
 import { audit } from './audit.ts'
 import { auditReceipts, bookedFrom, journalBody } from './audit_receipts.ts'
@@ -81,7 +82,9 @@ const rowsOf = (table: typeof ledger | typeof usage) => async (c: AdminContext) 
 
 export const adminApi = new Hono<App>()
   .use(async (c, next) => {
-    const bytes = new Uint8Array(await c.req.arrayBuffer())
+    const body = await readBody(c.req.raw)
+    if (!body.ok) return errorResponse(openAiChat, body.error)
+    const bytes = body.value
     const key = new TextEncoder().encode(c.env.ADMIN_SECRET)
     const call = await verifyCall(key, 'HS256', 'admin', c.req.header('authorization'), bytes)
     if (!call.ok) return errorResponse(openAiChat, call.error)
@@ -133,7 +136,8 @@ export const adminApi = new Hono<App>()
   )
   .get('/accounts/:id', async (c) => {
     const account = await findAccount(c.env.DB, c.req.param('id'))
-    return account.ok ? c.json(account.value) : errorResponse(openAiChat, account.error)
+    if (!account.ok) return errorResponse(openAiChat, account.error)
+    return c.json({ ...account.value, ...(await accountObject(c.env, account.value.id).balance()) })
   })
   .get('/evidence', async (c) => c.json({ data: await listChains(c.env) }))
   .get('/evidence/segments', async (c) => {

@@ -1,17 +1,18 @@
 // The main path: parse, admit and look up together, route, dispatch, relay. Settlement is not here: it follows the receipt.
 import type { Dialect } from '../../schema/dialects/dialect.ts'
-import { apiError } from '../../schema/errors.ts'
+import { apiError, isRetryable } from '../../schema/errors.ts'
 import { prefixKeys } from '../../schema/prefix.ts'
 import { worstCase } from '../../schema/prompts.ts'
 import type { Run } from '../../schema/wire.ts'
 import type { Admission, AdmissionAnswer } from '../account/admit.ts'
 import type { AccountObject } from '../account.ts'
-import { authenticate, authorizationOf, derive } from '../auth.ts'
+import { authenticate, authorizationOf, derivedOnce } from '../auth.ts'
 import { accountObject, clientIp, type Env } from '../env.ts'
 import { routeNow } from '../fleet.ts'
 import { withHint } from '../hint.ts'
+import { candidatesFor, forgetNodes } from '../live_nodes.ts'
 import { log, reasonOf } from '../log.ts'
-import { lookup } from '../prefix.ts'
+import { abandonAt } from '../node_client.ts'
 import { type Candidate, overlapElsewhere } from '../router.ts'
 import { type Timing, timing } from '../timing.ts'
 import { trailOf } from '../trail.ts'
@@ -20,7 +21,7 @@ import { addRateHeaders } from './rate_headers.ts'
 import { readRun } from './read.ts'
 import { relayStream, relayWhole } from './relay.ts'
 import { keeper, repeatOf, replay } from './repeat.ts'
-import { dispatch } from './retry.ts'
+import { dispatch, type NotDispatched } from './retry.ts'
 
 /** Bytes of English in a token; only routes are estimated with it. */
 const BYTES_PER_TOKEN = 4
@@ -82,7 +83,7 @@ const answer = async (call: Call, stages: Timing): Promise<Response> => {
   const letGo = releaser(call.context, account, requestId)
   const [admitted, candidates] = await Promise.all([
     stages.run('admit', () => admit(account, admission, letGo)),
-    stages.run('lookup', () => lookup(env.DB, run, keys).catch(lookupFailed)),
+    stages.run('lookup', () => candidatesFor(env.DB, call.context, run, keys).catch(lookupFailed)),
   ])
   const promptTokens = Math.ceil(most.promptBytes / BYTES_PER_TOKEN)
   const nodes = withHint(candidates, tenant, run.routingHint)
@@ -143,7 +144,7 @@ const serve = async (
   // Known to the account before the node is: its receipt cannot come first.
   const first = nodes[0] ? overlap(nodes[0]) : 0
   if (first > 0) await account.setOverlap(requestId, first)
-  const cacheSalt = derive(secret, 'cache', tenant).toString('base64url')
+  const cacheSalt = derivedOnce(secret, 'cache', tenant).toString('base64url')
   const answered = await stages.run('dispatch', () =>
     dispatch({
       secret,
@@ -155,8 +156,8 @@ const serve = async (
     }),
   )
   if (!answered.ok) {
-    // After an abort the node's receipt may still come; everything else was answered by us and costs nothing.
-    if (answered.error.code !== 'client_closed') letGo()
+    if (isRetryable(answered.error.code)) forgetNodes()
+    if (!answered.left || (await neverBegins(secret, requestId, answered.left))) letGo()
     return errorResponse(dialect, answered.error)
   }
   const keep = isKept ? keeper(account, requestId) : undefined
@@ -166,6 +167,17 @@ const serve = async (
   // Nothing of the answer was seen, so nothing is charged; a client that left itself pays for what was computed.
   if (!signal.aborted) letGo()
   return errorResponse(dialect, whole.error)
+}
+
+/** After a client left: true where the node had not begun, and now never will. If in doubt its receipt may come. */
+const neverBegins = async (
+  secret: string,
+  requestId: string,
+  { node, attempt }: NonNullable<NotDispatched['left']>,
+): Promise<boolean> => {
+  const asked = await abandonAt(secret, node, { requestId, attempt })
+  if (!asked.ok) log('warn', 'abandon_unanswered', { requestId, node: node.id, error: asked.error.internal })
+  return asked.ok && !asked.value.willBill
 }
 
 /** Without D1 no node is known: the caller gets a 503 to try again, and its hold is released at once. */

@@ -1,8 +1,9 @@
 // A client's body to a run: bounds, UTF-8, JSON, the model it names, its dialect. Everything that is wrong with it is a 4xx.
 import type { ParseContext } from '../../schema/dialects/dialect.ts'
 import { fail, ok, type Result } from '../../schema/errors.ts'
-import { BODY_DEPTH_MAX, REQUEST_BODY_BYTES_MAX } from '../../schema/limits.ts'
+import { BODY_DEPTH_MAX } from '../../schema/limits.ts'
 import type { Run } from '../../schema/wire.ts'
+import { readBody } from '../body.ts'
 import type { Env } from '../env.ts'
 import { reasonOf } from '../log.ts'
 import { servedModel } from '../models.ts'
@@ -15,21 +16,6 @@ interface Asked<T> {
   readonly requestId: string
 }
 
-const tooLarge = fail('request_too_large', {
-  message: `The request body may have at most ${REQUEST_BODY_BYTES_MAX} bytes.`,
-})
-
-/** Errors: client_closed, request_too_large. */
-const bytesOf = async (request: Request): Promise<Result<ArrayBuffer>> => {
-  if (Number(request.headers.get('content-length') ?? 0) > REQUEST_BODY_BYTES_MAX) return tooLarge
-  try {
-    const bytes = await request.arrayBuffer()
-    return bytes.byteLength > REQUEST_BODY_BYTES_MAX ? tooLarge : ok(bytes)
-  } catch (error) {
-    return fail('client_closed', { internal: reasonOf(error) })
-  }
-}
-
 const isDeep = (value: unknown, left: number): boolean => {
   if (typeof value !== 'object' || value === null) return false
   if (left === 0) return true
@@ -39,7 +25,7 @@ const isDeep = (value: unknown, left: number): boolean => {
 
 /** Errors: client_closed, request_too_large, malformed_request. */
 export const readJson = async (request: Request): Promise<Result<{ bodyText: string; body: unknown }>> => {
-  const bytes = await bytesOf(request)
+  const bytes = await readBody(request)
   if (!bytes.ok) return bytes
   const encoding = request.headers.get('content-encoding') ?? 'identity'
   if (encoding !== 'identity') {

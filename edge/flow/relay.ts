@@ -78,7 +78,7 @@ export const relayWhole = async (
   try {
     const bytes = await answer.arrayBuffer()
     ended(false)
-    const body = new Response(bytes).body
+    const body = keep && new Response(bytes).body
     if (keep && body) context.waitUntil(keep(body, contentType))
     const headers = { 'content-type': contentType, 'x-should-retry': 'false' }
     return { ok: true, value: new Response(bytes, { headers }) }

@@ -7,6 +7,7 @@ import { utf8 } from '../../schema/text.ts'
 import type { StoredOutcome } from '../account/outcomes.ts'
 import type { AccountObject } from '../account.ts'
 import { derive } from '../auth.ts'
+import { upTo } from '../body.ts'
 import { log, reasonOf } from '../log.ts'
 
 const KEY_LENGTH_MAX = 255
@@ -53,24 +54,6 @@ export const replay = ({ requestId, contentType, body }: StoredOutcome): Respons
       'idempotent-replayed': 'true',
     },
   })
-}
-
-/** All bytes of a stream; `undefined`, and no more is read, where they are more than `most`. */
-const upTo = async (most: number, stream: ReadableStream<Uint8Array>): Promise<Uint8Array | undefined> => {
-  const chunks: Uint8Array[] = []
-  let size = 0
-  for await (const chunk of stream) {
-    size += chunk.byteLength
-    if (size > most) return undefined
-    chunks.push(chunk)
-  }
-  const whole = new Uint8Array(size)
-  let at = 0
-  for (const chunk of chunks) {
-    whole.set(chunk, at)
-    at += chunk.byteLength
-  }
-  return whole
 }
 
 export type Keep = (body: ReadableStream, contentType: string) => Promise<void>

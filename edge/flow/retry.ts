@@ -55,7 +55,14 @@ const attemptAt = async (d: Dispatch, node: Candidate, attempt: number): Promise
   }
 }
 
-export const dispatch = async (d: Dispatch): Promise<Dispatched | { ok: false; error: ApiError }> => {
+/** `left`: the attempt that was being asked for when the client left. */
+export interface NotDispatched {
+  readonly ok: false
+  readonly error: ApiError
+  readonly left?: { readonly node: Candidate; readonly attempt: number }
+}
+
+export const dispatch = async (d: Dispatch): Promise<Dispatched | NotDispatched> => {
   let error = apiError('no_node')
   let failed: FailedAttempt | undefined
   for (const [index, node] of d.nodes.slice(0, ATTEMPTS_MAX).entries()) {
@@ -69,6 +76,7 @@ export const dispatch = async (d: Dispatch): Promise<Dispatched | { ok: false; e
     if (answer.unreachable) breaker.failed(node.id, Date.now())
     error = answer.error
     failed = { attempt, nodeId: node.id, code: error.code }
+    if (answer.error.code === 'client_closed') return { ok: false, error, left: { node, attempt } }
     if (!answer.retryable) break
     log('warn', 'attempt_failed', { node: node.id, attempt, code: error.code, error: error.internal })
   }

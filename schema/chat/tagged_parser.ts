@@ -1,8 +1,7 @@
 // Token text with the tags that most chat templates' models write: `<think>` reasoning and Hermes-style `<tool_call>` JSON, either
 // of which may be off. The result does not depend on where the text was split; what breaks the grammar becomes content.
-import type { Delta, Source } from '../dialects/dialect.ts'
+import { AnswerReader, type ParsedCall } from './answer_reader.ts'
 import type { AnswerParser, ParserOptions } from './chat_format.ts'
-import { firstMark, heldLength, StopCutter } from './parse.ts'
 import { isJson, jsonChildren } from './python_json.ts'
 import { THINK, THINK_END } from './think.ts'
 
@@ -22,7 +21,7 @@ export interface Tags {
 }
 
 /** `{"name": ..., "arguments": {...}}`, arguments as the model spelled them; `undefined` when it is no such call. */
-const parseCall = (text: string): { name: string; json: string } | undefined => {
+const parseCall = (text: string): ParsedCall | undefined => {
   const json = text.trim()
   if (!json.startsWith('{') || !isJson(json)) return undefined
   const members = jsonChildren(json) ?? []
@@ -34,26 +33,19 @@ const parseCall = (text: string): { name: string; json: string } | undefined => 
   return { name, json: args }
 }
 
-class TaggedParser implements AnswerParser {
+class TaggedParser extends AnswerReader {
   #state: State
   readonly #ends: readonly string[]
   readonly #marks: Readonly<Record<TextState, readonly string[]>>
-  readonly #stop: StopCutter
-  readonly #idSuffix: string
-  readonly #withSource: boolean
-  #buffer = ''
-  /** Where the buffer begins in all that was pushed. */
-  #at = 0
-  #surrogate = ''
   /** Line breaks that come next belong to a tag. */
   #skips: boolean
   /** The call at work: its opening as it stood, and its text. */
   #opening = ''
   #call: string[] = []
-  #calls = 0
-  #deltas: Delta[] = []
 
-  constructor({ thinking, stop, requestId, ends = [], withSource = false }: ParserOptions, tags: Tags) {
+  constructor(options: ParserOptions, tags: Tags) {
+    const { thinking, ends = [] } = options
+    super(options, [...ends, ...(tags.think ? [THINK, THINK_END] : [])])
     this.#state = thinking ? 'reasoning' : tags.think ? 'start' : 'content'
     this.#skips = thinking
     this.#ends = ends
@@ -63,76 +55,44 @@ class TaggedParser implements AnswerParser {
       content: [...calls, ...ends],
       call: [CALL_CLOSE, ...ends],
     }
-    this.#stop = new StopCutter(stop, [...ends, ...(tags.think ? [THINK, THINK_END] : [])])
-    this.#idSuffix = requestId.replaceAll('-', '').slice(-12)
-    this.#withSource = withSource
   }
 
   get inReasoning(): boolean {
     return this.#state === 'reasoning'
   }
 
-  push(text: string, unstopped = false): Delta[] {
-    const whole = this.#surrogate + text
-    const halved = /[\ud800-\udbff]$/.test(whole)
-    this.#surrogate = halved ? whole.slice(-1) : ''
-    const next = halved ? whole.slice(0, -1) : whole
-    this.#buffer += unstopped ? this.#stop.pass(next) : this.#stop.push(next)
-    return this.#drain(false)
+  protected giveUp(): void {
+    if (this.#state === 'call') this.#giveUpCall('')
   }
 
-  end(): ReturnType<AnswerParser['end']> {
-    this.#buffer += this.#stop.push(this.#surrogate) + this.#stop.end()
-    this.#surrogate = ''
-    return { deltas: this.#drain(true), toolCalls: this.#calls, stop: this.#stop.matched }
-  }
-
-  #drain(final: boolean): Delta[] {
-    while (this.#step(final));
-    if (final && this.#state === 'call') this.#giveUpCall('')
-    const deltas = this.#deltas
-    this.#deltas = []
-    return deltas
-  }
-
-  /** Consumes the buffer up to the next mark; false when it has to wait for more text. */
-  #step(final: boolean): boolean {
+  protected step(final: boolean): boolean {
     if (this.#state === 'start') return this.#start(final)
     if (this.#state !== 'done') return this.#text(this.#state, final)
-    this.#advance(this.#buffer.length)
+    this.advance(this.buffer.length)
     return false
   }
 
   #start(final: boolean): boolean {
-    const rest = this.#buffer.trimStart()
+    const rest = this.buffer.trimStart()
     if (!final && THINK.startsWith(rest) && rest !== THINK) return false
     this.#state = rest.startsWith(THINK) ? 'reasoning' : 'content'
     if (this.#state === 'content') return true
-    this.#advance(this.#buffer.length - rest.length + THINK.length)
+    this.advance(this.buffer.length - rest.length + THINK.length)
     this.#skips = true
     return true
   }
 
-  /** Takes so much off the buffer's front. */
-  #advance(length: number): string {
-    const text = this.#buffer.slice(0, length)
-    this.#buffer = this.#buffer.slice(length)
-    this.#at += length
-    return text
-  }
-
   #text(state: TextState, final: boolean): boolean {
     if (this.#skips) {
-      this.#advance(/^\n*/.exec(this.#buffer)?.[0].length ?? 0)
-      if (this.#buffer === '') return false
+      this.advance(/^\n*/.exec(this.buffer)?.[0].length ?? 0)
+      if (this.buffer === '') return false
       this.#skips = false
     }
-    const found = firstMark(this.#buffer, this.#marks[state])
-    const held = final ? 0 : heldLength(this.#buffer, this.#marks[state])
-    this.#sink(state, this.#advance(found ? found.at : this.#buffer.length - held))
-    if (!found) return false
-    this.#advance(found.mark.length)
-    this.#markEnds(state, found.mark)
+    const { text, mark, end } = this.upTo(this.#marks[state], final)
+    if (state === 'call') this.#call.push(text)
+    else this.say(state, text, end)
+    if (mark === undefined) return false
+    this.#markEnds(state, mark)
     return true
   }
 
@@ -159,10 +119,7 @@ class TaggedParser implements AnswerParser {
       if (isEnd) this.#state = 'done'
       return
     }
-    const index = this.#calls++
-    const id = `call_${String(index).padStart(2, '0')}_${this.#idSuffix}`
-    this.#deltas.push({ kind: 'tool_call', index, id, name: call.name })
-    this.#deltas.push({ kind: 'tool_arguments', index, text: call.json })
+    this.call(call)
     this.#call = []
     this.#state = 'content'
     this.#skips = true
@@ -173,21 +130,7 @@ class TaggedParser implements AnswerParser {
     const text = this.#opening + this.#call.join('') + mark
     this.#call = []
     this.#state = 'content'
-    this.#sink('content', text, this.#at - behind)
-  }
-
-  #sink(state: TextState, text: string, end = this.#at): void {
-    if (text === '') return
-    if (state === 'call') {
-      this.#call.push(text)
-      return
-    }
-    const last = this.#deltas.at(-1)
-    const joins = last?.kind === state
-    const begin = (joins ? last.source?.[0] : undefined) ?? end - text.length
-    const source: { source?: Source } = this.#withSource ? { source: [begin, end] } : {}
-    if (joins) this.#deltas[this.#deltas.length - 1] = { kind: state, text: last.text + text, ...source }
-    else this.#deltas.push({ kind: state, text, ...source })
+    this.say('content', text, this.at - behind)
   }
 }
 

@@ -17,26 +17,28 @@ export interface Counter {
   answer(counted: TokenizeAnswer): object
 }
 
-export const COUNTERS: readonly Counter[] = [
-  {
-    paths: ['/v1/messages/count_tokens', '/anthropic/v1/messages/count_tokens'],
-    dialect: anthropic,
-    withIds: false,
-    parse: parseAnthropicCount,
-    answer: ({ count }) => ({ input_tokens: count }),
-  },
-  {
-    paths: ['/v1/responses/input_tokens', '/responses/input_tokens'],
-    dialect: responses,
-    withIds: false,
-    parse: parseResponsesCount,
-    answer: ({ count }) => ({ object: 'response.input_tokens', input_tokens: count }),
-  },
-  {
-    paths: ['/v1/tokenize', '/tokenize'],
-    dialect: openAiChat,
-    withIds: true,
-    parse: parseTokenize,
-    answer: ({ count, contextTokens, ids }) => ({ count, max_model_len: contextTokens, tokens: ids }),
-  },
-]
+export const messageCounter: Counter = {
+  paths: ['/v1/messages/count_tokens', '/anthropic/v1/messages/count_tokens'],
+  dialect: anthropic,
+  withIds: false,
+  parse: parseAnthropicCount,
+  answer: ({ count }) => ({ input_tokens: count }),
+}
+
+export const responseCounter: Counter = {
+  paths: ['/v1/responses/input_tokens', '/responses/input_tokens'],
+  dialect: responses,
+  withIds: false,
+  parse: parseResponsesCount,
+  answer: ({ count }) => ({ object: 'response.input_tokens', input_tokens: count }),
+}
+
+export const tokenizer: Counter = {
+  paths: ['/v1/tokenize', '/tokenize'],
+  dialect: openAiChat,
+  withIds: true,
+  parse: parseTokenize,
+  answer: ({ count, contextTokens, ids }) => ({ count, max_model_len: contextTokens, tokens: ids }),
+}
+
+export const COUNTERS: readonly Counter[] = [messageCounter, responseCounter, tokenizer]

@@ -11,6 +11,7 @@ import { anthropicBodySchema, anthropicCountSchema } from '../dialects/anthropic
 import { completions } from '../dialects/completions.ts'
 import { completionChunkSchema, completionSchema } from '../dialects/completions_answer.ts'
 import { completionBodySchema } from '../dialects/completions_body.ts'
+import { messageCounter, responseCounter, tokenizer } from '../dialects/counters.ts'
 import { openAiChat } from '../dialects/openai_chat.ts'
 import { chatChunkSchema, chatCompletionSchema, openAiErrorSchema } from '../dialects/openai_chat_answer.ts'
 import { chatBodySchema } from '../dialects/openai_chat_body.ts'
@@ -114,33 +115,24 @@ const GENERATIONS: readonly Operation[] = [
 const tokenizeBody = z.union([tokenizePromptSchema, chatBodySchema])
 
 const COUNTS: readonly Operation[] = [
-  generation(
-    { paths: ['/v1/messages/count_tokens', '/anthropic/v1/messages/count_tokens'] },
-    {
-      ...{ id: 'countMessageTokens', tag: 'Messages', summary: 'Tokens of a message’s prompt; free' },
-      body: named('MessageCountRequest', anthropicCountSchema),
-      answer: named('MessageCount', anthropicCountAnswerSchema),
-      error: anthropicError,
-    },
-  ),
-  generation(
-    { paths: ['/v1/responses/input_tokens', '/responses/input_tokens'] },
-    {
-      ...{ id: 'countResponseTokens', tag: 'Responses', summary: 'Tokens of a response’s prompt; free' },
-      body: named('ResponseCountRequest', responsesCountSchema),
-      answer: named('ResponseCount', responsesCountAnswerSchema),
-      error: openAiError,
-    },
-  ),
-  generation(
-    { paths: ['/v1/tokenize', '/tokenize'] },
-    {
-      ...{ id: 'tokenize', tag: 'Tokens', summary: 'Token ids of a prompt, or of a chat request; free' },
-      body: named('TokenizeRequest', tokenizeBody),
-      answer: named('Tokens', tokenizeAnswerSchema),
-      error: openAiError,
-    },
-  ),
+  generation(messageCounter, {
+    ...{ id: 'countMessageTokens', tag: 'Messages', summary: 'Tokens of a message’s prompt; free' },
+    body: named('MessageCountRequest', anthropicCountSchema),
+    answer: named('MessageCount', anthropicCountAnswerSchema),
+    error: anthropicError,
+  }),
+  generation(responseCounter, {
+    ...{ id: 'countResponseTokens', tag: 'Responses', summary: 'Tokens of a response’s prompt; free' },
+    body: named('ResponseCountRequest', responsesCountSchema),
+    answer: named('ResponseCount', responsesCountAnswerSchema),
+    error: openAiError,
+  }),
+  generation(tokenizer, {
+    ...{ id: 'tokenize', tag: 'Tokens', summary: 'Token ids of a prompt, or of a chat request; free' },
+    body: named('TokenizeRequest', tokenizeBody),
+    answer: named('Tokens', tokenizeAnswerSchema),
+    error: openAiError,
+  }),
 ]
 
 const read = (

@@ -14,7 +14,7 @@ import { prompt } from '../engine/engines.ts'
 import { throughStack } from './cache_stack.ts'
 import { numbers, withContext } from './engine.ts'
 import { describeMachine } from './machine.ts'
-import { median } from './peer/pairs.ts'
+import { median } from './statistics.ts'
 
 const CACHE_BYTES = 2 ** 30
 

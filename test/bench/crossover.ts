@@ -3,8 +3,7 @@
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import { openNativeEngine } from '../../gpu-node/engine/native.ts'
-
-const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1] ?? 0
+import { median } from './statistics.ts'
 
 interface Point {
   readonly depth: number

@@ -12,8 +12,8 @@ import {
   openNativeEngine,
 } from '../../gpu-node/engine/native.ts'
 import { describeMachine } from './machine.ts'
-import { median } from './peer/pairs.ts'
 import { ceilings, roofline } from './roofline.ts'
+import { median } from './statistics.ts'
 
 const USAGE =
   'usage: npm run bench:engine -- --model DIR [--threads N] [--depths 0,4096] [--prefill 512] [--decode 64] [--batch 1,4,16] [--repeats 3] [--isa X] [--dense] [--attention fastest] [--both] [--context N] [--json]'

@@ -10,7 +10,7 @@ import { type NativeEngine, openNativeEngine } from '../../gpu-node/engine/nativ
 import { prompt } from '../engine/engines.ts'
 import { numbers, withContext } from './engine.ts'
 import { describeMachine } from './machine.ts'
-import { median } from './peer/pairs.ts'
+import { median } from './statistics.ts'
 
 const IDLE_TOKENS = 300
 const STREAM_TOKENS = 64

@@ -11,11 +11,12 @@ import { describeMachine } from './machine.ts'
 import { startPeer } from './peer/client.ts'
 import { installPeer, makeShape } from './peer/install.ts'
 import { BATCH_PROMPT, compareAnswers, measureBatch, measureDepths } from './peer/measure.ts'
-import { comparePairs, median } from './peer/pairs.ts'
+import { comparePairs } from './peer/pairs.ts'
 import { reportLines } from './peer/report.ts'
 import type { PeerResult } from './peer/result.ts'
 import { isShape, SHAPES } from './peer/shapes.ts'
 import { ceilings, roofline } from './roofline.ts'
+import { median } from './statistics.ts'
 
 const USAGE = `usage: npm run bench:peer -- [--shape ${Object.keys(SHAPES).join('|')}] [--depths 0,4096,16384,32768] [--batch 16] [--pairs 2] [--threads N] [--prefill 512] [--decode 64] [--peer-seconds 900] [--no-answers] [--json FILE]`
 /** Below and above the number of keys a query keeps: dense and sparse attention. */

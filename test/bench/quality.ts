@@ -67,7 +67,7 @@ export const compare = (original: Answers, other: Answers): Quality => {
 if (process.argv[1] === import.meta.filename) {
   const [original, ...others] = process.argv.slice(2)
   if (!original) throw new Error('usage: node test/bench/quality.ts ORIGINAL_DIR DIR ...')
-  const exact = await answers(original, 'avx512')
+  const exact = await answers(original, 'avx2')
   const rows = [...[original, ...others].map((dir) => [dir, 'auto'] as const), [original, 'fp8'] as const]
   for (const [dir, kv] of rows) {
     const { kl, top1, loss } = compare(exact, await answers(dir, 'auto', kv))

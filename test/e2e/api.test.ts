@@ -39,6 +39,10 @@ test('a question gets a sensible answer, usage and a receipt that agrees', async
   expect(row.chargedNano).toBe(row.missTokens * 280 + row.outputTokens * 420)
 })
 
+test('the cron that wrangler does not fire is fired', async () => {
+  expect(await eventually(async () => stack.cronTurns() || undefined, 30_000)).toBeGreaterThan(0)
+})
+
 test('a stream carries the same text, then usage, then [DONE]', async () => {
   const whole = await ask('What is 12 + 30?')
   const stream = await client.chat.completions.create({

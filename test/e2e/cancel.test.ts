@@ -77,6 +77,30 @@ test('in the queue: nothing', async () => {
   await settled(stack, first.headers.get('x-request-id') ?? '')
 })
 
+test('a client that leaves at any moment leaves no hold behind', async () => {
+  // One run at a time: a hold that stays open keeps everybody else out.
+  const made = await stack.admin<{ id: string; key: string }>('POST', '/keys', {
+    account: 'demo',
+    name: 'one at a time',
+  })
+  await stack.admin('PUT', `/keys/${made.id}/limits`, { concurrency: 1 })
+  const shop = { ...stack, key: made.key }
+  const short = { messages: [{ role: 'user', content: 'Hello' }], max_tokens: 1 }
+  const isFree = () =>
+    eventually(async () => {
+      const response = await post(shop, short)
+      await response.text()
+      return response.ok ? true : undefined
+    }, 15_000)
+  for (const ms of [0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 22]) {
+    await isFree()
+    const client = postAndLeave(shop, { messages: [{ role: 'user', content: LONG }], max_tokens: 5 })
+    await new Promise((done) => setTimeout(done, ms))
+    client.leave()
+  }
+  await isFree()
+})
+
 test('a slow reader that stays gets, and pays for, the whole; one that leaves pays for what was sampled', async () => {
   const slow = async (response: Response, reads: number): Promise<string> => {
     let left = reads

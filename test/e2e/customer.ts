@@ -23,7 +23,11 @@ export const post = (stack: Shop, body: object, init: RequestInit = {}): Promise
   fetch(`${stack.baseUrl}/v1/chat/completions`, {
     ...init,
     method: 'POST',
-    headers: { authorization: `Bearer ${stack.key}`, 'content-type': 'application/json', ...init.headers },
+    headers: {
+      ...{ authorization: `Bearer ${stack.key}`, 'content-type': 'application/json' },
+      // workerd hangs up on a connection that was idle for 5 s: on a machine that stalls, just when it is used again.
+      ...{ connection: 'close', ...init.headers },
+    },
     body: JSON.stringify({ model: MODEL, temperature: 0, ...body }),
   })
 

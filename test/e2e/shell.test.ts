@@ -36,6 +36,8 @@ const parentOf = (pid: number): number => {
   }
 }
 
+const commandOf = (pid: number): string => readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ')
+
 /** A process and all that it started, living ones. */
 const family = (root: number): number[] => {
   const all = readdirSync('/proc')
@@ -109,6 +111,18 @@ test('a second start on the same port says what to do, in one line', async () =>
   expect(code).toBe(1)
   expect(stderr).toMatch(/^sparrow: port \d+ is busy\. .*SPARROW_PORT=\d+ npm start\n$/)
 })
+
+test('a Worker or node that dies is started again, with all it knew', async () => {
+  const line = banner.split('\n').find((text) => text.includes('curl ')) ?? ''
+  for (const name of [/workerd serve/, /wrangler\S* dev /, /gpu-node\/main.ts/]) {
+    const victim = family(started.pid ?? 0).find((pid) => name.test(commandOf(pid)))
+    expect(victim, String(name)).toBeDefined()
+    process.kill(victim ?? 0, 'SIGKILL')
+    const ask = async () => (await run('bash', ['-c', `${line} --max-time 5`])).stdout
+    await expect.poll(ask, { timeout: 90_000 }).toContain('Paris')
+  }
+  expect((await admin('audit')).code).toBe(0)
+}, 200_000)
 
 test('Ctrl-C ends every process', async () => {
   const processes = family(started.pid ?? 0)

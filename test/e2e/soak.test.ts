@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { bootSoakStack, soak } from '../soak/soak.ts'
 import type { BareStack } from './workerd.ts'
 
-const PAGES = 100
+const PAGES = 64
 let stack: BareStack
 
 beforeAll(async () => {

@@ -7,6 +7,8 @@ import { adminCall } from '../../scripts/admin_client.ts'
 import { firstKey } from '../../scripts/first_account.ts'
 import { bootStack, type Stack } from '../../scripts/stack.ts'
 
+/** Often enough for a test to see it. */
+const CRON_MS = 5_000
 export const MODEL = 'sparrow-mini'
 
 export const freePort = (): Promise<number> =>
@@ -28,7 +30,8 @@ export interface TestStack extends Stack {
 }
 
 const boot = async (stateDir: string, nodeEnv: Readonly<Record<string, string>>): Promise<TestStack> => {
-  const stack = await bootStack({ stateDir, edgePort: await freePort(), nodePort: await freePort(), nodeEnv })
+  const ports = { edgePort: await freePort(), nodePort: await freePort() }
+  const stack = await bootStack({ stateDir, ...ports, nodeEnv, cronMs: CRON_MS })
   const key = await firstKey(stateDir, stack.baseUrl, stack.secrets, MODEL)
   const stop = async (): Promise<void> => {
     await stack.stop()

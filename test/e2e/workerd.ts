@@ -11,8 +11,10 @@ import { firstKey } from '../../scripts/first_account.ts'
 import { loadSecrets, ROOT, type Secrets } from '../../scripts/stack.ts'
 import { eventually, freePort, MODEL, type TestStack } from './stack.ts'
 
-export type BareStack = Pick<TestStack, 'baseUrl' | 'nodeUrl' | 'nodePid' | 'stateDir' | 'key' | 'admin' | 'remove'>
+export type BareStack = Pick<TestStack, 'baseUrl' | 'nodeUrl' | 'nodePid' | 'stateDir' | 'key' | 'admin' | 'remove'> &
+  Pick<BareWorker, 'inspectorUrl'>
 
+const HOST = '127.0.0.1'
 const BIN = join(ROOT, 'node_modules', '.bin')
 
 const bundle = (folder: string): string => {
@@ -53,25 +55,34 @@ const startNode = (stateDir: string, edgeUrl: string, port: number, joinToken: s
 export interface BareWorker {
   readonly baseUrl: string
   readonly secrets: Secrets
+  /** Of its debugger, HTTP; only with `inspect`. */
+  inspectorUrl(): Promise<URL>
   dispose(): Promise<void>
 }
 
-/** The Worker as it is deployed, with its own D1, objects and bucket, none of which outlive it. */
-export const bootWorker = async (stateDir: string): Promise<BareWorker> => {
+/** The Worker as it is deployed, with its own D1, objects and bucket, all below `stateDir`. */
+export const bootWorker = async (stateDir: string, inspect = false): Promise<BareWorker> => {
   const secrets = loadSecrets(stateDir)
   const { workerOptions } = unstable_getMiniflareWorkerOptions(join(ROOT, 'wrangler.toml'))
   const { modulesRules: _, ...options } = workerOptions
   const bindings = Object.assign({}, workerOptions.bindings, secrets)
-  const settings: object = { ...options, modules: true, script: bundle(stateDir), host: '127.0.0.1', port: 0, bindings }
+  const settings: object = {
+    ...{ ...options, modules: true, script: bundle(stateDir), bindings, host: HOST, port: 0 },
+    ...{ resourcePersistencePath: join(stateDir, 'resources'), unsafeDirectSockets: [{ host: HOST, port: 0 }] },
+    ...(inspect ? { inspectorPort: 0 } : {}),
+  }
   const miniflare = new Miniflare(convertV4MiniflareOptions(settings as V4MiniflareOptions))
-  const baseUrl = (await miniflare.ready).origin
+  await miniflare.ready
+  // The Worker's own socket: at the usual one Miniflare's entry Worker stands before it.
+  const baseUrl = (await miniflare.unsafeGetDirectURL()).origin
   await migrate(miniflare)
-  return { baseUrl, secrets, dispose: () => miniflare.dispose() }
+  const inspectorUrl = async () => new URL(`http://${HOST}:${(await miniflare.getInspectorURL()).port}`)
+  return { baseUrl, secrets, inspectorUrl, dispose: () => miniflare.dispose() }
 }
 
 export const bootBareStack = async (nodeEnv: Record<string, string>): Promise<BareStack> => {
   const stateDir = mkdtempSync(join(tmpdir(), 'sparrow-bare-'))
-  const { baseUrl, secrets, dispose } = await bootWorker(stateDir)
+  const { baseUrl, secrets, inspectorUrl, dispose } = await bootWorker(stateDir, true)
   const port = await freePort()
   const node = startNode(stateDir, baseUrl, port, secrets.JOIN_TOKEN, nodeEnv)
   const remove = async (): Promise<void> => {
@@ -87,6 +98,7 @@ export const bootBareStack = async (nodeEnv: Record<string, string>): Promise<Ba
   }, 60_000)
   return {
     baseUrl,
+    inspectorUrl,
     nodeUrl: `http://127.0.0.1:${port}`,
     nodePid: () => node.pid,
     stateDir,

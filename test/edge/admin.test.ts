@@ -3,7 +3,7 @@ import { env } from 'cloudflare:workers'
 import { expect, test } from 'vitest'
 import { signCall } from '../../schema/signature.ts'
 import { utf8 } from '../../schema/text.ts'
-import { admin, call, registerNode } from './world.ts'
+import { admin, call, openAccount, registerNode } from './world.ts'
 
 const json = async <T>(response: Promise<Response>): Promise<T> => (await response).json<T>()
 
@@ -51,6 +51,13 @@ test('bad input names the parameter; unknown things are 404', async () => {
   expect((await admin('POST', '/topups', { account: 'nobody', amountNano: 1 })).status).toBe(404)
   expect((await admin('POST', '/keys/none/revoke')).status).toBe(404)
   expect((await admin('GET', '/nothing')).status).toBe(404)
+})
+
+test('an account shows what it has and what is held', async () => {
+  const { id } = await openAccount(5e9)
+  const shown = await admin('GET', `/accounts/${id}`)
+  expect(await shown.json()).toMatchObject({ id, balanceNano: 5e9, heldNano: 0 })
+  expect((await admin('GET', '/accounts/nobody')).status).toBe(404)
 })
 
 test('keys are listed without key or hash', async () => {

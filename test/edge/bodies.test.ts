@@ -1,6 +1,9 @@
 // Bodies at the edge: bounds, what is no text or no JSON, names that stand for models, browsers, and whatever a fuzzer thinks of.
+import { env } from 'cloudflare:workers'
 import fc from 'fast-check'
 import { afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
+import type { Env } from '../../edge/env.ts'
+import worker from '../../edge/index.ts'
 import { templateName } from '../../schema/chat/template_source.ts'
 import type { Run, RunRequest } from '../../schema/wire.ts'
 import { type Account, admin, call, chat, MODEL, openAccount, registerNode, removeNodes } from './world.ts'
@@ -44,6 +47,35 @@ test.each<[string, BodyInit, Record<string, string>, number, string, RegExp]>([
   expect(error).toMatchObject({ status, code })
   expect(error.message).toMatch(message)
 })
+
+/** Without a length in its head; counts what was read of it. */
+const endless = () => {
+  const state = { read: 0 }
+  const body = new ReadableStream<Uint8Array>({
+    pull: (controller) => {
+      state.read += 1024 * 1024
+      if (state.read > 64 * 1024 * 1024) controller.close()
+      else controller.enqueue(new Uint8Array(1024 * 1024).fill(0x20))
+    },
+  })
+  return { state, body }
+}
+
+test.each([PATH, '/internal/receipts', '/internal/heartbeat', '/internal/register', '/admin/v1/accounts'])(
+  'a body without a length is read as far as it may be: %s',
+  async (path) => {
+    const { state, body } = endless()
+    const response = await worker.fetch(
+      new Request(`http://edge.test${path}`, {
+        ...{ method: 'POST', body, duplex: 'half', headers: { authorization: `Bearer ${account.key}` } },
+      }),
+      env as unknown as Env,
+      { waitUntil: () => {}, passThroughOnException: () => {} } as unknown as ExecutionContext,
+    )
+    expect(await errorOf(response)).toMatchObject({ status: 413, code: 'request_too_large' })
+    expect(state.read).toBeLessThan(16 * 1024 * 1024)
+  },
+)
 
 test('a body of 8 MB is taken', async () => {
   const body = bodyOf('')

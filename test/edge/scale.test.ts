@@ -10,7 +10,7 @@ import { takeReceipts } from '../../edge/receipts.ts'
 import { signReceipt } from '../../schema/receipt.ts'
 import { signCall } from '../../schema/signature.ts'
 import { utf8 } from '../../schema/text.ts'
-import { admissionOf, newLink, objectOf, openAccount, receiptOf, registerNode } from './world.ts'
+import { admissionOf, flush, newLink, objectOf, openAccount, receiptOf, registerNode, send } from './world.ts'
 
 /** A database that counts what it is asked. */
 const counting = (database: D1Database, counts: { statements: number }): D1Database =>
@@ -78,4 +78,22 @@ test('a thousand requests of one account: 40 statements for ten segments, at mos
     expect(outbox.statements).toBe(3 * Math.ceil(rows / 200))
   })
   expect(outbox.statements).toBeLessThanOrEqual(18)
+})
+
+test('under load an object hands its rows over once a second', async () => {
+  const account = await openAccount(1e10)
+  const node = await registerNode('good')
+  const object = objectOf(account)
+  const settled = async (): Promise<void> => {
+    const admission = admissionOf(account)
+    await object.admit(admission)
+    await send(node, [receiptOf(node, account, admission.requestId)])
+  }
+  await settled()
+  const before = Date.now()
+  await flush(account)
+  await settled()
+  const due = await runInDurableObject(object, (_, state) => state.storage.getAlarm())
+  // A machine that stood still for so long has carried it over already.
+  if (Date.now() - before < 1_000) expect(due).toBeGreaterThanOrEqual(before + 1_000)
 })

@@ -1,6 +1,7 @@
 // A charge explained with the ordinary key, and what the logs never say.
 import { env } from 'cloudflare:workers'
 import { afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
+import { forgetNodes } from '../../edge/live_nodes.ts'
 import {
   type Account,
   admin,
@@ -149,6 +150,7 @@ test('logs hold no prompt, no key, no signature, whatever fails', async () => {
   }
   await away('prefix_blocks', () => send(node, [receipt]))
   await away('usage', () => alarm(account))
+  forgetNodes()
   await away('nodes', () => chat(account.key, ask))
   await away('nodes', () => send(node, [receipt]))
   await away('api_keys', () => asCustomer(account, '/v1/usage'))

@@ -4,6 +4,7 @@ import { env, exports } from 'cloudflare:workers'
 import type { Admission } from '../../edge/account/admit.ts'
 import type { AccountObject } from '../../edge/account.ts'
 import { keyHash } from '../../edge/auth.ts'
+import { forgetNodes } from '../../edge/live_nodes.ts'
 import { signReceipt } from '../../schema/receipt.ts'
 import { signCall } from '../../schema/signature.ts'
 import { utf8 } from '../../schema/text.ts'
@@ -76,12 +77,14 @@ export const registerNode = async (id: string, running = 0, changes: Partial<Reg
       }),
     }),
   )
+  forgetNodes()
   // No heartbeat follows: on a machine that stands still for a while the node must not grow stale.
   await env.DB.prepare('UPDATE nodes SET heartbeat_at = heartbeat_at + 3600000 WHERE id = ?').bind(id).run()
   return { id, privateKey: pair.privateKey }
 }
 
 export const removeNodes = async (): Promise<void> => {
+  forgetNodes()
   await env.DB.prepare('DELETE FROM nodes').run()
 }
 

@@ -80,15 +80,19 @@ test('the higher priority goes first, whoever asks', async () => {
 
 test('of two that run, the one of lower priority gives its pages back', async () => {
   await withEngine({ modelDir: SMALL, kvPages: 5 }, async (engine) => {
-    const ends: string[] = []
+    let ends: string[] = []
     const run = async (name: string, priority: number) => {
       const tokens = prompt(60, 90, priority + 5)
       await collect(engine, { tokens, priority, maxTokens: 200, ignoreEos: true })
       ends.push(name)
     }
-    await Promise.all([run('low', -1), run('high', 1)])
-    expect(ends).toEqual(['high', 'low'])
+    // Where this thread is held up between the two, the first has ended before the second comes: then once more.
+    for (let tries = 0; tries < 10 && engine.stats().preemptions === 0; tries++) {
+      ends = []
+      await Promise.all([run('low', -1), run('high', 1)])
+    }
     expect(engine.stats().preemptions).toBeGreaterThan(0)
+    expect(ends).toEqual(['high', 'low'])
   })
 })
 

@@ -106,6 +106,31 @@ test('tokens are counted for the edge alone, without a place in the queue', asyn
   expect(await codeOf(await post(node, { text }, { path: PATHS.tokenize }))).toEqual([400, 'invalid_request'])
 })
 
+test('an attempt that was abandoned before it came never begins; one that had begun brings its receipt', async () => {
+  const abandon = async (attempt: object): Promise<unknown> => {
+    const answer = await post(node, attempt, { path: PATHS.abandon })
+    return answer.ok ? answer.json() : codeOf(answer)
+  }
+  const early = runRequest()
+  const attempt = (request: typeof early) => ({ requestId: request.run.requestId, attempt: request.attempt })
+  expect(await abandon(attempt(early))).toEqual({ willBill: false })
+  expect(await codeOf(await post(node, early))).toEqual([409, 'conflict'])
+  expect(await abandon(attempt(early))).toEqual({ willBill: false })
+
+  play({ ids: await idsOf('one two three four five six'), stepMs: 5 })
+  const late = runRequest()
+  const leave = new AbortController()
+  await post(node, late, { signal: leave.signal })
+  leave.abort()
+  expect(await abandon(attempt(late))).toEqual({ willBill: true })
+  await receiptOf(late.run.requestId)
+
+  const refused = runRequest({ prompt: 'a '.repeat(3 * engine.info.contextLength) })
+  expect((await post(node, refused)).status).toBe(413)
+  expect(await abandon(attempt(refused))).toEqual({ willBill: false })
+  expect(await abandon({ requestId: 'x' })).toEqual([400, 'invalid_request'])
+})
+
 test('the receipt is at the edge soon after the close', async () => {
   const request = runRequest()
   await (await post(node, request)).text()

@@ -76,6 +76,12 @@ const long: Client = (shop, random, signal) => {
   return whole(shop, { messages, max_tokens, stream: true, temperature: 1.5, seed: seedOf(random) }, signal, isDone)
 }
 
+/** Begins small and wants page upon page: two of them are more than there is room for, so that one has to give back its own. */
+const growing: Client = (shop, random, signal) => {
+  const how = { max_tokens: 1000 + Math.floor(random() * 2000), ignore_eos: true, temperature: 1, seed: seedOf(random) }
+  return whole(shop, { messages: user(pick(QUESTIONS, random)), stream: true, ...how }, signal, isDone)
+}
+
 const several: Client = (shop, random, signal) => {
   const messages = user(pick(QUESTIONS, random))
   const isAll = (text: string) => isJson(text) && (JSON.parse(text) as { choices: unknown[] }).choices.length === 3
@@ -173,7 +179,7 @@ const tooLong = refused(413, (random) => ({ messages: user(`${random()} ${FACTS.
 
 /** With how many of a hundred visits each is made, about. */
 export const CLIENTS: Readonly<Record<string, readonly [weight: number, client: Client]>> = {
-  ...{ short: [18, short], streamed: [14, streamed], long: [16, long], several: [6, several] },
+  ...{ short: [18, short], streamed: [14, streamed], long: [14, long], several: [5, several], growing: [3, growing] },
   ...{ structured: [10, structured], leaver: [12, leaver], resetter: [10, resetter], slow: [3, slow] },
   ...{ idempotent: [3, idempotent], badSchema: [3, badSchema], badValue: [2, badValue], wrongKey: [1, wrongKey] },
   ...{ wrongModel: [1, wrongModel], tooLong: [1, tooLong] },

@@ -1,4 +1,5 @@
 // Whether a series grows. Pure.
+import { median } from '../bench/statistics.ts'
 
 export interface Sampled {
   /** Seconds from the start. */
@@ -15,9 +16,6 @@ export const slopePerMinute = (samples: readonly Sampled[]): number => {
   if (spread === 0) return 0
   return (60 * samples.reduce((sum, s) => sum + (s.at - at) * (s.value - value), 0)) / spread
 }
-
-export const median = (values: readonly number[]): number =>
-  [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
 
 export interface Trend {
   /** Median of the first tenth behind the warm-up, and of the last tenth. */

@@ -1,14 +1,8 @@
 // The arithmetic of bench:peer and its options; what needs the peer itself is measured, not tested.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { comparePairs, median, predictFill } from '../bench/peer/pairs.ts'
+import { comparePairs, predictFill } from '../bench/peer/pairs.ts'
 import { readPeerOptions } from '../bench/peer.ts'
-
-test('the median is the middle, of an even number the mean of the two middle ones', () => {
-  expect(median([3, 1, 2])).toBe(2)
-  expect(median([10, 1, 2, 5])).toBe(3.5)
-  expect(median([])).toBeNaN()
-})
 
 test('the ratio is the median of the ratios pair by pair, not the ratio of medians', () => {
   const { ours, peer, ratios, median: middle } = comparePairs(100, { ours: [1, 2, 4], peer: [2, 2, 16] }, 500)

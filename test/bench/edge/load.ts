@@ -1,5 +1,6 @@
 // Load from undici's pool: closed loop at a number of connections, open loop at a constant rate. Times in milliseconds.
 import { Pool } from 'undici'
+import { percentile } from '../statistics.ts'
 
 export interface Target {
   readonly name: string
@@ -15,9 +16,7 @@ export interface Spread {
 }
 
 export const spreadOf = (times: readonly number[], seconds: number): Spread => {
-  const sorted = [...times].sort((a, b) => a - b)
-  const at = (p: number): number =>
-    Math.round((sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * p))] ?? 0) * 100) / 100
+  const at = (share: number): number => Math.round(percentile(times, share) * 100) / 100
   return { p50: at(0.5), p99: at(0.99), perSecond: Math.round(times.length / seconds) }
 }
 
@@ -26,13 +25,15 @@ export interface Ask {
   readonly tokens: number
   /** Milliseconds between two events; each then carries the time it left. */
   readonly pace?: number
+  /** More bytes of prompt, so that it has prefix blocks. */
+  readonly promptBytes?: number
 }
 
-const bodyOf = ({ stream, tokens, pace }: Ask): string =>
+const bodyOf = ({ stream, tokens, pace, promptBytes = 0 }: Ask): string =>
   JSON.stringify({
     ...{
       model: 'zero',
-      messages: [{ role: 'user', content: 'Say a word.' }],
+      messages: [{ role: 'user', content: `${'.'.repeat(promptBytes)}Say a word.` }],
       stream,
       max_tokens: tokens,
       seed: pace ?? 0,
@@ -71,17 +72,19 @@ export const once = async (pool: Pool, target: Target, ask: Ask): Promise<Answer
   return { wholeMs: performance.now() - begin, firstByteMs, bytes, lags }
 }
 
-/** Every connection asks again as soon as it is answered. */
+/** Every connection asks again as soon as it is answered; each begins so many milliseconds behind the one before it. */
 export const closedLoop = async (
   target: Target,
   connections: number,
   seconds: number,
   ask: Ask,
+  staggerMs = 0,
 ): Promise<Answered[]> => {
   const pool = poolOf(target, connections)
   const answers: Answered[] = []
   const end = performance.now() + seconds * 1000
-  const worker = async (): Promise<void> => {
+  const worker = async (_: unknown, index: number): Promise<void> => {
+    if (staggerMs > 0) await new Promise((done) => setTimeout(done, index * staggerMs))
     while (performance.now() < end) answers.push(await once(pool, target, ask))
   }
   try {

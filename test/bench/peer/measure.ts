@@ -2,8 +2,9 @@
 // is slow, fills once a depth and goes back after each measurement.
 import type { MachineLimits, NativeEngine } from '../../../gpu-node/engine/native.ts'
 import { argmax, logSoftmax } from '../quality.ts'
+import { median } from '../statistics.ts'
 import type { Peer } from './client.ts'
-import { type FillSample, median, predictFill, type Turns } from './pairs.ts'
+import { type FillSample, predictFill, type Turns } from './pairs.ts'
 import type { AnswersResult } from './result.ts'
 
 const CHUNK = 512

@@ -1,5 +1,6 @@
 // The arithmetic of a comparison: speeds of two engines that took turns, their ratios, and how long a fill will take.
 import { z } from 'zod'
+import { median } from '../statistics.ts'
 
 export const pairsSchema = z.object({
   /** Tokens a second, in the order in which they were measured: ours[0], peer[0], ours[1], peer[1], ... */
@@ -13,14 +14,6 @@ export const pairsSchema = z.object({
   ceiling: z.number(),
 })
 export type Pairs = z.infer<typeof pairsSchema>
-
-/** NaN of nothing. */
-export const median = (values: readonly number[]): number => {
-  const sorted = [...values].sort((a, b) => a - b)
-  const middle = sorted.length >> 1
-  const upper = sorted[middle] ?? Number.NaN
-  return sorted.length % 2 ? upper : (upper + (sorted[middle - 1] ?? Number.NaN)) / 2
-}
 
 /** Seconds of each turn; the peer's are none where it was left out. */
 export interface Turns {

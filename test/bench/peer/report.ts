@@ -1,5 +1,6 @@
 // A result in words, for the terminal.
-import { median, type Pairs } from './pairs.ts'
+import { median } from '../statistics.ts'
+import type { Pairs } from './pairs.ts'
 import type { PeerResult } from './result.ts'
 
 const list = (values: readonly number[]): string => values.map((x) => x.toFixed(2)).join(' ')

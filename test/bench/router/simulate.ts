@@ -3,6 +3,7 @@
 // of evictions.
 import { InFlight } from '../../../edge/in_flight.ts'
 import { type Candidate, prefillMs, route } from '../../../edge/router.ts'
+import { percentile } from '../statistics.ts'
 import { BLOCK_TOKENS, type Request, random } from './trace.ts'
 
 export const POLICIES = ['sparrow', 'round-robin', 'least-loaded', 'hash of session', 'hash of prefix'] as const
@@ -78,9 +79,6 @@ const hash = (text: string): number => {
   h = Math.imul(h ^ (h >>> 16), 0x85ebca6b)
   return (h ^ (h >>> 13)) >>> 0
 }
-
-const percentile = (values: number[], p: number): number =>
-  values.sort((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * p))] ?? 0
 
 /** One policy over one trace. */
 export class Simulation {

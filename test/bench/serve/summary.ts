@@ -1,4 +1,5 @@
 // From what each request saw to the figures of a load. Pure.
+import { percentile } from '../statistics.ts'
 
 /** One request, times in milliseconds. */
 export interface Sample {
@@ -27,12 +28,6 @@ export interface Spread {
   readonly p90: number
   readonly p99: number
   readonly mean: number
-}
-
-/** The least value that `share` of the values do not exceed; NaN of none. */
-export const percentile = (values: readonly number[], share: number): number => {
-  const sorted = [...values].sort((a, b) => a - b)
-  return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? Number.NaN
 }
 
 const round = (value: number): number => (Number.isNaN(value) ? 0 : Math.round(value * 100) / 100)

@@ -49,7 +49,7 @@ struct Part {
 template <class C, int R, int T>
 SP_INLINE void tile(const SpPacked* w, const Part& part, const SpCodes* x, int64_t token, float* y, int64_t ldy) {
   constexpr int kLines = kQuads / C::kQuadsPerLine;
-  const int64_t stretches = x->ld / SP_STRETCH, per_scale = w->group / SP_STRETCH;
+  const int64_t stretches = x->ld / SP_STRETCH, per_scale = w->group / SP_STRETCH, unit = 2 * per_scale;
   const int8_t* codes = x->codes + token * x->ld;
   const float* scales = x->scales + token * stretches;
   const int32_t* sums = x->sums + token * stretches;
@@ -57,7 +57,10 @@ SP_INLINE void tile(const SpPacked* w, const Part& part, const SpCodes* x, int64
   for (int r = 0; r < R; r++) {
     for (int t = 0; t < T; t++) total[r][t] = _mm512_setzero_ps();
   }
-  for (int64_t s = 0; s < stretches; s++) {
+  const uint8_t* at = part.from;
+  const uint8_t* multipliers = nullptr;
+  for (int64_t s = 0, in_unit = 0; s < stretches; s++, at += kLines * 64) {
+    if (in_unit == 0) multipliers = at, at += 64;
     __m512i dot[R][T];
     for (int t = 0; t < T; t++) {
       const __m512i start = _mm512_set1_epi32(-(sums[t * stretches + s] << C::kOffsetBits));
@@ -65,23 +68,24 @@ SP_INLINE void tile(const SpPacked* w, const Part& part, const SpCodes* x, int64
     }
     for (int line = 0; line < kLines; line++) {
       __m512i quads[R][C::kQuadsPerLine];
-      for (int r = 0; r < R; r++) C::unpack(part.from + r * part.stride + (s * kLines + line) * 64, quads[r]);
+      for (int r = 0; r < R; r++) C::unpack(at + r * part.stride + line * 64, quads[r]);
       for (int i = 0; i < C::kQuadsPerLine; i++) {
-        const int64_t at = s * SP_STRETCH + (line * C::kQuadsPerLine + i) * 4;
+        const int64_t column = s * SP_STRETCH + (line * C::kQuadsPerLine + i) * 4;
         for (int t = 0; t < T; t++) {
-          const __m512i quad = _mm512_set1_epi32(*(const Quad*)(codes + t * x->ld + at));
+          const __m512i quad = _mm512_set1_epi32(*(const Quad*)(codes + t * x->ld + column));
           for (int r = 0; r < R; r++) dot[r][t] = _mm512_dpbusd_epi32(dot[r][t], quads[r][i], quad);
         }
       }
     }
     for (int r = 0; r < R; r++) {
-      const __m512 scale =
-          load_scale(part.from + r * part.stride + w->scales_at + s / per_scale * SP_LANES * sizeof(uint16_t));
+      const __m512 scale = load_scale(multipliers + r * part.stride);
       for (int t = 0; t < T; t++) {
         const __m512 sum = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[r][t]), scale);
         total[r][t] = _mm512_fmadd_ps(sum, _mm512_set1_ps(scales[t * stretches + s]), total[r][t]);
       }
     }
+    if (++in_unit == per_scale) multipliers += SP_LANES * sizeof(uint16_t);
+    if (in_unit == unit) in_unit = 0;
   }
   for (int r = 0; r < R; r++) {
     for (int t = 0; t < T; t++)

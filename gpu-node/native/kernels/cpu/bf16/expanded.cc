@@ -80,8 +80,9 @@ struct Call {
     const int64_t out = w.rows / w.heads;
     const uint16_t* x =
         kv.layout.fp8 ? rows + first * kv.layout.row_halves : reinterpret_cast<const uint16_t*>(row(first));
-    const Inputs inputs = {{x, nullptr, kv.layout.row_halves, 0, static_cast<int32_t>(count)}, {}};
-    for (int64_t p = 0; p < head_panels(w); p++) multiply(pool.k, w, h, panel_of(w, p), inputs, y, out);
+    const Inputs inputs = {{x, nullptr, kv.layout.row_halves, 0, static_cast<int32_t>(count), nullptr}, {}};
+    const Tiles tiles(w);
+    for (int64_t p = 0; p < tiles.panels; p++) tiles.multiply(pool.k, h, tiles.panel(p), inputs, y, out);
   }
 
   int64_t key_block() const { return key_layout.row_halves * SP_LANES; }
@@ -113,16 +114,15 @@ struct Call {
     const auto n = static_cast<int32_t>(count);
     const SpPacked k = {reinterpret_cast<const uint8_t*>(packed_keys),
                         key_block() * 2,
-                        0,
                         SP_BF16,
                         static_cast<int32_t>(ceil_div(dim, 2)),
                         0,
                         0,
                         0};
-    const SpInput queries = {q + (first * a.heads + h) * ld_q, nullptr, a.heads * ld_q, 0, n};
+    const SpInput queries = {q + (first * a.heads + h) * ld_q, nullptr, a.heads * ld_q, 0, n, nullptr};
     for (int64_t b = 0; b < width; b += SP_PANEL_BLOCKS) {
       const auto some = static_cast<int32_t>(std::min<int64_t>(SP_PANEL_BLOCKS, width - b));
-      const SpPanel panel = {static_cast<int32_t>(b), 1, some, some * SP_LANES};
+      const SpPanel panel = {static_cast<int32_t>(b), 1, some, some * SP_LANES, 0};
       pool.k.gemm_bf16(&k, &panel, &queries, scores + b * SP_LANES, ld);
     }
     float totals[kTokens];
@@ -132,18 +132,17 @@ struct Call {
                                         a.scale, weights + t * ld_weights);
     const SpPacked v = {reinterpret_cast<const uint8_t*>(packed_values),
                         value_block() * 2,
-                        0,
                         SP_BF16,
                         static_cast<int32_t>(width * 8),
                         0,
                         0,
                         0};
-    const SpInput p = {weights, nullptr, ld_weights, 0, n};
+    const SpInput p = {weights, nullptr, ld_weights, 0, n, nullptr};
     float* y = out + (first * a.heads + h) * a.v;
     for (int64_t b = 0; b * SP_LANES < a.v; b += SP_PANEL_BLOCKS) {
       const int64_t some = std::min<int64_t>(SP_PANEL_BLOCKS, ceil_div(a.v, SP_LANES) - b);
       const auto left = static_cast<int32_t>(std::min<int64_t>(some * SP_LANES, a.v - b * SP_LANES));
-      const SpPanel panel = {static_cast<int32_t>(b), 1, static_cast<int32_t>(some), left};
+      const SpPanel panel = {static_cast<int32_t>(b), 1, static_cast<int32_t>(some), left, 0};
       pool.k.gemm_bf16(&v, &panel, &p, y + b * SP_LANES, int64_t{a.heads} * a.v);
     }
     for (int64_t t = 0; t < count; t++) pool.k.divide_row(y + t * a.heads * a.v, a.v, totals[t]);

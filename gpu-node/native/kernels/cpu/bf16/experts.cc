@@ -15,9 +15,10 @@ struct Group {
 struct Plan {
   std::vector<Group> groups;
   std::vector<int32_t> place;  // (tokens * top_k) -> slot
+  std::vector<int32_t> token;  // slot -> token
 };
 
-Plan group_by_expert(const int32_t* ids, int64_t slots, int32_t experts) {
+Plan group_by_expert(const int32_t* ids, int64_t slots, int32_t top_k, int32_t experts) {
   std::vector<int32_t> count(static_cast<size_t>(experts)), next(count.size());
   for (int64_t s = 0; s < slots; s++) count[static_cast<size_t>(ids[s])]++;
   Plan plan;
@@ -29,51 +30,75 @@ Plan group_by_expert(const int32_t* ids, int64_t slots, int32_t experts) {
     begin += c;
   }
   plan.place.resize(static_cast<size_t>(slots));
-  for (int64_t s = 0; s < slots; s++) plan.place[static_cast<size_t>(s)] = next[static_cast<size_t>(ids[s])]++;
+  plan.token.resize(plan.place.size());
+  for (int64_t s = 0; s < slots; s++) {
+    const int32_t slot = next[static_cast<size_t>(ids[s])]++;
+    plan.place[static_cast<size_t>(s)] = slot;
+    plan.token[static_cast<size_t>(slot)] = static_cast<int32_t>(s / top_k);
+  }
   return plan;
 }
 
 struct Call {
   const SpExperts& e;
   Pool& p;
+  const Plan& plan;
+  const float* tokens;  // (n, hidden)
   int64_t hidden, inter, ld_hidden, ld_inter;
-  bool codes;  // the experts' weights are quantised
+  const Tiles in, out;  // gate and up have one shape, down the other
+  bool codes;           // the experts' weights are quantised
 
   /// The group's tokens, or what the first two products made of them.
   Inputs inputs(const Group& g, bool inner) const {
     Inputs x = {};
     if (codes)
       x.codes = (inner ? p.inner_codes : p.expert_codes).view(g.begin, g.count);
+    else if (!p.k.rounds && inner)
+      x.plain = {nullptr, p.full_inner.data() + g.begin * ld_inter, 0, ld_inter, g.count, nullptr};
     else if (!p.k.rounds)
-      x.plain = {nullptr, full(inner, g.begin), 0, inner ? ld_inter : ld_hidden, g.count};
+      x.plain = {nullptr, tokens, 0, hidden, g.count, plan.token.data() + g.begin};
     else if (inner)
-      x.plain = {p.expert_inner.data() + g.begin * ld_inter, nullptr, ld_inter, 0, g.count};
+      x.plain = {p.expert_inner.data() + g.begin * ld_inter, nullptr, ld_inter, 0, g.count, nullptr};
     else
-      x.plain = {p.expert_x.data() + g.begin * ld_hidden, nullptr, ld_hidden, 0, g.count};
+      x.plain = {p.expert_x.data() + g.begin * ld_hidden, nullptr, ld_hidden, 0, g.count, nullptr};
     return x;
   }
 
-  float* full(bool inner, int64_t slot) const {
-    return inner ? p.full_inner.data() + slot * ld_inter : p.full_x.data() + slot * ld_hidden;
-  }
+  /// Items are panels of one group after another.
+  const Group& group_of(int64_t item, int64_t panels) const { return plan.groups[static_cast<size_t>(item / panels)]; }
+  bool exists(int64_t item, int64_t panels) const { return item < panels * static_cast<int64_t>(plan.groups.size()); }
 
   /// Panels of the two inner products. Quantised ones have 64 rows in a row: their results are quantised in stretches.
   SpPanel inner_panel(int64_t index) const {
-    if (!codes) return panel_of(e.gate[0], index);
-    const int64_t begin = index * SP_PANEL_BLOCKS, left = head_blocks(e.gate[0]) - begin;
+    if (!codes) return in.panel(index);
+    const int64_t begin = index * SP_PANEL_BLOCKS, left = in.blocks - begin;
     return {static_cast<int32_t>(begin), 1, static_cast<int32_t>(std::min<int64_t>(SP_PANEL_BLOCKS, left)),
-            static_cast<int32_t>(inter - begin * SP_LANES)};
+            static_cast<int32_t>(inter - begin * SP_LANES), 0};
+  }
+
+  /// Bytes from panel `panel` of `from` to panel `then` of `to`, both of shape `tiles`.
+  static int64_t way(const Tiles& tiles, const SpMatrix& from, const SpPanel& panel, const SpMatrix& to,
+                     const SpPanel& then) {
+    const auto *at = static_cast<const uint8_t*>(from.packed), *goal = static_cast<const uint8_t*>(to.packed);
+    return goal - at + (then.begin - panel.begin) * tiles.packed.block_bytes;
   }
 
   /// Rows of one panel of silu(gate x) * (up x) of one group, rounded.
-  void inner(const Group& g, int64_t index) const {
+  void inner(int64_t item) const {
+    const Group& g = group_of(item, in.panels);
     thread_local std::vector<float> gate, up;
     const size_t size = static_cast<size_t>(g.count * inter);
     if (gate.size() < size) gate.resize(size), up.resize(size);
     const Inputs x = inputs(g, false);
-    const SpPanel panel = inner_panel(index);
-    multiply(p.k, e.gate[g.expert], 0, panel, x, gate.data(), inter);
-    multiply(p.k, e.up[g.expert], 0, panel, x, up.data(), inter);
+    const SpMatrix &gates = e.gate[g.expert], &ups = e.up[g.expert];
+    SpPanel panel = inner_panel(item % in.panels);
+    panel.next = way(in, gates, panel, ups, panel);
+    in.multiply(p.k, gates.packed, panel, x, gate.data(), inter);
+    const int64_t then = item + 1;
+    panel.next = 0;
+    if (exists(then, in.panels))
+      panel.next = way(in, ups, panel, e.gate[group_of(then, in.panels).expert], inner_panel(then % in.panels));
+    in.multiply(p.k, ups.packed, panel, x, up.data(), inter);
     // Blocks that lie together go together.
     const int32_t pieces = panel.step == 1 ? 1 : panel.count, wide = panel.count / pieces * SP_LANES;
     for (int64_t i = 0; i < g.count; i++) {
@@ -84,7 +109,7 @@ struct Call {
         if (codes)
           p.inner_codes.set(p.k, g.begin + i, row, rows, at);
         else if (!p.k.rounds)
-          std::copy_n(row, rows, full(true, g.begin + i) + at);
+          std::copy_n(row, rows, p.full_inner.data() + (g.begin + i) * ld_inter + at);
         else
           p.k.to_bf16(row, rows, at + rows == inter ? rows + inter % 2 : rows,
                       p.expert_inner.data() + (g.begin + i) * ld_inter + at);
@@ -92,24 +117,31 @@ struct Call {
     }
   }
 
-  void outer(const Group& g, int64_t index) const {
+  void outer(int64_t item) const {
+    const Group& g = group_of(item, out.panels);
     const SpMatrix& down = e.down[g.expert];
-    multiply(p.k, down, 0, panel_of(down, index), inputs(g, true), p.expert_out.data() + g.begin * hidden, hidden);
+    SpPanel panel = out.panel(item % out.panels);
+    const int64_t then = item + 1;
+    if (then % out.panels == 0 && exists(then, out.panels))
+      panel.next = way(out, down, panel, e.down[group_of(then, out.panels).expert], out.panel(0));
+    out.multiply(p.k, down.packed, panel, inputs(g, true), p.expert_out.data() + g.begin * hidden, hidden);
   }
 
-  /// Token t's activations to each of its slots.
-  void gather(const float* x, int64_t t, const int32_t* place) const {
+  /// Panels of the last product that make 32 KiB.
+  int64_t panels_an_item() const {
+    return std::max<int64_t>(1, (32 << 10) / (SP_PANEL_BLOCKS * out.packed.block_bytes));
+  }
+
+  /// Token t's activations, rounded or quantised, to each of its slots.
+  void gather(int64_t t) const {
+    const int32_t* place = plan.place.data() + t * e.top_k;
     if (codes) {
-      p.codes.set(p.k, t, x + t * hidden, hidden, 0);
+      p.codes.set(p.k, t, tokens + t * hidden, hidden, 0);
       for (int32_t s = 0; s < e.top_k; s++) p.expert_codes.copy(place[s], p.codes, t);
       return;
     }
-    if (!p.k.rounds) {
-      for (int32_t s = 0; s < e.top_k; s++) std::copy_n(x + t * hidden, hidden, full(false, place[s]));
-      return;
-    }
     uint16_t* row = p.half.data() + t * ld_hidden;
-    p.k.to_bf16(x + t * hidden, hidden, ceil_div(hidden, 2) * 2, row);
+    p.k.to_bf16(tokens + t * hidden, hidden, ceil_div(hidden, 2) * 2, row);
     for (int32_t s = 0; s < e.top_k; s++)
       std::memcpy(p.expert_x.data() + place[s] * ld_hidden, row, static_cast<size_t>(ceil_div(hidden, 2) * 4));
   }
@@ -127,14 +159,14 @@ void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids,
   Pool& p = pool(self);
   const int64_t hidden = e->gate[0].cols, inter = e->gate[0].rows, slots = int64_t{n} * e->top_k;
   const bool codes = input_kind(e->gate[0]) == InputKind::kCodes;
-  const Call call = {*e, p, hidden, inter, padded(hidden), padded(inter), codes};
-  const Plan plan = group_by_expert(ids, slots, e->experts);
+  const Plan plan = group_by_expert(ids, slots, e->top_k, e->experts);
+  const Call call = {
+      *e, p, plan, x, hidden, inter, padded(hidden), padded(inter), Tiles(e->gate[0]), Tiles(e->down[0]), codes};
   if (codes) {
     p.codes.resize(n, hidden);
     p.expert_codes.resize(slots, hidden);
     p.inner_codes.resize(slots, inter);
   } else if (!p.k.rounds) {
-    reserve(p.full_x, slots * call.ld_hidden);
     reserve(p.full_inner, slots * call.ld_inter);
   } else {
     reserve(p.half, n * call.ld_hidden);
@@ -142,7 +174,6 @@ void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids,
     reserve(p.expert_inner, slots * call.ld_inter);
   }
   reserve(p.expert_out, slots * hidden);
-  const auto gather = [&](int64_t t) { call.gather(x, t, plan.place.data() + t * e->top_k); };
   const auto sum = [&](int64_t t) {
     constexpr int32_t kRows = 8;
     const float* rows[kRows];
@@ -154,12 +185,13 @@ void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids,
     }
   };
   const int64_t groups = static_cast<int64_t>(plan.groups.size());
-  const int64_t inner_panels = head_panels(e->gate[0]), outer_panels = head_panels(e->down[0]);
-  p.threads.each(n, gather);
-  p.threads.each(groups * inner_panels,
-                 [&](int64_t i) { call.inner(plan.groups[static_cast<size_t>(i / inner_panels)], i % inner_panels); });
-  p.threads.each(groups * outer_panels,
-                 [&](int64_t i) { call.outer(plan.groups[static_cast<size_t>(i / outer_panels)], i % outer_panels); });
+  if (codes || p.k.rounds) p.threads.each(n, [&](int64_t t) { call.gather(t); });
+  p.threads.each(groups * call.in.panels, [&](int64_t i) { call.inner(i); });
+  // Small panels go several at a time: an item costs some of its own.
+  const int64_t panels = groups * call.out.panels, some = call.panels_an_item();
+  p.threads.each(ceil_div(panels, some), [&](int64_t i) {
+    for (int64_t panel = i * some; panel < std::min(panels, (i + 1) * some); panel++) call.outer(panel);
+  });
   p.threads.each(n, sum);
 }
 

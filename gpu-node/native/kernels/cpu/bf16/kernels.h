@@ -15,12 +15,12 @@
 #define SP_QUERY_HEADS 16
 
 /// A packed weight: row blocks of 16. BF16: (pairs, 16, 2), where a pair is two columns; odd columns end in a zero.
-/// int8, int4 and FP8 (as int8): (quads, 16, 4) unsigned codes of four columns, int4 with two quads to a line, padded
-/// to whole stretches, then their multipliers (groups, 16) as BF16. `exact` F32 blocks are (cols, 16). Row block b
-/// starts at data + b * block_bytes.
+/// int8, int4 and FP8 (as int8): units of two groups of columns, each a line with their multipliers (2, 16) as BF16,
+/// then (quads, 16, 4) unsigned codes of four columns, int4 with two quads to a line, padded to whole stretches.
+/// `exact` F32 blocks are (cols, 16). Row block b starts at data + b * block_bytes.
 typedef struct SpPacked {
   const uint8_t* data;
-  int64_t block_bytes, scales_at;  // multipliers: bytes from the start of a block
+  int64_t block_bytes;
   int32_t dtype, pairs, cols, exact;
   int32_t group;  // columns of one multiplier, a multiple of SP_STRETCH
 } SpPacked;
@@ -40,12 +40,14 @@ typedef struct SpInput {
   const float* full;     // (n, ld_full)
   int64_t ld_half, ld_full;
   int32_t n;
+  const int32_t* at;  // rows of `full`, or null: 0, 1, ...; of `half` never
 } SpInput;
 
 /// Row blocks begin, begin + step, ..., `count` of them, that share one pass over the activations. `rows` are left from
 /// the first of them on: no more are written.
 typedef struct SpPanel {
   int32_t begin, step, count, rows;
+  int64_t next;  // bytes from here to the panel of the same shape that is likely to follow, for prefetching; 0: none
 } SpPanel;
 
 /// y[t * ldy + i], where y is the first block's first row.

@@ -19,29 +19,34 @@ bool is_quantized(const SpMatrix& w) {
   return w.dtype == SP_I8 || w.dtype == SP_I4 || w.dtype == SP_F8_E4M3;
 }
 
-/// FP8 becomes int8 with a multiplier for every 32 columns of a row: half a percent of noise beside the two percent
-/// that E4M3 has, for kernels that are half as fast again.
-constexpr int32_t kGroupOfFp8 = 32;
+/// FP8 becomes int8 with a multiplier for every row of its 128x128 blocks: less noise than E4M3 itself has, for kernels
+/// that are half as fast again.
+constexpr int32_t kGroupOfFp8 = SP_SCALE_BLOCK;
 
 int32_t packed_group(const SpMatrix& w) {
   return w.dtype == SP_F8_E4M3 ? kGroupOfFp8 : w.group;
 }
 
-/// Bytes of a block's codes.
-int64_t code_bytes(const SpMatrix& w) {
-  const int64_t pairs = ceil_div(w.cols, 2);
-  if (stays_float(w)) return int64_t{w.cols} * SP_LANES * 4;
-  if (is_quantized(w)) return stretched(w.cols) * SP_LANES / (w.dtype == SP_I4 ? 2 : 1);
-  return pairs * 64;
-}
-
 /// Multipliers of a row.
 int64_t group_count(const SpMatrix& w) {
-  return is_quantized(w) ? ceil_div(w.cols, packed_group(w)) : 0;
+  return ceil_div(w.cols, packed_group(w));
 }
 
+/// Where the units of two groups and their codes stand in a block.
+struct Units {
+  explicit Units(const SpMatrix& w) : group(packed_group(w)), column(w.dtype == SP_I4 ? SP_LANES / 2 : SP_LANES) {}
+  int64_t group, column;  // columns of one; bytes of the other
+  int64_t multiplier(int64_t g, int64_t lane) const {
+    return g / 2 * (64 + 2 * group * column) + (g % 2 * SP_LANES + lane) * 2;
+  }
+  /// Of a column that is a multiple of SP_STRETCH.
+  int64_t codes(int64_t c) const { return (c / (2 * group) + 1) * 64 + c * column; }
+};
+
 int64_t block_bytes(const SpMatrix& w) {
-  return code_bytes(w) + ceil_div(group_count(w) * SP_LANES * 2, 64) * 64;
+  if (stays_float(w)) return int64_t{w.cols} * SP_LANES * 4;
+  if (!is_quantized(w)) return ceil_div(w.cols, 2) * 64;
+  return stretched(w.cols) * Units(w).column + ceil_div(group_count(w), 2) * 64;
 }
 
 /// Row `row` of W as lane `lane` of a block of elements T, `depth` columns side by side.
@@ -50,24 +55,30 @@ void pack_row(const T* from, int64_t cols, int64_t lane, int64_t depth, T* block
   for (int64_t c = 0; c < cols; c++) block[c / depth * depth * SP_LANES + lane * depth + c % depth] = from[c];
 }
 
-/// Four columns of 16 rows to a line of 64 bytes, offset to be unsigned; int4 puts the next four in the high bits.
+/// Where the code of column `c` stands: four columns of 16 rows to a line of 64 bytes, of int4 the next four in its
+/// high bits.
+uint8_t* code_at(const SpMatrix& w, int64_t c, int64_t lane, uint8_t* block) {
+  const int64_t quad = c % SP_STRETCH / 4, line = w.dtype == SP_I4 ? quad / 2 : quad;
+  return block + Units(w).codes(c / SP_STRETCH * SP_STRETCH) + line * 64 + lane * 4 + c % 4;
+}
+
+/// Codes offset to be unsigned.
 void pack_row_codes(const SpMatrix& w, const uint8_t* from, int64_t lane, uint8_t* block) {
   for (int64_t c = 0; c < w.cols; c++) {
-    const int64_t quad = c / 4, element = lane * 4 + c % 4;
+    uint8_t* to = code_at(w, c, lane, block);
     if (w.dtype == SP_I8)
-      block[quad * 64 + element] = static_cast<uint8_t>(from[c] + 128);
+      *to = static_cast<uint8_t>(from[c] + 128);
     else
-      block[quad / 2 * 64 + element] |= static_cast<uint8_t>(((from[c / 2] >> (c % 2 * 4)) & 15) << (quad % 2 * 4));
+      *to |= static_cast<uint8_t>(((from[c / 2] >> (c % 2 * 4)) & 15) << (c / 4 % 2 * 4));
   }
 }
 
 /// Multiplier of a group and lane: BF16, as int8 and int4 checkpoints have them already.
-void put_scale(int64_t group, int64_t lane, float scale, uint8_t* scales) {
-  std::memcpy(scales + (group * SP_LANES + lane) * 2, reinterpret_cast<const uint8_t*>(&scale) + 2, 2);
+void put_scale(const SpMatrix& w, int64_t group, int64_t lane, float scale, uint8_t* block) {
+  std::memcpy(block + Units(w).multiplier(group, lane), reinterpret_cast<const uint8_t*>(&scale) + 2, 2);
 }
 
-void pack_row_fp8(const SpBf16Kernels& k, const SpMatrix& w, int64_t row, int64_t lane, uint8_t* block,
-                  uint8_t* scales) {
+void pack_row_fp8(const SpBf16Kernels& k, const SpMatrix& w, int64_t row, int64_t lane, uint8_t* block) {
   static const std::array<float, 256> values = [] {
     std::array<float, 256> all;
     for (int code = 0; code < 256; code++) all[static_cast<size_t>(code)] = e4m3_to_float(static_cast<uint8_t>(code));
@@ -77,22 +88,22 @@ void pack_row_fp8(const SpBf16Kernels& k, const SpMatrix& w, int64_t row, int64_
   const float* blocks = w.scale + row / SP_SCALE_BLOCK * ceil_div(w.cols, SP_SCALE_BLOCK);
   for (int64_t g = 0; g < group_count(w); g++) {
     const int64_t end = std::min<int64_t>(w.cols, (g + 1) * kGroupOfFp8);
-    const float block_scale = blocks[g * kGroupOfFp8 / SP_SCALE_BLOCK];  // one over all of the group
+    const float block_scale = blocks[g];
     float most = 0;
     for (int64_t c = g * kGroupOfFp8; c < end; c++) most = std::max(most, std::fabs(values[from[c]]));
     uint16_t half;
     const float wanted = most * block_scale / 127;
     k.to_bf16(&wanted, 1, 1, &half);
     const float scale = bf16_to_float(half), inverse = scale > 0 ? block_scale / scale : 0;
-    put_scale(g, lane, scale, scales);
+    put_scale(w, g, lane, scale, block);
     for (int64_t c = g * kGroupOfFp8; c < end; c++) {
       const int code = static_cast<int>(std::lrint(values[from[c]] * inverse));
-      block[c / 4 * 64 + lane * 4 + c % 4] = static_cast<uint8_t>(std::clamp(code, -127, 127) + 128);
+      *code_at(w, c, lane, block) = static_cast<uint8_t>(std::clamp(code, -127, 127) + 128);
     }
   }
 }
 
-void pack_row(const SpBf16Kernels& k, const SpMatrix& w, int64_t row, int64_t lane, uint8_t* block, uint8_t* scales) {
+void pack_row(const SpBf16Kernels& k, const SpMatrix& w, int64_t row, int64_t lane, uint8_t* block) {
   const uint8_t* from = static_cast<const uint8_t*>(w.data);
   switch (w.dtype) {
     case SP_F32: {
@@ -107,10 +118,10 @@ void pack_row(const SpBf16Kernels& k, const SpMatrix& w, int64_t row, int64_t la
       return pack_row(static_cast<const uint16_t*>(w.data) + row * w.cols, w.cols, lane, 2,
                       reinterpret_cast<uint16_t*>(block));
     case SP_F8_E4M3:
-      return pack_row_fp8(k, w, row, lane, block, scales);
+      return pack_row_fp8(k, w, row, lane, block);
     default:
       pack_row_codes(w, from + row * (w.dtype == SP_I8 ? w.cols : ceil_div(w.cols, 2)), lane, block);
-      for (int64_t g = 0; g < group_count(w); g++) put_scale(g, lane, w.scale[row * group_count(w) + g], scales);
+      for (int64_t g = 0; g < group_count(w); g++) put_scale(w, g, lane, w.scale[row * group_count(w) + g], block);
   }
 }
 
@@ -120,25 +131,26 @@ InputKind input_kind(const SpMatrix& w) {
   return w.exact ? InputKind::kFull : is_quantized(w) ? InputKind::kCodes : InputKind::kHalf;
 }
 
-int64_t head_blocks(const SpMatrix& w) {
-  return ceil_div(w.rows / w.heads, SP_LANES);
-}
-
 SpPacked view(const SpMatrix& w) {
   const int32_t dtype = w.dtype == SP_F32 && !w.exact ? int32_t{SP_BF16} : w.dtype == SP_F8_E4M3 ? SP_I8 : w.dtype;
-  return {static_cast<const uint8_t*>(w.packed),     block_bytes(w), code_bytes(w), dtype,
-          static_cast<int32_t>(ceil_div(w.cols, 2)), w.cols,         w.exact,       packed_group(w)};
+  return {static_cast<const uint8_t*>(w.packed),
+          block_bytes(w),
+          dtype,
+          static_cast<int32_t>(ceil_div(w.cols, 2)),
+          w.cols,
+          w.exact,
+          packed_group(w)};
 }
 
 int64_t pack(void* self, const SpMatrix* w, void* to) {
-  const int64_t bytes = block_bytes(*w), blocks = head_blocks(*w), head_rows = w->rows / w->heads;
+  const int64_t bytes = block_bytes(*w), head_rows = w->rows / w->heads, blocks = ceil_div(head_rows, SP_LANES);
   if (!to) return w->heads * blocks * bytes;
   pool(self).threads.each(w->heads * blocks, [&](int64_t b) {
     uint8_t* block = static_cast<uint8_t*>(to) + b * bytes;
     const int64_t in_head = b % blocks * SP_LANES, first = b / blocks * head_rows + in_head;
     std::memset(block, 0, static_cast<size_t>(bytes));
     for (int64_t lane = 0; lane < std::min<int64_t>(SP_LANES, head_rows - in_head); lane++)
-      pack_row(pool(self).k, *w, first + lane, lane, block, block + code_bytes(*w));
+      pack_row(pool(self).k, *w, first + lane, lane, block);
   });
   return w->heads * blocks * bytes;
 }

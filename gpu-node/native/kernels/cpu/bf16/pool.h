@@ -21,22 +21,6 @@ struct CodeRows {
   SpCodes view(int64_t row, int32_t n) const;
 };
 
-struct Pool {
-  Pool(const SpBf16Kernels& kernels, int threads, bool fp8_kv) : k(kernels), threads(threads), fp8_kv(fp8_kv) {}
-  const SpBf16Kernels& k;
-  Threads threads;
-  const bool fp8_kv;                             // KV pages keep latents as E4M3
-  std::vector<uint16_t> half;                    // activations of the current product
-  std::vector<uint16_t> expert_x, expert_inner;  // (slots, hidden), (slots, inter), grouped by expert
-  std::vector<float> full_x, full_inner;         // the same, for kernels that do not round
-  CodeRows codes, expert_codes, inner_codes;     // the same, for quantised weights
-  std::vector<float> expert_out;                 // (slots, hidden)
-};
-
-inline Pool& pool(void* self) {
-  return *static_cast<Pool*>(self);
-}
-
 inline int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
@@ -59,18 +43,47 @@ inline int64_t padded(int64_t cols) {
   return ceil_div(cols, 32) * 32 + 32;
 }
 
+SpPacked view(const SpMatrix& w);
+
+/// A weight as its products need it, worked out once a call.
+struct Tiles {
+  explicit Tiles(const SpMatrix& w);
+  SpPacked packed;
+  InputKind kind;
+  int64_t blocks, rows, panels;  // of one head
+  int64_t heads;
+
+  /// Takes every `panels`-th row block, so that the panels a thread takes one after another continue four streams of
+  /// memory.
+  SpPanel panel(int64_t index) const;
+  /// A panel of head h times the inputs of its kind: y is the head's first row.
+  void multiply(const SpBf16Kernels& k, int64_t h, const SpPanel& panel, const Inputs& x, float* y, int64_t ldy) const {
+    multiply(k, packed.data + h * blocks * packed.block_bytes, panel, x, y, ldy);
+  }
+  /// The same of a weight of this shape that is packed elsewhere.
+  void multiply(const SpBf16Kernels& k, const void* data, const SpPanel& panel, const Inputs& x, float* y,
+                int64_t ldy) const;
+};
+
+struct Pool {
+  Pool(const SpBf16Kernels& kernels, int threads, bool fp8_kv) : k(kernels), threads(threads), fp8_kv(fp8_kv) {}
+  const SpBf16Kernels& k;
+  Threads threads;
+  const bool fp8_kv;                             // KV pages keep latents as E4M3
+  std::vector<uint16_t> half;                    // activations of the current product
+  std::vector<uint16_t> expert_x, expert_inner;  // (slots, hidden), (slots, inter), grouped by expert
+  std::vector<float> full_inner;                 // the same, for kernels that do not round
+  CodeRows codes, expert_codes, inner_codes;     // the same, for quantised weights
+  std::vector<float> expert_out;                 // (slots, hidden)
+  std::vector<Tiles> products;                   // of the current call
+};
+
+inline Pool& pool(void* self) {
+  return *static_cast<Pool*>(self);
+}
+
 /// Rows of fp32 to rows of BF16, over the threads when there are many.
 void round_rows(Pool& p, const float* x, int64_t ldx, int64_t rows, int64_t cols, uint16_t* half);
-
-SpPacked view(const SpMatrix& w);
-int64_t head_blocks(const SpMatrix& w);  // row blocks of one head
-int64_t head_panels(const SpMatrix& w);
-/// Panel `index` of a head takes every head_panels-th row block, so that the panels a thread takes one after another
-/// continue four streams of memory.
-SpPanel panel_of(const SpMatrix& w, int64_t index);
-/// A panel of head h times the inputs of its kind: y is the head's first row.
-void multiply(const SpBf16Kernels& k, const SpMatrix& w, int64_t h, const SpPanel& panel, const Inputs& x, float* y,
-              int64_t ldy);
 
 // Operations of the table.
 int64_t pack(void* self, const SpMatrix* w, void* to);

@@ -4,43 +4,29 @@
 #include "pool.h"
 
 namespace sparrow::bf16 {
-namespace {
+Tiles::Tiles(const SpMatrix& w)
+    : packed(view(w)),
+      kind(input_kind(w)),
+      blocks(ceil_div(w.rows / w.heads, SP_LANES)),
+      rows(w.rows / w.heads),
+      panels(ceil_div(blocks, SP_PANEL_BLOCKS)),
+      heads(w.heads) {}
 
-/// Panels of a matrix, never of two heads.
-int64_t panel_count(const SpMatrix& w) {
-  return w.heads * head_panels(w);
-}
-
-/// Panel `index` of w for inputs x, where head h reads its own columns `h * head_step` further on.
-void run_panel(const SpBf16Kernels& k, const SpMatrix& w, int64_t index, Inputs x, int64_t half_step, int64_t full_step,
-               float* y) {
-  const int64_t per_head = head_panels(w), h = index / per_head;
-  if (x.plain.half) x.plain.half += h * half_step;
-  x.plain.full += h * full_step;
-  multiply(k, w, h, panel_of(w, index % per_head), x, y + h * (w.rows / w.heads), w.rows);
-}
-
-}  // namespace
-
-int64_t head_panels(const SpMatrix& w) {
-  return ceil_div(head_blocks(w), SP_PANEL_BLOCKS);
-}
-
-SpPanel panel_of(const SpMatrix& w, int64_t index) {
-  const int64_t panels = head_panels(w), rows = w.rows / w.heads - index * SP_LANES;
+SpPanel Tiles::panel(int64_t index) const {
   return {static_cast<int32_t>(index), static_cast<int32_t>(panels),
-          static_cast<int32_t>(ceil_div(head_blocks(w) - index, panels)), static_cast<int32_t>(rows)};
+          static_cast<int32_t>(ceil_div(blocks - index, panels)), static_cast<int32_t>(rows - index * SP_LANES),
+          index + 1 < panels ? packed.block_bytes : 0};
 }
 
-void multiply(const SpBf16Kernels& k, const SpMatrix& w, int64_t h, const SpPanel& panel, const Inputs& x, float* y,
-              int64_t ldy) {
-  SpPacked packed = view(w);
-  packed.data += h * head_blocks(w) * packed.block_bytes;
+void Tiles::multiply(const SpBf16Kernels& k, const void* data, const SpPanel& panel, const Inputs& x, float* y,
+                     int64_t ldy) const {
+  SpPacked from = packed;
+  from.data = static_cast<const uint8_t*>(data);
   y += panel.begin * SP_LANES;
-  if (input_kind(w) == InputKind::kCodes)
-    k.gemm_codes(&packed, &panel, &x.codes, y, ldy);
+  if (kind == InputKind::kCodes)
+    k.gemm_codes(&from, &panel, &x.codes, y, ldy);
   else
-    k.gemm_bf16(&packed, &panel, &x.plain, y, ldy);
+    k.gemm_bf16(&from, &panel, &x.plain, y, ldy);
 }
 
 void round_rows(Pool& p, const float* x, int64_t ldx, int64_t rows, int64_t cols, uint16_t* half) {
@@ -86,7 +72,7 @@ void matmul(void* self, const SpProduct* products, int32_t count, const float* x
   const auto any = [&](InputKind kind) {
     return std::any_of(products, products + count, [&](const SpProduct& q) { return input_kind(*q.w) == kind; });
   };
-  Inputs inputs = {{nullptr, x, ld, cols, n}, {}};
+  Inputs inputs = {{nullptr, x, ld, cols, n, nullptr}, {}};
   if (p.k.rounds && any(InputKind::kHalf)) {
     p.half.resize(std::max(p.half.size(), static_cast<size_t>(n * ld)));
     round_rows(p, x, cols, n, cols, p.half.data());
@@ -101,19 +87,21 @@ void matmul(void* self, const SpProduct* products, int32_t count, const float* x
     });
     inputs.codes = p.codes.view(0, n);
   }
+  p.products.clear();
   int64_t panels = 0;
-  for (int32_t i = 0; i < count; i++) panels += panel_count(*products[i].w);
+  for (int32_t i = 0; i < count; i++) panels += p.products.emplace_back(*products[i].w).panels;
   p.threads.each(panels, [&](int64_t panel) {
-    const SpProduct* at = products;
-    while (panel >= panel_count(*at->w)) panel -= panel_count(*at++->w);
-    run_panel(p.k, *at->w, panel, inputs, 0, 0, at->y);
+    size_t i = 0;
+    while (panel >= p.products[i].panels) panel -= p.products[i++].panels;
+    const Tiles& w = p.products[i];
+    w.multiply(p.k, w.packed.data, w.panel(panel), inputs, products[i].y, w.rows);
   });
 }
 
 void matmul_heads(void* self, const SpMatrix* w, const float* x, int64_t ldx, int64_t ldh, int32_t n, float* y) {
   Pool& p = pool(self);
   const int64_t ld = padded(w->cols);
-  Inputs inputs = {{nullptr, x, ld * w->heads, ldx, n}, {}};
+  Inputs inputs = {{nullptr, x, ld * w->heads, ldx, n, nullptr}, {}};
   if (p.k.rounds && input_kind(*w) == InputKind::kHalf) {
     p.half.resize(std::max(p.half.size(), static_cast<size_t>(n * w->heads * ld)));
     p.threads.each(n, [&](int64_t t) {
@@ -122,7 +110,14 @@ void matmul_heads(void* self, const SpMatrix* w, const float* x, int64_t ldx, in
     });
     inputs.plain.half = p.half.data();
   }
-  p.threads.each(panel_count(*w), [&](int64_t panel) { run_panel(p.k, *w, panel, inputs, ld, ldh, y); });
+  const Tiles tiles(*w);
+  p.threads.each(tiles.heads * tiles.panels, [&](int64_t panel) {
+    const int64_t h = panel / tiles.panels;
+    Inputs own = inputs;
+    if (own.plain.half) own.plain.half += h * ld;
+    own.plain.full += h * ldh;
+    tiles.multiply(p.k, h, tiles.panel(panel % tiles.panels), own, y + h * tiles.rows, w->rows);
+  });
 }
 
 }  // namespace sparrow::bf16

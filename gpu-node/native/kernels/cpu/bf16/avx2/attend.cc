@@ -43,18 +43,26 @@ static void score_keys(const float* query, int64_t halves, const uint16_t* const
   }
 }
 
+/// The next `some` keys, up to N.
+template <int V, int N>
+SP_INLINE void score_some(int32_t some, const float* query, int64_t halves, const uint16_t* const* rows,
+                          float* scores) {
+  if (some == N) return score_keys<V, N>(query, halves, rows, scores);
+  if constexpr (N > 1) score_some<V, N - 1>(some, query, halves, rows, scores);
+}
+
+/// In parts of nearly equal size: few keys at once leave the multipliers waiting for their own sums.
 template <int V>
 static void score_rows(const float* query, int64_t halves, const uint16_t* const* rows, int32_t count, float* scores) {
   constexpr int kKeys = V == 2 ? 6 : 12;
   prefetch_rows(rows, count < kAhead ? count : kAhead, halves);
   int32_t i = 0;
-  for (; i + kKeys <= count; i += kKeys) {
-    const int32_t left = count - i - kAhead;
-    prefetch_rows(rows + i + kAhead, left < kKeys ? left : kKeys, halves);
-    score_keys<V, kKeys>(query, halves, rows + i, scores + i * SP_LANES);
+  for (int32_t parts = (count + kKeys - 1) / kKeys; parts > 0; parts--) {
+    const int32_t some = (count - i + parts - 1) / parts, left = count - i - kAhead;
+    prefetch_rows(rows + i + kAhead, left < some ? left : some, halves);
+    score_some<V, kKeys>(some, query, halves, rows + i, scores + i * SP_LANES);
+    i += some;
   }
-  for (; i + 3 <= count; i += 3) score_keys<V, 3>(query, halves, rows + i, scores + i * SP_LANES);
-  for (; i < count; i++) score_keys<V, 1>(query, halves, rows + i, scores + i * SP_LANES);
 }
 
 /// scores (count, 16) become weights in place; tops and totals per head. Eight heads from `at`.
@@ -120,16 +128,47 @@ SP_INLINE void blend(const float* x, float b, float a, int64_t count, float* y) 
   }
 }
 
+/// Rows to columns, in place.
+SP_INLINE void transpose(__m256 (&v)[8]) {
+  __m256 pairs[8], quads[8];
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(v[i], v[i + 1]);
+    pairs[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    for (int j = 0; j < 2; j++) {
+      quads[i + 2 * j] = _mm256_shuffle_ps(pairs[i + j], pairs[i + j + 2], 0x44);
+      quads[i + 2 * j + 1] = _mm256_shuffle_ps(pairs[i + j], pairs[i + j + 2], 0xEE);
+    }
+  }
+  for (int i = 0; i < 4; i++) {
+    v[i] = _mm256_permute2f128_ps(quads[i], quads[i + 4], 0x20);
+    v[i + 4] = _mm256_permute2f128_ps(quads[i], quads[i + 4], 0x31);
+  }
+}
+
+/// Up to eight heads (heads, dims) become lanes of to (dims, 16); lanes of no head are zero.
+static void heads_to_lanes(const float* heads, int64_t dims, int32_t count, float* to) {
+  for (int64_t d = 0; d < dims; d += 8) {
+    __m256 lanes[8];
+    for (int h = 0; h < 8; h++) lanes[h] = h < count ? load_left(heads + h * dims + d, dims - d) : _mm256_setzero_ps();
+    transpose(lanes);
+    for (int64_t i = 0; i < 8 && d + i < dims; i++) _mm256_storeu_ps(to + (d + i) * SP_LANES, lanes[i]);
+  }
+}
+
 }  // namespace
 
 void sp_pack_query_avx2(const SpLayout* layout, const float* q_latent, const float* q_rope, int32_t heads,
                         uint16_t* query) {
   float* to = (float*)query;
   const int64_t latent = layout->latent, rope = layout->rope;
-  for (int64_t d = 0; d < layout->row_halves * SP_LANES; d += 8) _mm256_storeu_ps(to + d, _mm256_setzero_ps());
-  for (int64_t h = 0; h < heads; h++) {
-    for (int64_t d = 0; d < latent; d++) to[d * SP_LANES + h] = q_latent[h * latent + d];
-    for (int64_t d = 0; d < rope; d++) to[(latent + d) * SP_LANES + h] = q_rope[h * rope + d];
+  for (int32_t h = 0; h < SP_LANES; h += 8) {
+    const int32_t some = heads - h < 8 ? heads - h : 8;
+    heads_to_lanes(q_latent + h * latent, latent, some, to + h);
+    heads_to_lanes(q_rope + h * rope, rope, some, to + latent * SP_LANES + h);
+    for (int64_t d = latent + rope; d < layout->row_halves; d++)
+      _mm256_storeu_ps(to + d * SP_LANES + h, _mm256_setzero_ps());
   }
 }
 

@@ -11,31 +11,53 @@ constexpr int64_t kAhead = 512;    // halves, of the weights
 
 typedef float Sums[SP_LANES];  // of a block's rows and one token
 
+/// Sixteen rows of a column.
+struct Lanes {
+  __m256 half[2];
+};
+
 /// Columns of BF16 weights (pairs, 16, 2): even ones are the low halves of a lane, odd ones the high halves.
 struct Halves {
   typedef uint16_t W;
-  template <int R, int T>
-  SP_INLINE void columns(const W* w, int64_t stride, int32_t count, const float* x, int64_t ldx,
-                         __m256 (&sum)[R][T][2]) {
+  SP_INLINE Lanes even(const W* w) {
+    const __m256i* pair = (const __m256i*)w;
+    return {{_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_load_si256(pair), 16)),
+             _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_load_si256(pair + 1), 16))}};
+  }
+  SP_INLINE Lanes odd(const W* w) {
     const __m256i high = _mm256_set1_epi32(static_cast<int>(0xFFFF0000u));
-    for (int64_t k = 0; k < count; k += 2) {
-      const bool whole = k + 1 < count;  // an odd last column has no partner
+    const __m256i* pair = (const __m256i*)w;
+    return {{_mm256_castsi256_ps(_mm256_and_si256(_mm256_load_si256(pair), high)),
+             _mm256_castsi256_ps(_mm256_and_si256(_mm256_load_si256(pair + 1), high))}};
+  }
+  template <int R, int T>
+  SP_INLINE void columns(const W* w, int64_t stride, int32_t count, const float* const (&x)[T],
+                         __m256 (&sum)[R][T][2]) {
+    int64_t k = 0;
+    for (; k + 2 <= count; k += 2) {
+#pragma GCC unroll 4
       for (int r = 0; r < R; r++) {
-        const __m256i* pair = (const __m256i*)(w + r * stride + k * SP_LANES);
-        __builtin_prefetch(w + r * stride + k * SP_LANES + kAhead);
-        const __m256 even[2] = {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_load_si256(pair), 16)),
-                                _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_load_si256(pair + 1), 16))};
+        const W* pair = w + r * stride + k * SP_LANES;
+        __builtin_prefetch(pair + kAhead);
+        const Lanes low = even(pair);
         for (int t = 0; t < T; t++) {
-          const __m256 a = _mm256_broadcast_ss(x + t * ldx + k);
-          for (int i = 0; i < 2; i++) add_product(sum[r][t][i], even[i], a);
+          const __m256 a = _mm256_broadcast_ss(x[t] + k);
+          for (int i = 0; i < 2; i++) add_product(sum[r][t][i], low.half[i], a);
         }
-        if (!whole) continue;
-        const __m256 odd[2] = {_mm256_castsi256_ps(_mm256_and_si256(_mm256_load_si256(pair), high)),
-                               _mm256_castsi256_ps(_mm256_and_si256(_mm256_load_si256(pair + 1), high))};
+        const Lanes high = odd(pair);
         for (int t = 0; t < T; t++) {
-          const __m256 b = _mm256_broadcast_ss(x + t * ldx + k + 1);
-          for (int i = 0; i < 2; i++) add_product(sum[r][t][i], odd[i], b);
+          const __m256 b = _mm256_broadcast_ss(x[t] + k + 1);
+          for (int i = 0; i < 2; i++) add_product(sum[r][t][i], high.half[i], b);
         }
+      }
+    }
+    if (k == count) return;  // an odd last column has no partner
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) {
+      const Lanes low = even(w + r * stride + k * SP_LANES);
+      for (int t = 0; t < T; t++) {
+        const __m256 a = _mm256_broadcast_ss(x[t] + k);
+        for (int i = 0; i < 2; i++) add_product(sum[r][t][i], low.half[i], a);
       }
     }
   }
@@ -45,14 +67,15 @@ struct Halves {
 struct Floats {
   typedef float W;
   template <int R, int T>
-  SP_INLINE void columns(const W* w, int64_t stride, int32_t count, const float* x, int64_t ldx,
+  SP_INLINE void columns(const W* w, int64_t stride, int32_t count, const float* const (&x)[T],
                          __m256 (&sum)[R][T][2]) {
     for (int64_t k = 0; k < count; k++) {
+#pragma GCC unroll 4
       for (int r = 0; r < R; r++) {
         const float* row = w + r * stride + k * SP_LANES;
         const __m256 rows[2] = {_mm256_load_ps(row), _mm256_load_ps(row + 8)};
         for (int t = 0; t < T; t++) {
-          const __m256 a = _mm256_broadcast_ss(x + t * ldx + k);
+          const __m256 a = _mm256_broadcast_ss(x[t] + k);
           for (int i = 0; i < 2; i++) add_product(sum[r][t][i], rows[i], a);
         }
       }
@@ -60,122 +83,117 @@ struct Floats {
   }
 };
 
-/// R blocks by T tokens go on over `count` columns.
+/// A stretch of the columns and where its sums come from and go to: zero at the first, `y` at the last.
+struct Pass {
+  int32_t count;
+  bool first, last;
+  int64_t ldy;
+  int32_t step, rows;  // from a block of the panel to the next; left from the first of them on
+};
+
+/// R blocks by T tokens go on over a stretch.
 template <class K, int R, int T>
-SP_INLINE void tile(const typename K::W* w, int64_t stride, int32_t count, const float* x, int64_t ldx,
-                    Sums (*sums)[kTokens]) {
+SP_INLINE void tile(const Pass& p, const typename K::W* w, int64_t stride, const float* const (&x)[T],
+                    Sums (*sums)[kTokens], float* y, int32_t rows) {
   __m256 sum[R][T][2];
+#pragma GCC unroll 4
   for (int r = 0; r < R; r++) {
     for (int t = 0; t < T; t++) {
-      for (int i = 0; i < 2; i++) sum[r][t][i] = _mm256_load_ps(sums[r][t] + 8 * i);
+      for (int i = 0; i < 2; i++) sum[r][t][i] = p.first ? _mm256_setzero_ps() : _mm256_load_ps(sums[r][t] + 8 * i);
     }
   }
-  K::template columns<R, T>(w, stride, count, x, ldx, sum);
+  K::template columns<R, T>(w, stride, p.count, x, sum);
+#pragma GCC unroll 4
   for (int r = 0; r < R; r++) {
     for (int t = 0; t < T; t++) {
-      for (int i = 0; i < 2; i++) _mm256_store_ps(sums[r][t] + 8 * i, sum[r][t][i]);
+      for (int i = 0; i < 2; i++) {
+        if (p.last)
+          store_left(y + t * p.ldy + r * p.step + 8 * i, rows - r * p.step - 8 * i, sum[r][t][i]);
+        else
+          _mm256_store_ps(sums[r][t] + 8 * i, sum[r][t][i]);
+      }
     }
   }
 }
 
 /// As many blocks side by side as T tokens leave registers for.
 template <class K, int T>
-static void blocks(int32_t left, const typename K::W* w, int64_t stride, int32_t count, const float* x, int64_t ldx,
-                   Sums (*sums)[kTokens]) {
+static void blocks(const Pass& p, int32_t left, const typename K::W* w, int64_t stride, const float* const* rows_of_x,
+                   Sums (*sums)[kTokens], float* y) {
   constexpr int kBlocks = T == 1 ? 4 : T <= 3 ? 2 : 1;
-  for (; left >= kBlocks; left -= kBlocks, w += kBlocks * stride, sums += kBlocks)
-    tile<K, kBlocks, T>(w, stride, count, x, ldx, sums);
-  for (; left > 0; left--, w += stride, sums++) tile<K, 1, T>(w, stride, count, x, ldx, sums);
-}
-
-struct Stretch {
-  const float* x;
-  int64_t ldx;
-};
-
-/// Columns [from, from + count) of T tokens as fp32.
-SP_INLINE Stretch stretch(const uint16_t* half, int64_t ldx, int32_t tokens, int32_t from, int32_t count, float* wide) {
-  for (int32_t t = 0; t < tokens; t++) {
-    const uint16_t* row = half + t * ldx + from;
-    int32_t k = 0;
-    for (; k + 8 <= count; k += 8) _mm256_store_ps(wide + t * kColumns + k, load_bf16(row + k));
-    for (; k < count; k++) {
-      const uint32_t bits = static_cast<uint32_t>(row[k]) << 16;
-      wide[t * kColumns + k] = __builtin_bit_cast(float, bits);
-    }
+  const float* x[T];
+  for (int t = 0; t < T; t++) x[t] = rows_of_x[t];
+  int32_t rows = p.rows;
+  for (; left >= kBlocks; left -= kBlocks) {
+    tile<K, kBlocks, T>(p, w, stride, x, sums, y, rows);
+    w += kBlocks * stride, sums += kBlocks, y += kBlocks * p.step, rows -= kBlocks * p.step;
   }
-  return {wide, kColumns};
-}
-SP_INLINE Stretch stretch(const float* full, int64_t ldx, int32_t, int32_t from, int32_t, float*) {
-  return {full + from, ldx};
+  for (; left > 0; left--) {
+    tile<K, 1, T>(p, w, stride, x, sums, y, rows);
+    w += stride, sums++, y += p.step, rows -= p.step;
+  }
 }
 
-struct Out {
-  float* y;
-  int64_t ldy;
-  int32_t step;  // rows from a block of the panel to the next
-  int32_t rows;  // left from the first block on
+template <class K, int T>
+SP_INLINE void some_blocks(int32_t tokens, const Pass& p, int32_t count, const typename K::W* w, int64_t stride,
+                           const float* const* x, Sums (*sums)[kTokens], float* y) {
+  if (tokens == T) return blocks<K, T>(p, count, w, stride, x, sums, y);
+  if constexpr (T > 1) some_blocks<K, T - 1>(tokens, p, count, w, stride, x, sums, y);
+}
+
+/// Columns from `from` on of a token as fp32: widened into `wide`, or where they are.
+SP_INLINE const float* stretch(const uint16_t* row, int32_t from, int32_t count, float* wide) {
+  row += from;
+  int32_t k = 0;
+  for (; k + 8 <= count; k += 8) _mm256_store_ps(wide + k, load_bf16(row + k));
+  for (; k < count; k++) {
+    const uint32_t bits = static_cast<uint32_t>(row[k]) << 16;
+    wide[k] = __builtin_bit_cast(float, bits);
+  }
+  return wide;
+}
+SP_INLINE const float* stretch(const float* row, int32_t from, int32_t, float*) {
+  return row + from;
+}
+
+/// Rows of activations: `at` of them, or one after the other.
+template <class X>
+struct Rows {
+  const X* x;
+  int64_t ld;
+  const int32_t* at;
+  const X* row(int32_t t) const { return x + (at ? at[t] : t) * ld; }
 };
 
 /// All tokens of a panel over `cols` columns, in tiles of nearly equal size.
 template <class K, class X>
-static void panel(int32_t count, const typename K::W* w, int64_t stride, int32_t cols, const X* x, int64_t ldx,
-                  int32_t n, Out out) {
-  alignas(32) float wide[kTokens * kColumns];
+static void panel(const SpPacked* weights, const SpPanel* panel, int32_t cols, const Rows<X>& x, int32_t n, float* y,
+                  int64_t ldy) {
+  alignas(32) float wide[kTokens][kColumns];
   alignas(32) Sums sums[SP_PANEL_BLOCKS][kTokens];
-  for (int32_t tiles = (n + kTokens - 1) / kTokens; tiles > 0; tiles--) {
-    const int32_t some = (n + tiles - 1) / tiles;
-    for (int32_t r = 0; r < count; r++) {
-      for (int32_t t = 0; t < some; t++) {
-        for (int i = 0; i < SP_LANES; i++) sums[r][t][i] = 0;
-      }
-    }
+  const typename K::W* w = (const typename K::W*)(weights->data + panel->begin * weights->block_bytes);
+  const int64_t stride = panel->step * weights->block_bytes / static_cast<int64_t>(sizeof(*w));
+  const int32_t tiles = (n + kTokens - 1) / kTokens;
+  Pass pass = {0, false, false, ldy, panel->step * SP_LANES, panel->rows};
+  for (int32_t i = 0, done = 0; i < tiles; i++) {
+    const int32_t some = (n - done + tiles - i - 1) / (tiles - i);
     for (int32_t from = 0; from < cols; from += kColumns) {
-      const int32_t here = cols - from < kColumns ? cols - from : kColumns;
-      const Stretch now = stretch(x, ldx, some, from, here, wide);
-      const typename K::W* at = w + from * SP_LANES;
-      switch (some) {
-        case 6:
-          blocks<K, 6>(count, at, stride, here, now.x, now.ldx, sums);
-          break;
-        case 5:
-          blocks<K, 5>(count, at, stride, here, now.x, now.ldx, sums);
-          break;
-        case 4:
-          blocks<K, 4>(count, at, stride, here, now.x, now.ldx, sums);
-          break;
-        case 3:
-          blocks<K, 3>(count, at, stride, here, now.x, now.ldx, sums);
-          break;
-        case 2:
-          blocks<K, 2>(count, at, stride, here, now.x, now.ldx, sums);
-          break;
-        default:
-          blocks<K, 1>(count, at, stride, here, now.x, now.ldx, sums);
-      }
+      pass.count = cols - from < kColumns ? cols - from : kColumns;
+      pass.first = from == 0;
+      pass.last = from + pass.count == cols;
+      const float* now[kTokens];
+      for (int32_t t = 0; t < some; t++) now[t] = stretch(x.row(done + t), from, pass.count, wide[t]);
+      some_blocks<K, kTokens>(some, pass, panel->count, w + from * SP_LANES, stride, now, sums, y + done * ldy);
     }
-    for (int32_t r = 0; r < count; r++) {
-      const int32_t rows = out.rows - r * out.step;
-      for (int32_t t = 0; t < some; t++) {
-        float* y = out.y + t * out.ldy + r * out.step;
-        for (int i = 0; i < 2; i++) store_left(y + 8 * i, rows - 8 * i, _mm256_load_ps(sums[r][t] + 8 * i));
-      }
-    }
-    n -= some;
-    x += some * ldx;
-    out.y += some * out.ldy;
+    done += some;
   }
 }
 
 }  // namespace
 
 void sp_gemm_bf16_avx2(const SpPacked* w, const SpPanel* p, const SpInput* x, float* y, int64_t ldy) {
-  const uint8_t* from = w->data + p->begin * w->block_bytes;
-  const int64_t stride = p->step * w->block_bytes;
-  const Out out = {y, ldy, p->step * SP_LANES, p->rows};
-  if (w->exact && w->dtype == SP_F32)
-    return panel<Floats>(p->count, (const float*)from, stride / 4, w->cols, x->full, x->ld_full, x->n, out);
-  if (!x->half)
-    return panel<Halves>(p->count, (const uint16_t*)from, stride / 2, w->cols, x->full, x->ld_full, x->n, out);
-  panel<Halves>(p->count, (const uint16_t*)from, stride / 2, w->pairs * 2, x->half, x->ld_half, x->n, out);
+  const Rows<float> full = {x->full, x->ld_full, x->at};
+  if (w->exact && w->dtype == SP_F32) return panel<Floats>(w, p, w->cols, full, x->n, y, ldy);
+  if (!x->half) return panel<Halves>(w, p, w->cols, full, x->n, y, ldy);
+  panel<Halves>(w, p, w->pairs * 2, Rows<uint16_t>{x->half, x->ld_half, nullptr}, x->n, y, ldy);
 }

@@ -26,7 +26,7 @@ SP_INLINE void store_left(float* p, int64_t left, __m256 v) {
 /// sum += a * b in place. By itself GCC takes forms that move the sums from register to register, and spills them where
 /// all sixteen are in use.
 SP_INLINE void add_product(__m256& sum, __m256 a, __m256 b) {
-  __asm__("vfmadd231ps %[b], %[a], %[sum]" : [sum] "+x"(sum) : [a] "x"(a), [b] "x"(b));
+  __asm__ volatile("vfmadd231ps %[b], %[a], %[sum]" : [sum] "+x"(sum) : [a] "x"(a), [b] "x"(b));
 }
 
 /// Lanes added pairwise, always in the same order.

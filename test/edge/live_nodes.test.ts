@@ -1,0 +1,68 @@
+// Live nodes kept in the isolate: how stale they can be, and what a client sees of it.
+import { env } from 'cloudflare:workers'
+import { afterEach, beforeAll, expect, test } from 'vitest'
+import { type Account, admin, chat, MODEL, objectOf, openAccount, registerNode, removeNodes } from './world.ts'
+
+let account: Account
+beforeAll(async () => {
+  account = await openAccount(1e9)
+})
+afterEach(removeNodes)
+
+const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))
+const long = { messages: [{ role: 'user', content: 'word '.repeat(100) }] }
+
+test('a node that went is known for a second at most', async () => {
+  await registerNode('good')
+  const read = Date.now()
+  expect((await chat(account.key)).status).toBe(200)
+  await env.DB.prepare('DELETE FROM nodes').run()
+  const short = await chat(account.key)
+  // A machine that stood still in between has asked again.
+  if (Date.now() - read < 1_000) expect(short.status).toBe(200)
+  await sleep(1_000)
+  expect((await chat(account.key)).status).toBe(503)
+})
+
+test('a prompt with prefix blocks looks them up, and its nodes with them', async () => {
+  await registerNode('good')
+  expect((await chat(account.key)).status).toBe(200)
+  await env.DB.prepare('DELETE FROM nodes').run()
+  expect((await chat(account.key, long)).status).toBe(503)
+})
+
+test('a node that began to drain refuses, the run moves on, and its attempts are on record', async () => {
+  await registerNode('good', 50)
+  await registerNode('draining')
+  expect((await chat(account.key)).status).toBe(200)
+  await env.DB.prepare("UPDATE nodes SET draining = 1 WHERE id = 'draining'").run()
+  const response = await chat(account.key)
+  expect(response.status).toBe(200)
+  const hold = await objectOf(account).holdOf(response.headers.get('x-request-id') ?? '')
+  expect(hold?.attempts).toEqual([{ attempt: 1, nodeId: 'draining', code: 'node_draining' }])
+})
+
+test('a node that joined is asked within a second', async () => {
+  await registerNode('other', 50)
+  expect(await (await chat(account.key)).json()).toMatchObject({ node: 'other' })
+  // As another isolate would register it: this one hears nothing.
+  const row = await env.DB.prepare("SELECT * FROM nodes WHERE id = 'other'").first<object>()
+  const joined = Object.entries({ ...row, id: 'good', address: env.NODE_ADDRESSES.good, running: 0 })
+  const [names, places] = [joined.map(([name]) => name), joined.map(() => '?')]
+  await env.DB.prepare(`INSERT INTO nodes (${names}) VALUES (${places})`)
+    .bind(...joined.map(([, value]) => value))
+    .run()
+  await sleep(1_000)
+  expect(await (await chat(account.key)).json()).toEqual({ whole: 1 })
+})
+
+test('nodes are kept by model', async () => {
+  const model = `${MODEL}-two`
+  await admin('PUT', '/prices', { model, hitNano: 28, missNano: 280, outputNano: 420 })
+  await registerNode('other', 0, { model })
+  await registerNode('good', 50)
+  for (let i = 0; i < 2; i++) {
+    expect(await (await chat(account.key, { model })).json()).toMatchObject({ node: 'other' })
+    expect(await (await chat(account.key)).json()).toEqual({ whole: 1 })
+  }
+})

@@ -1,0 +1,62 @@
+// When segments leave: soon after quiet, at most ten a second under load, full ones at once. Disk and network are left out.
+import { setTimeout as sleep } from 'node:timers/promises'
+import { expect, test } from 'vitest'
+import { Shipper } from '../../gpu-node/shipper.ts'
+import type { Receipt, Segment, SignedReceipt } from '../../schema/wire.ts'
+
+const pair = (await crypto.subtle.generateKey('Ed25519', true, ['sign', 'verify'])) as CryptoKeyPair
+
+const receipt = (): Receipt => ({
+  ...{ version: 1, requestId: crypto.randomUUID(), attempt: 1, accountId: 'a', keyId: 'k', nodeId: 'n', epoch: 'e' },
+  ...{ seq: 0, model: 'm', hitTokens: 0, missTokens: 1, outputTokens: 1, reasoningTokens: 0, finish: 'stop' },
+  ...{ openedAt: 1, firstTokenAt: 1, closedAt: 1, prefix: [] },
+})
+
+/** An edge that takes everything; what it was sent, and when. */
+const shipping = () => {
+  const pending = new Map<string, Receipt>()
+  const sent: { at: number; receipts: number }[] = []
+  const shipper = new Shipper({
+    ...{ edgeUrl: 'http://edge', deadLetterFile: '/dev/null', onUnknown: () => {}, onSettled: () => {} },
+    identity: { privateKey: pair.privateKey, sign: async () => 'Bearer x' },
+    journal: { pending, acknowledge: ({ requestId }) => void pending.delete(`${requestId}/1`) },
+    chain: {
+      ...{ unconfirmed: undefined, confirm: async () => {}, restart: async () => {} },
+      seal: async (receipts: readonly SignedReceipt[]) =>
+        JSON.stringify({ nodeId: 'n', link: { chain: 'c', index: sent.length, previous: '' }, receipts }),
+    },
+    fetch: async (_, init) => {
+      const { receipts } = JSON.parse(new TextDecoder().decode(init?.body as Uint8Array)) as Segment
+      sent.push({ at: performance.now(), receipts: receipts.length })
+      return Response.json({ acknowledged: receipts.map(({ receipt: r }) => r), refused: [] })
+    },
+  })
+  const close = (): void => {
+    const closed = receipt()
+    pending.set(`${closed.requestId}/1`, closed)
+    shipper.notify()
+  }
+  return { shipper, pending, sent, close }
+}
+
+test('under load what closes in a tenth of a second shares a segment', async () => {
+  const { shipper, pending, sent, close } = shipping()
+  const begin = performance.now()
+  let closed = 0
+  for (; performance.now() - begin < 700; closed++) {
+    close()
+    await sleep(5)
+  }
+  while (pending.size > 0) await sleep(5)
+  await shipper.stop()
+  expect(sent.length).toBeLessThanOrEqual((performance.now() - begin) / 100 + 1)
+  expect(sent.reduce((sum, { receipts }) => sum + receipts, 0)).toBe(closed)
+})
+
+test('a backlog leaves in full segments, one after the other', async () => {
+  const { shipper, pending, sent, close } = shipping()
+  for (let i = 0; i < 250; i++) close()
+  while (pending.size > 0) await sleep(5)
+  await shipper.stop()
+  expect(sent.map(({ receipts }) => receipts)).toEqual([100, 100, 50])
+})
