@@ -60,15 +60,14 @@ export const aiSdk = (stack: () => TestStack): void => {
     expect(await sum.text).toBe('7 + 5 = 12')
   })
 
-  test('deepseek: generateObject in JSON mode, with the schema in the prompt and without one', async () => {
-    const ask = { model: deepseek(), temperature: 0, prompt: 'Hello!', maxOutputTokens: 500 }
-    const free = await generateObject({ ...ask, output: 'no-schema' })
-    expect(free.finishReason).toBe('stop')
-    const schema = z.strictObject({ answer: z.string() })
-    expect(free.object).toEqual({ answer: 'Hello! How can I help you?' })
-    const shaped = await generateObject({ ...ask, schema })
-    expect(shaped.finishReason).toBe('stop')
-    expect(shaped.object).toEqual(free.object)
+  test('deepseek: generateObject in JSON mode, without a schema and with one in the prompt', async () => {
+    const ask = { model: deepseek(), temperature: 0, maxOutputTokens: 500 }
+    const free = await generateObject({ ...ask, output: 'no-schema', prompt: 'What is the capital of Japan?' })
+    expect(free.object).toEqual({ answer: 'The capital of Japan is Tokyo.' })
+    const schema = z.strictObject({ reply: z.string() })
+    const shaped = await generateObject({ ...ask, schema, prompt: 'What is the opposite of hot?' })
+    expect(shaped.object).toEqual({ reply: 'The opposite of hot is cold.' })
+    expect([free.finishReason, shaped.finishReason]).toEqual(['stop', 'stop'])
     expect(shaped.usage.inputTokens).toBeGreaterThan(free.usage.inputTokens ?? 0)
   })
 

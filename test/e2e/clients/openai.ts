@@ -74,14 +74,14 @@ const LOOPS: readonly Loop[] = [
   },
   {
     what: 'a second call that needs the first result',
-    ask: 'Compute 90 + 815 with the tool, then multiply the result by 24.',
+    ask: 'Compute 412 + 77 with the tool, then multiply the result by 6.',
     tools: [add, multiply, search],
     calls: [
-      { name: 'add', args: { a: 90, b: 815 }, gives: '905' },
-      { name: 'multiply', args: { a: 905, b: 24 }, gives: '21720' },
+      { name: 'add', args: { a: 412, b: 77 }, gives: '489' },
+      { name: 'multiply', args: { a: 489, b: 6 }, gives: '2934' },
     ],
-    thoughts: ['First I need 90 + 815.', 'Now I need 905 * 24.', 'That is all I need.'],
-    answer: '90 + 815 = 905 and 905 * 24 = 21720',
+    thoughts: ['First I need 412 + 77.', 'Now I need 489 * 6.', 'That is all I need.'],
+    answer: '412 + 77 = 489 and 489 * 6 = 2934',
   },
 ]
 
