@@ -27,7 +27,7 @@ class Loader {
     const bool nibbles = found && found->dtype == DType::kU8;
     const TensorView* t = tensor(name, {rows, nibbles ? ceil_div(cols, 2) : cols});
     if (!t) return {};
-    SpMatrix m{nullptr, nullptr, 0, static_cast<int32_t>(rows), static_cast<int32_t>(cols), 0, 1, 0, nullptr};
+    SpMatrix m{nullptr, nullptr, 0, static_cast<int32_t>(rows), static_cast<int32_t>(cols), 0, 1, 0, 0, nullptr};
     switch (t->dtype) {
       case DType::kF32:
         m.dtype = SP_F32;
@@ -183,7 +183,8 @@ class Loader {
 };
 
 /// Cuts kv_b_proj (heads * (nope + v), kv_lora) into UK, transposed per head, and UV. BF16 stays BF16; the rest becomes
-/// fp32, since a transposed FP8 block would need other scales.
+/// fp32, since a transposed FP8 block would need other scales. Beside quantised weights both may become int8, unless
+/// keys are expanded: the expanded form multiplies rows of the cache, which are not.
 void split_kv_b(Loader& in, const ModelConfig& c, const SpMatrix& kv_b, bool expanded, LayerWeights& out) {
   const int64_t heads = c.num_attention_heads, nope = c.qk_nope_head_dim, v = c.v_head_dim, rank = c.kv_lora_rank;
   const int32_t dtype = kv_b.dtype == SP_BF16 ? SP_BF16 : SP_F32;
@@ -215,6 +216,7 @@ void split_kv_b(Loader& in, const ModelConfig& c, const SpMatrix& kv_b, bool exp
                     .exact = 0,
                     .heads = static_cast<int32_t>(heads),
                     .group = 0,
+                    .narrow = out.o_proj.group != 0 && !expanded,
                     .packed = nullptr};
   };
   out.uk = matrix(uk, rank, nope);
@@ -234,8 +236,8 @@ void load_attention(Loader& in, const ModelConfig& c, const std::string& at, boo
   out.kv_a_proj = in.matrix(at + "kv_a_proj_with_mqa.weight", c.kv_lora_rank + c.qk_rope_head_dim, hidden);
   out.kv_a_layernorm = in.vector(at + "kv_a_layernorm.weight", c.kv_lora_rank);
   const SpMatrix kv_b = in.matrix(at + "kv_b_proj.weight", heads * (c.qk_nope_head_dim + c.v_head_dim), c.kv_lora_rank);
-  if (in.status().ok()) split_kv_b(in, c, kv_b, expanded, out);
   out.o_proj = in.matrix(at + "o_proj.weight", hidden, heads * c.v_head_dim);
+  if (in.status().ok()) split_kv_b(in, c, kv_b, expanded, out);
   if (!c.has_indexer) return;
   IndexerWeights& x = out.indexer;
   x.wq_b =

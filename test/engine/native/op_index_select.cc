@@ -86,6 +86,23 @@ void selections(Check& check) {
   }
 }
 
+/// Many equal scores over more pages than one thread takes: whichever part is done first, the earliest positions stay.
+void long_ties(Check& check) {
+  constexpr int32_t kLength = 4000, kTopK = 600;
+  std::vector<float> scores(kLength, 1.0f);
+  std::fill_n(scores.begin(), 800, 0.5f);  // the first part has none of them: another is done before the second begins
+  for (int32_t i = 0; i < kLength; i += 97) scores[static_cast<size_t>(kLength - 1 - i)] = 2.0f;
+  Random random(14);
+  TestCache cache = cache_of(random, scores, 1);
+  TestTokens tokens;
+  tokens.add(cache, 0, kLength - 1);
+  const Queries queries = {2, 1, kTopK, {1, -1}, {1, -1}};
+  for (int round = 0; round < 20; round++) {
+    const Selection got = select(check.backend(), queries, cache, tokens, 0, 1, 0);
+    check.near("long ties", got.chosen, best(scores.data(), kLength, kTopK), 0);
+  }
+}
+
 /// Divided by the largest size in `row`: int8 keys and queries err in proportion to a row, not to one score.
 std::vector<float> scaled(std::vector<float> values, const std::vector<float>& row) {
   float most = 0;
@@ -144,6 +161,7 @@ void shape(Check& check, Random& random, const Shape& s) {
 
 void test_index_select(Check& check) {
   selections(check);
+  long_ties(check);
   Random random(13);
   for (const Shape& s : {Shape{1, 1, 1, true},
                          {4, 16, 8, true},

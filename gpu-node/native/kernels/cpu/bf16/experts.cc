@@ -127,11 +127,6 @@ struct Call {
     out.multiply(p.k, down.packed, panel, inputs(g, true), p.expert_out.data() + g.begin * hidden, hidden);
   }
 
-  /// Panels of the last product that make 32 KiB.
-  int64_t panels_an_item() const {
-    return std::max<int64_t>(1, (32 << 10) / (SP_PANEL_BLOCKS * out.packed.block_bytes));
-  }
-
   /// Token t's activations, rounded or quantised, to each of its slots.
   void gather(int64_t t) const {
     const int32_t* place = plan.place.data() + t * e.top_k;
@@ -187,8 +182,7 @@ void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids,
   const int64_t groups = static_cast<int64_t>(plan.groups.size());
   if (codes || p.k.rounds) p.threads.each(n, [&](int64_t t) { call.gather(t); });
   p.threads.each(groups * call.in.panels, [&](int64_t i) { call.inner(i); });
-  // Small panels go several at a time: an item costs some of its own.
-  const int64_t panels = groups * call.out.panels, some = call.panels_an_item();
+  const int64_t panels = groups * call.out.panels, some = call.out.panels_an_item();
   p.threads.each(ceil_div(panels, some), [&](int64_t i) {
     for (int64_t panel = i * some; panel < std::min(panels, (i + 1) * some); panel++) call.outer(panel);
   });

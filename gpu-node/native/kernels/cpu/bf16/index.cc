@@ -70,8 +70,15 @@ void sp_store_index_key(const SpLayout* layout, const float* key, int64_t at, ui
   ((float*)(page + layout->scales_at))[at] = scale;
 }
 
-void sp_index_page(const SpIndexHeads* query, const SpLayout* layout, const uint8_t* page, float* scores) {
+void sp_index_page(const SpIndexHeads* query, const SpLayout* layout, const uint8_t* page, const uint8_t* next,
+                   float* scores) {
   constexpr int kGroups = SP_PAGE_TOKENS / SP_LANES;
+  // Keys of a page lie far from those of the page before: the first lines of its four groups would be waited for. The
+  // processor brings the rest by itself; to ask for all of them at once was slower by a third.
+  for (int g = 0; g < kGroups && next; g++) {
+    __builtin_prefetch(next + layout->keys_at + g * layout->index_quads * 64);
+    __builtin_prefetch(next + layout->keys_at + g * layout->index_quads * 64 + 64);
+  }
   const uint8_t* keys = page + layout->keys_at;
   __m512 sum[kGroups];
   for (int g = 0; g < kGroups; g++) sum[g] = _mm512_setzero_ps();

@@ -126,7 +126,7 @@ void sp_divide_row(float* y, int32_t dims, float total);
 
 /// An index query: int8 heads, w times the head's scale, and -128 * sum(q) that undoes the keys' offset.
 typedef struct SpIndexHeads {
-  int8_t* q;       // (heads, quads * 4)
+  int8_t* q;       // (heads, quads * 4), or as AVX2 reads it (heads, quads, 2, 4); room for the latter
   float* w;        // (heads)
   int32_t* start;  // (heads)
   int32_t heads;
@@ -135,8 +135,9 @@ typedef struct SpIndexHeads {
 void sp_quantize_index_query(const float* q, const float* w, int32_t dim, int64_t quads, SpIndexHeads* out);
 /// Quantises a key to scale * (code - 128) and stores it as position `at` of the page.
 void sp_store_index_key(const SpLayout* layout, const float* key, int64_t at, uint8_t* page);
-/// Scores of a page's keys: scores (64).
-void sp_index_page(const SpIndexHeads* query, const SpLayout* layout, const uint8_t* page, float* scores);
+/// Scores of a page's keys: scores (64). `next`: the page that is scored after it, to be fetched, or null.
+void sp_index_page(const SpIndexHeads* query, const SpLayout* layout, const uint8_t* page, const uint8_t* next,
+                   float* scores);
 
 /// Top-k works on keys: integers in the order of their scores, -0 equal to 0, NaN equal to minus infinity.
 #define SP_KEY_NAN (-2139095041)

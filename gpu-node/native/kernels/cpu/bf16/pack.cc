@@ -15,8 +15,8 @@ bool stays_float(const SpMatrix& w) {
   return w.dtype == SP_F32 && w.exact;
 }
 
-bool is_quantized(const SpMatrix& w) {
-  return w.dtype == SP_I8 || w.dtype == SP_I4 || w.dtype == SP_F8_E4M3;
+bool has_codes(const SpMatrix& w) {
+  return w.narrow || w.dtype == SP_I8 || w.dtype == SP_I4 || w.dtype == SP_F8_E4M3;
 }
 
 /// FP8 becomes int8 with a multiplier for every row of its 128x128 blocks: less noise than E4M3 itself has, for kernels
@@ -24,7 +24,7 @@ bool is_quantized(const SpMatrix& w) {
 constexpr int32_t kGroupOfFp8 = SP_SCALE_BLOCK;
 
 int32_t packed_group(const SpMatrix& w) {
-  return w.dtype == SP_F8_E4M3 ? kGroupOfFp8 : w.group;
+  return w.dtype == SP_F8_E4M3 ? kGroupOfFp8 : w.narrow ? SP_STRETCH : w.group;
 }
 
 /// Multipliers of a row.
@@ -45,7 +45,7 @@ struct Units {
 
 int64_t block_bytes(const SpMatrix& w) {
   if (stays_float(w)) return int64_t{w.cols} * SP_LANES * 4;
-  if (!is_quantized(w)) return ceil_div(w.cols, 2) * 64;
+  if (!has_codes(w)) return ceil_div(w.cols, 2) * 64;
   return stretched(w.cols) * Units(w).column + ceil_div(group_count(w), 2) * 64;
 }
 
@@ -78,33 +78,50 @@ void put_scale(const SpMatrix& w, int64_t group, int64_t lane, float scale, uint
   std::memcpy(block + Units(w).multiplier(group, lane), reinterpret_cast<const uint8_t*>(&scale) + 2, 2);
 }
 
-void pack_row_fp8(const SpBf16Kernels& k, const SpMatrix& w, int64_t row, int64_t lane, uint8_t* block) {
-  static const std::array<float, 256> values = [] {
-    std::array<float, 256> all;
-    for (int code = 0; code < 256; code++) all[static_cast<size_t>(code)] = e4m3_to_float(static_cast<uint8_t>(code));
-    return all;
-  }();
-  const uint8_t* from = static_cast<const uint8_t*>(w.data) + row * w.cols;
-  const float* blocks = w.scale + row / SP_SCALE_BLOCK * ceil_div(w.cols, SP_SCALE_BLOCK);
+/// A row of floats as int8.
+void pack_row_as_codes(const SpBf16Kernels& k, const SpMatrix& w, const float* row, int64_t lane, uint8_t* block) {
+  const int64_t group = packed_group(w);
   for (int64_t g = 0; g < group_count(w); g++) {
-    const int64_t end = std::min<int64_t>(w.cols, (g + 1) * kGroupOfFp8);
-    const float block_scale = blocks[g];
+    const int64_t end = std::min<int64_t>(w.cols, (g + 1) * group);
     float most = 0;
-    for (int64_t c = g * kGroupOfFp8; c < end; c++) most = std::max(most, std::fabs(values[from[c]]));
+    for (int64_t c = g * group; c < end; c++) most = std::max(most, std::fabs(row[c]));
     uint16_t half;
-    const float wanted = most * block_scale / 127;
+    const float wanted = most / 127;
     k.to_bf16(&wanted, 1, 1, &half);
-    const float scale = bf16_to_float(half), inverse = scale > 0 ? block_scale / scale : 0;
+    const float scale = bf16_to_float(half), inverse = scale > 0 ? 1 / scale : 0;
     put_scale(w, g, lane, scale, block);
-    for (int64_t c = g * kGroupOfFp8; c < end; c++) {
-      const int code = static_cast<int>(std::lrint(values[from[c]] * inverse));
+    for (int64_t c = g * group; c < end; c++) {
+      const int code = static_cast<int>(std::lrint(row[c] * inverse));
       *code_at(w, c, lane, block) = static_cast<uint8_t>(std::clamp(code, -127, 127) + 128);
     }
   }
 }
 
+/// A row of FP8, BF16 or F32 as floats.
+void widen_row(const SpMatrix& w, int64_t row, float* to) {
+  static const std::array<float, 256> values = [] {
+    std::array<float, 256> all;
+    for (int code = 0; code < 256; code++) all[static_cast<size_t>(code)] = e4m3_to_float(static_cast<uint8_t>(code));
+    return all;
+  }();
+  const int64_t first = row * w.cols;
+  if (w.dtype == SP_F32) std::copy_n(static_cast<const float*>(w.data) + first, w.cols, to);
+  for (int64_t c = 0; c < w.cols && w.dtype == SP_BF16; c++)
+    to[c] = bf16_to_float(static_cast<const uint16_t*>(w.data)[first + c]);
+  if (w.dtype != SP_F8_E4M3) return;
+  const float* blocks = w.scale + row / SP_SCALE_BLOCK * ceil_div(w.cols, SP_SCALE_BLOCK);
+  for (int64_t c = 0; c < w.cols; c++)
+    to[c] = values[static_cast<const uint8_t*>(w.data)[first + c]] * blocks[c / SP_SCALE_BLOCK];
+}
+
 void pack_row(const SpBf16Kernels& k, const SpMatrix& w, int64_t row, int64_t lane, uint8_t* block) {
   const uint8_t* from = static_cast<const uint8_t*>(w.data);
+  if (w.narrow || w.dtype == SP_F8_E4M3) {
+    thread_local std::vector<float> floats;
+    floats.resize(static_cast<size_t>(w.cols));
+    widen_row(w, row, floats.data());
+    return pack_row_as_codes(k, w, floats.data(), lane, block);
+  }
   switch (w.dtype) {
     case SP_F32: {
       const float* floats = static_cast<const float*>(w.data) + row * w.cols;
@@ -117,8 +134,6 @@ void pack_row(const SpBf16Kernels& k, const SpMatrix& w, int64_t row, int64_t la
     case SP_BF16:
       return pack_row(static_cast<const uint16_t*>(w.data) + row * w.cols, w.cols, lane, 2,
                       reinterpret_cast<uint16_t*>(block));
-    case SP_F8_E4M3:
-      return pack_row_fp8(k, w, row, lane, block);
     default:
       pack_row_codes(w, from + row * (w.dtype == SP_I8 ? w.cols : ceil_div(w.cols, 2)), lane, block);
       for (int64_t g = 0; g < group_count(w); g++) put_scale(w, g, lane, w.scale[row * group_count(w) + g], block);
@@ -128,14 +143,14 @@ void pack_row(const SpBf16Kernels& k, const SpMatrix& w, int64_t row, int64_t la
 }  // namespace
 
 InputKind input_kind(const SpMatrix& w) {
-  return w.exact ? InputKind::kFull : is_quantized(w) ? InputKind::kCodes : InputKind::kHalf;
+  return w.exact ? InputKind::kFull : has_codes(w) ? InputKind::kCodes : InputKind::kHalf;
 }
 
 SpPacked view(const SpMatrix& w) {
-  const int32_t dtype = w.dtype == SP_F32 && !w.exact ? int32_t{SP_BF16} : w.dtype == SP_F8_E4M3 ? SP_I8 : w.dtype;
+  const int32_t kept = has_codes(w) ? w.dtype == SP_I4 ? SP_I4 : SP_I8 : stays_float(w) ? SP_F32 : SP_BF16;
   return {static_cast<const uint8_t*>(w.packed),
           block_bytes(w),
-          dtype,
+          kept,
           static_cast<int32_t>(ceil_div(w.cols, 2)),
           w.cols,
           w.exact,

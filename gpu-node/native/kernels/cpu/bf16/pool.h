@@ -1,5 +1,6 @@
 // What the operations of the BF16 backend share: the threads, and scratch memory that grows and stays.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -56,6 +57,8 @@ struct Tiles {
   /// Takes every `panels`-th row block, so that the panels a thread takes one after another continue four streams of
   /// memory.
   SpPanel panel(int64_t index) const;
+  /// Small panels go several at a time, for an item costs some of its own: as many as make 32 KiB.
+  int64_t panels_an_item() const { return std::max<int64_t>(1, (32 << 10) / (SP_PANEL_BLOCKS * packed.block_bytes)); }
   /// A panel of head h times the inputs of its kind: y is the head's first row.
   void multiply(const SpBf16Kernels& k, int64_t h, const SpPanel& panel, const Inputs& x, float* y, int64_t ldy) const {
     multiply(k, packed.data + h * blocks * packed.block_bytes, panel, x, y, ldy);

@@ -110,13 +110,29 @@ void matmul_heads(void* self, const SpMatrix* w, const float* x, int64_t ldx, in
     });
     inputs.plain.half = p.half.data();
   }
+  const bool codes = input_kind(*w) == InputKind::kCodes;
+  if (codes) {
+    // A head's rows lie together: the kernel takes them as one activation.
+    p.codes.resize(int64_t{n} * w->heads, w->cols);
+    const auto quantize = [&](int64_t h) {
+      for (int64_t t = 0; t < n; t++) p.codes.set(p.k, h * n + t, x + t * ldx + h * ldh, w->cols, 0);
+    };
+    if (n > 2)
+      p.threads.each(w->heads, quantize);
+    else
+      for (int64_t h = 0; h < w->heads; h++) quantize(h);
+  }
   const Tiles tiles(*w);
-  p.threads.each(tiles.heads * tiles.panels, [&](int64_t panel) {
-    const int64_t h = panel / tiles.panels;
-    Inputs own = inputs;
-    if (own.plain.half) own.plain.half += h * ld;
-    own.plain.full += h * ldh;
-    tiles.multiply(p.k, h, tiles.panel(panel % tiles.panels), own, y + h * tiles.rows, w->rows);
+  const int64_t panels = tiles.heads * tiles.panels, some = tiles.panels_an_item();
+  p.threads.each(ceil_div(panels, some), [&](int64_t item) {
+    for (int64_t panel = item * some; panel < std::min(panels, (item + 1) * some); panel++) {
+      const int64_t h = panel / tiles.panels;
+      Inputs own = inputs;
+      if (own.plain.half) own.plain.half += h * ld;
+      own.plain.full += h * ldh;
+      if (codes) own.codes = p.codes.view(h * n, n);
+      tiles.multiply(p.k, h, tiles.panel(panel % tiles.panels), own, y + h * tiles.rows, w->rows);
+    }
   });
 }
 

@@ -2,6 +2,7 @@
 // block of queries shares each page of keys; few queries share the pages among the threads. Equal scores: lower
 // position.
 #include <algorithm>
+#include <atomic>
 #include <numeric>
 
 #include "pool.h"
@@ -14,11 +15,12 @@ constexpr int64_t kQueryBlock = 16;
 /// The best of the positions offered so far, in ascending order; more than `k` between two clean-ups.
 class Candidates {
  public:
-  void start(const SpBf16Kernels& kernels, int32_t k) {
+  /// Keys up to `floor` are known not to be among the best.
+  void start(const SpBf16Kernels& kernels, int32_t k, int32_t floor = INT32_MIN) {
     kernels_ = &kernels;
     k_ = k;
     size_ = 0;
-    floor_ = INT32_MIN;
+    floor_ = floor;
     limit_ = std::max(2 * k, 1024);
     const size_t capacity = static_cast<size_t>(limit_) + SP_PAGE_TOKENS + SP_LANES;
     if (keys_.size() < capacity) keys_.resize(capacity), positions_.resize(capacity);
@@ -44,6 +46,9 @@ class Candidates {
 
   /// Drops all but the k best.
   void keep_best() { shrink(0); }
+
+  /// Keys up to it are not among the best anywhere; those that equal its successor may be, at earlier positions.
+  int32_t bound() const { return floor_ == INT32_MIN ? floor_ : floor_ - 1; }
 
   int32_t finish(int32_t* chosen) {
     keep_best();
@@ -81,7 +86,7 @@ struct Heads {
   std::vector<int32_t> start;
   SpIndexHeads view;
   void load(const SpBf16Kernels& k, const SpIndexQuery& query, int64_t token, int64_t quads) {
-    q.resize(static_cast<size_t>(query.heads * quads * 4));
+    q.resize(static_cast<size_t>(query.heads * quads * 8));
     w.resize(static_cast<size_t>(query.heads));
     start.resize(w.size());
     view = {q.data(), w.data(), start.data(), query.heads};
@@ -110,23 +115,15 @@ struct Selection {
     return true;
   }
 
-  /// Keys of a page lie far from those of the page before: the first lines of its four groups would be waited for. The
-  /// processor brings the rest by itself; to ask for all of them was slower by a third.
-  void prefetch(int64_t t, int64_t page) const {
-    const uint8_t* keys = pages.base + pages.page_stride * tokens.tables[t][page] + layout.keys_at;
-    constexpr int64_t kGroups = SP_PAGE_TOKENS / SP_LANES;
-    const int64_t group = (layout.scales_at - layout.keys_at) / kGroups;
-    for (int64_t g = 0; g < kGroups; g++) {
-      __builtin_prefetch(keys + g * group);
-      __builtin_prefetch(keys + g * group + 64);
-    }
+  const uint8_t* page_at(int64_t t, int64_t page) const {
+    return pages.base + pages.page_stride * tokens.tables[t][page];
   }
 
-  void score_page(const Heads& heads, int64_t t, int64_t page, Candidates& best) const {
+  void score_page(const Heads& heads, int64_t t, int64_t page, const uint8_t* next, Candidates& best) const {
     alignas(64) float row[SP_PAGE_TOKENS];
     const int32_t first = static_cast<int32_t>(page * SP_PAGE_TOKENS);
     const int32_t count = std::min<int32_t>(SP_PAGE_TOKENS, length(t) - first);
-    k.index_page(&heads.view, &layout, pages.base + pages.page_stride * tokens.tables[t][page], row);
+    k.index_page(&heads.view, &layout, page_at(t, page), next, row);
     if (scores) std::copy_n(row, count, scores + t * ld_scores + first);
     best.offer(row, count, first);
   }
@@ -145,7 +142,7 @@ struct Selection {
     for (int64_t page = 0; page < pages_seen; page++) {
       for (int64_t t = begin; t < end; t++) {
         if (page * SP_PAGE_TOKENS >= length(t) || (length(t) <= query.top_k && !scores)) continue;
-        score_page(heads[static_cast<size_t>(t - begin)], t, page, best[static_cast<size_t>(t - begin)]);
+        score_page(heads[static_cast<size_t>(t - begin)], t, page, nullptr, best[static_cast<size_t>(t - begin)]);
       }
     }
     for (int64_t t = begin; t < end; t++) {
@@ -167,15 +164,18 @@ struct Selection {
                   share = std::max<int64_t>(8, ceil_div(all, kShares * p.threads.count()));
     const int64_t shares = ceil_div(all, share);
     if (best.size() < static_cast<size_t>(shares)) best.resize(static_cast<size_t>(shares));
+    std::atomic<int32_t> bound{INT32_MIN};  // what one share found out spares the next ones work
     p.threads.each(shares, [&](int64_t i) {
       Candidates& mine = best[static_cast<size_t>(i)];
-      mine.start(k, query.top_k);
+      mine.start(k, query.top_k, bound.load(std::memory_order_relaxed));
       const int64_t end = std::min(all, (i + 1) * share);
       for (int64_t page = i * share; page < end; page++) {
-        if (page + 1 < end) prefetch(t, page + 1);
-        score_page(heads, t, page, mine);
+        score_page(heads, t, page, page + 1 < end ? page_at(t, page + 1) : nullptr, mine);
       }
       mine.keep_best();
+      int32_t known = bound.load(std::memory_order_relaxed);
+      while (known < mine.bound() && !bound.compare_exchange_weak(known, mine.bound(), std::memory_order_relaxed)) {
+      }
     });
     for (int64_t i = 1; i < shares; i++) best[0].take(best[static_cast<size_t>(i)]);
     counts[t] = best[0].finish(chosen + t * query.top_k);

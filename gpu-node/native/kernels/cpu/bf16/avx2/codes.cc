@@ -8,23 +8,8 @@
 
 namespace {
 
-typedef int32_t Quad __attribute__((may_alias, aligned(1)));
 constexpr int kQuads = SP_STRETCH / 4;
 constexpr float kLeast = 1e-36f;  // 127 divided by less is no number
-
-/// sum += w * quad for both halves of a line, 16-bit lanes. In one piece, or GCC keeps the quads of all blocks in
-/// registers and the sums in memory.
-SP_INLINE void add_quad(__m256i (&sum)[2], const __m256i (&w)[2], const int8_t* quad) {
-  __m256i low, high;
-  __asm__ volatile(
-      "vpbroadcastd %[quad], %[high]\n\t"
-      "vpmaddubsw %[high], %[w0], %[low]\n\t"
-      "vpmaddubsw %[high], %[w1], %[high]\n\t"
-      "vpaddw %[low], %[s0], %[s0]\n\t"
-      "vpaddw %[high], %[s1], %[s1]"
-      : [s0] "+x"(sum[0]), [s1] "+x"(sum[1]), [low] "=&x"(low), [high] "=&x"(high)
-      : [w0] "x"(w[0]), [w1] "x"(w[1]), [quad] "m"(*(const Quad*)quad));
-}
 
 /// A token's part of a stretch: its codes as the weights take them, its multiplier and what undoes the weights' offset
 /// (8 times each).
@@ -40,14 +25,9 @@ struct Bytes {
   static constexpr int kParts = 2, kLines = kQuads, kOffsetBits = 7, kTokens = 3;
   /// Codes of a stretch as 32 low parts, then 32 high parts.
   SP_INLINE const int8_t* split(const int8_t* codes, int8_t* parts) {
-    const __m256i a = _mm256_loadu_si256((const __m256i*)codes), one = _mm256_set1_epi8(1);
-    const __m256i shifted = _mm256_xor_si256(a, _mm256_set1_epi8(-128));  // + 128, unsigned
-    const __m256i tops = _mm256_and_si256(_mm256_srli_epi16(shifted, 4), _mm256_set1_epi8(15));
-    const __m256i high = _mm256_sub_epi8(_mm256_add_epi8(tops, _mm256_and_si256(_mm256_srli_epi16(shifted, 3), one)),
-                                         _mm256_set1_epi8(8));
-    const __m256i whole = _mm256_and_si256(_mm256_slli_epi16(high, 4), _mm256_set1_epi8(-16));
-    _mm256_store_si256((__m256i*)parts, _mm256_sub_epi8(a, whole));
-    _mm256_store_si256((__m256i*)(parts + SP_STRETCH), high);
+    const Parts p = split_codes(_mm256_loadu_si256((const __m256i*)codes));
+    _mm256_store_si256((__m256i*)parts, p.low);
+    _mm256_store_si256((__m256i*)(parts + SP_STRETCH), p.high);
     return parts;
   }
   template <int T>

@@ -29,6 +29,36 @@ SP_INLINE void add_product(__m256& sum, __m256 a, __m256 b) {
   __asm__ volatile("vfmadd231ps %[b], %[a], %[sum]" : [sum] "+x"(sum) : [a] "x"(a), [b] "x"(b));
 }
 
+typedef int32_t Quad __attribute__((may_alias, aligned(1)));
+
+/// sum += w * quad for both halves of a line, 16-bit lanes. In one piece, or GCC keeps the quads of all blocks in
+/// registers and the sums in memory.
+SP_INLINE void add_quad(__m256i (&sum)[2], const __m256i (&w)[2], const int8_t* quad) {
+  __m256i low, high;
+  __asm__ volatile(
+      "vpbroadcastd %[quad], %[high]\n\t"
+      "vpmaddubsw %[high], %[w0], %[low]\n\t"
+      "vpmaddubsw %[high], %[w1], %[high]\n\t"
+      "vpaddw %[low], %[s0], %[s0]\n\t"
+      "vpaddw %[high], %[s1], %[s1]"
+      : [s0] "+x"(sum[0]), [s1] "+x"(sum[1]), [low] "=&x"(low), [high] "=&x"(high)
+      : [w0] "x"(w[0]), [w1] "x"(w[1]), [quad] "m"(*(const Quad*)quad));
+}
+
+/// int8 codes as 16 * high + low, both in -8 .. 8: times at most 255, sixteen of them fit into 16 bits.
+struct Parts {
+  __m256i low, high;
+};
+SP_INLINE Parts split_codes(__m256i codes) {
+  const __m256i one = _mm256_set1_epi8(1), nibble = _mm256_set1_epi8(15);
+  const __m256i shifted = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));  // + 128, unsigned
+  const __m256i tops = _mm256_and_si256(_mm256_srli_epi16(shifted, 4), nibble);
+  const __m256i round = _mm256_and_si256(_mm256_srli_epi16(shifted, 3), one);
+  const __m256i high = _mm256_sub_epi8(_mm256_add_epi8(tops, round), _mm256_set1_epi8(8));
+  const __m256i whole = _mm256_and_si256(_mm256_slli_epi16(high, 4), _mm256_set1_epi8(-16));
+  return {_mm256_sub_epi8(codes, whole), high};
+}
+
 /// Lanes added pairwise, always in the same order.
 SP_INLINE float sum_lanes(__m256 v) {
   float part[8];

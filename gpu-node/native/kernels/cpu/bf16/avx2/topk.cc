@@ -86,8 +86,22 @@ int32_t sp_append_above_avx2(const int32_t* keys, int32_t count, int32_t floor, 
 }
 
 int32_t sp_cut_avx2(const int32_t* keys, int32_t count, int32_t k, int32_t slack, int32_t* kept) {
+  __m256i least = _mm256_set1_epi32(INT32_MAX), most = _mm256_set1_epi32(INT32_MIN);
+  int32_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    const __m256i key = _mm256_loadu_si256((const __m256i*)(keys + i));
+    least = _mm256_min_epi32(least, key);
+    most = _mm256_max_epi32(most, key);
+  }
+  int32_t lows[8], highs[8];
+  _mm256_storeu_si256((__m256i*)lows, least);
+  _mm256_storeu_si256((__m256i*)highs, most);
   int64_t low = INT32_MAX, high = INT32_MIN;
-  for (int32_t i = 0; i < count; i++) {
+  for (int j = 0; j < 8; j++) {
+    low = lows[j] < low ? lows[j] : low;
+    high = highs[j] > high ? highs[j] : high;
+  }
+  for (; i < count; i++) {
     low = keys[i] < low ? keys[i] : low;
     high = keys[i] > high ? keys[i] : high;
   }
