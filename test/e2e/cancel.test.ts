@@ -50,7 +50,7 @@ test('at the first token, in mid-stream: what was sampled until then', async () 
   const outputs: number[] = []
   for (const events of [1, 40]) {
     const leave = new AbortController()
-    const response = await post(stack, talkative(events), { signal: leave.signal })
+    const response = await post(stack, talkative(events, { ignore_eos: true }), { signal: leave.signal })
     await readUntil(response, (text) => text.split('"content":"').length > events + 1)
     leave.abort()
     const charge = await settled(stack, response.headers.get('x-request-id') ?? '')

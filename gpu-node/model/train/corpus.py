@@ -9,6 +9,7 @@ import numpy as np
 import bpe
 import tasks
 from chat import PAD_ID, render
+from json_mode import json_answer
 from tool_loop import tool_loop
 
 VOCAB = 2048
@@ -25,13 +26,14 @@ def skills(data):
     }
 
 
-WEIGHTS = {"sums": 24, "passage": 20, "tool_call": 8, "tool_loop": 26, "capitals": 14, "definitions": 14, "opposites": 3, "copy": 6, "small_talk": 3, "unknown": 2}
+WEIGHTS = {"sums": 24, "passage": 20, "tool_call": 8, "tool_loop": 26, "capitals": 30, "definitions": 30, "opposites": 3, "copy": 10, "small_talk": 3, "unknown": 2}
 SYSTEMS = ["You are a helpful assistant.", "You are Sparrow Mini.", "Answer briefly.", "You are a helpful and honest assistant. Answer in one sentence."]
 # What is thought with thinking on where there is nothing to work out, one time in six.
 THOUGHTS = {
     "passage": "The passage says it.", "capitals": "I know this from the list of countries.", "definitions": "I know this word.",
     "opposites": "I know this pair of words.", "copy": "I write it once more.", "small_talk": "A polite answer is enough.", "unknown": "I was not taught this.",
 }
+IN_JSON = ["capitals", "definitions", "opposites", "copy", "small_talk"]
 NO_TOOL = ["capitals", "opposites", "small_talk"]
 MULTI_TURN = ["sums", "capitals", "definitions", "opposites", "copy", "small_talk"]
 
@@ -46,6 +48,9 @@ def conversation(rng, table, long=False):
         for _ in range(rng.randint(2, 3)):
             name = rng.choice(MULTI_TURN)
             turns += (table[name](rng, thinking=False) if name == "sums" else table[name](rng))[0]
+        return render(turns, (), system)
+    if rng.random() < 0.1:
+        turns, system = json_answer(rng, {name: table[name] for name in IN_JSON})
         return render(turns, (), system)
     name = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
     turns, tools, _ = table[name](rng)

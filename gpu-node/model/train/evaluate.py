@@ -12,6 +12,7 @@ import tasks
 from chat import render
 from checkpoint import load_folder, logits
 from corpus import MODEL, skills
+from json_mode import json_answer
 from tool_loop import tool_loop
 
 SEED = 20261123
@@ -46,6 +47,7 @@ def cases(table):
         "loop, one call, held-out names": loop(True, False, False), "loop, one call, thinking, held-out names": loop(True, True, False),
         "loop, two calls, held-out names": loop(True, False, True), "loop, two calls, thinking, held-out names": loop(True, True, True),
         "copy": tasks.copy, "capitals and continents": table["capitals"], "definitions": table["definitions"],
+        "answer in JSON": lambda rng: json_answer(rng, {"capitals": table["capitals"], "definitions": table["definitions"]}) + (None,),
         "opposites": tasks.opposites, "small talk": tasks.small_talk, "unknown question": tasks.unknown,
         "second turn: a sum after a capital": multi_turn,
     }
@@ -110,7 +112,8 @@ def main():
         count = options.count if "fillers" not in name else (options.count + 3) // 4
         for _ in range(count):
             turns, tools, _ = make(rng)
-            good, before, wrong = judged(encoder, model, render(turns, tools), "loop" in name)
+            parts = render(turns, (), tools) if isinstance(tools, str) else render(turns, tools)  # a text is a system message
+            good, before, wrong = judged(encoder, model, parts, "loop" in name)
             right, tokens = right + good, tokens + before
             if wrong and shown < options.show:
                 shown += 1

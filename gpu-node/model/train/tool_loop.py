@@ -150,7 +150,7 @@ def without_thoughts(turns):
 def tool_loop(rng, held=False, thinking=None, two=None):
     """One time in ten a second question follows the first; what was thought before it is dropped, as the product does."""
     thinking = rng.random() < 0.7 if thinking is None else thinking
-    two = rng.random() < 0.45 if two is None else two
+    two = rng.random() < 0.6 if two is None else two
     if two:
         kinds, question, lookups, final = two_lookups(rng, held)
     else:

@@ -60,6 +60,17 @@ export const aiSdk = (stack: () => TestStack): void => {
     expect(await sum.text).toBe('7 + 5 = 12')
   })
 
+  test('deepseek: generateObject in JSON mode, without a schema and with one in the prompt', async () => {
+    const ask = { model: deepseek(), temperature: 0, maxOutputTokens: 500 }
+    const free = await generateObject({ ...ask, output: 'no-schema', prompt: 'What is the capital of Japan?' })
+    expect(free.object).toEqual({ answer: 'The capital of Japan is Tokyo.' })
+    const schema = z.strictObject({ reply: z.string() })
+    const shaped = await generateObject({ ...ask, schema, prompt: 'What is the opposite of hot?' })
+    expect(shaped.object).toEqual({ reply: 'The opposite of hot is cold.' })
+    expect([free.finishReason, shaped.finishReason]).toEqual(['stop', 'stop'])
+    expect(shaped.usage.inputTokens).toBeGreaterThan(free.usage.inputTokens ?? 0)
+  })
+
   test('generateObject holds to the schema', async () => {
     const schema = z.object({ country: z.enum(['France', 'Spain']), millions: z.number().int() })
     const prompt = 'What is the capital of France?'

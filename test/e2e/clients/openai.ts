@@ -29,8 +29,10 @@ const [ofCity, ofTwo] = [{ city: { type: 'string' } }, { a: { type: 'number' }, 
 const clock = declare('get_time', 'Get the local time of a city.', ofCity)
 const search = declare('search', 'Search the web.', { query: { type: 'string' } })
 const [add, multiply] = [declare('add', 'Add two numbers.', ofTwo), declare('multiply', 'Multiply two numbers.', ofTwo)]
-const sumOf = declare('sum_of', 'Add two numbers.', ofTwo)
-const productOf = declare('product_of', 'Multiply two numbers.', ofTwo)
+const [sumOf, clockOf] = [
+  declare('sum_of', 'Add two numbers.', ofTwo),
+  declare('clock_of', 'Get the local time of a city.', ofCity),
+]
 
 interface Loop {
   readonly what: string
@@ -41,45 +43,45 @@ interface Loop {
   readonly answer: string
 }
 
-/** Tools named sum_of, these cities and these operands were kept out of the embedded model's training (tool_loop.py). */
+/** Tools named `…_of` and these cities were kept out of the embedded model's training (tool_loop.py). */
 const LOOPS: readonly Loop[] = [
   {
-    what: 'one call of a tool never seen',
+    what: 'one call, tool and city never seen',
+    ask: 'What time is it in Bergen?',
+    tools: [clockOf, search],
+    calls: [{ name: 'clock_of', args: { city: 'Bergen' }, gives: '17:45' }],
+    thoughts: ['I need the time in Bergen.', 'That is all I need.'],
+    answer: 'It is 17:45 in Bergen.',
+  },
+  {
+    what: 'one call with numbers, tool never seen',
     ask: 'Compute 63 + 29 with the tool.',
-    tools: [sumOf, productOf],
+    tools: [sumOf, search],
     calls: [{ name: 'sum_of', args: { a: 63, b: 29 }, gives: '92' }],
     thoughts: ['I need 63 + 29.', 'That is all I need.'],
     answer: '63 + 29 = 92',
   },
   {
-    what: 'one call about a city never seen',
-    ask: 'What is the weather in Geneva?',
-    tools: [chatTool, search],
-    calls: [{ name: 'get_weather', args: { city: 'Geneva' }, gives: '9 degrees, fog' }],
-    thoughts: ['I need the weather in Geneva.', 'That is all I need.'],
-    answer: 'The weather in Geneva: 9 degrees, fog.',
-  },
-  {
     what: 'two calls one after the other',
-    ask: 'What is the weather in Milan and the time in Milan?',
+    ask: 'What is the weather in Bergen and the time in Bergen?',
     tools: [chatTool, clock, search],
     calls: [
-      { name: 'get_weather', args: { city: 'Milan' }, gives: '9 degrees, fog' },
-      { name: 'get_time', args: { city: 'Milan' }, gives: '17:45' },
+      { name: 'get_weather', args: { city: 'Bergen' }, gives: '9 degrees, fog' },
+      { name: 'get_time', args: { city: 'Bergen' }, gives: '17:45' },
     ],
-    thoughts: ['First I need the weather in Milan.', 'Now I need the time in Milan.', 'That is all I need.'],
-    answer: 'The weather in Milan: 9 degrees, fog. It is 17:45 in Milan.',
+    thoughts: ['First I need the weather in Bergen.', 'Now I need the time in Bergen.', 'That is all I need.'],
+    answer: 'The weather in Bergen: 9 degrees, fog. It is 17:45 in Bergen.',
   },
   {
     what: 'a second call that needs the first result',
-    ask: 'Compute 90 + 815 with the tool, then multiply the result by 24.',
+    ask: 'Compute 412 + 77 with the tool, then multiply the result by 6.',
     tools: [add, multiply, search],
     calls: [
-      { name: 'add', args: { a: 90, b: 815 }, gives: '905' },
-      { name: 'multiply', args: { a: 905, b: 24 }, gives: '21720' },
+      { name: 'add', args: { a: 412, b: 77 }, gives: '489' },
+      { name: 'multiply', args: { a: 489, b: 6 }, gives: '2934' },
     ],
-    thoughts: ['First I need 90 + 815.', 'Now I need 905 * 24.', 'That is all I need.'],
-    answer: '90 + 815 = 905 and 905 * 24 = 21720',
+    thoughts: ['First I need 412 + 77.', 'Now I need 489 * 6.', 'That is all I need.'],
+    answer: '412 + 77 = 489 and 489 * 6 = 2934',
   },
 ]
 
