@@ -1,8 +1,10 @@
 // Bytes of answers in the OpenAI dialect: golden streams, whole bodies, errors, and the official client reading them.
 import OpenAI from 'openai'
-import { expect, test } from 'vitest'
+import { expect, expectTypeOf, test } from 'vitest'
+import type { z } from 'zod'
 import type { Delta, Usage } from '../../schema/dialects/dialect.ts'
 import { openAiChat, openAiUsage } from '../../schema/dialects/openai_chat.ts'
+import type { chatChunkSchema, chatCompletionSchema } from '../../schema/dialects/openai_chat_answer.ts'
 import { apiError, ERRORS, isErrorCode } from '../../schema/errors.ts'
 import type { FinishReason, Run } from '../../schema/wire.ts'
 
@@ -265,4 +267,19 @@ test('the official client reads streams, bodies and a broken stream', async () =
   await expect(async () => {
     for await (const _ of chunks);
   }).rejects.toMatchObject({ code: 'stream_interrupted' })
+})
+
+test('what is sent has the types that OpenAI publishes', () => {
+  // DeepSeek has one more finish reason than OpenAI, and its messages have no `refusal`.
+  type Known<C> = C extends { finish_reason: infer F }
+    ? Omit<C, 'finish_reason'> & { finish_reason: Exclude<F, 'insufficient_system_resource'> }
+    : never
+  type Bare<A extends { choices: unknown[] }> = Omit<A, 'choices'> & { choices: Known<A['choices'][number]>[] }
+  type Whole = Omit<OpenAI.ChatCompletion, 'choices'> & {
+    choices: (Omit<OpenAI.ChatCompletion.Choice, 'message'> & {
+      message: Omit<OpenAI.ChatCompletionMessage, 'refusal'>
+    })[]
+  }
+  expectTypeOf<Bare<z.infer<typeof chatCompletionSchema>>>().toExtend<Whole>()
+  expectTypeOf<Bare<z.infer<typeof chatChunkSchema>>>().toExtend<OpenAI.ChatCompletionChunk>()
 })
