@@ -47,6 +47,7 @@ export const chatCompletionSchema = z.strictObject({
       message: z.strictObject({
         role: z.literal('assistant'),
         content: z.string().nullable(),
+        refusal: z.null(),
         reasoning_content: z.string().exactOptional(),
         tool_calls: z
           .array(z.strictObject({ id: z.string().min(1), type: z.literal('function'), function: called }))

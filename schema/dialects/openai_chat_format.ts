@@ -139,6 +139,7 @@ const wholeChoice = (run: Run, index: number, { deltas, finish }: Choice) => {
   const message = {
     role: 'assistant',
     content: content === '' && calls.length > 0 ? null : content,
+    refusal: null,
     ...(run.thinking || reasoning !== '' ? { reasoning_content: reasoning } : {}),
     ...(calls.length > 0 ? { tool_calls: calls } : {}),
   }

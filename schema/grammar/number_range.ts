@@ -1,6 +1,6 @@
 // Numbers between bounds, as grammar pieces: digit by digit, never by value, so that no rounding has a say.
 import { digits } from './json_text.ts'
-import { alt, copies, oneOf, optional, type Piece, seq, text } from './rules.ts'
+import { alt, copies, EMPTY, oneOf, optional, type Piece, seq, text } from './rules.ts'
 
 /** A decimal: whole part and fraction without trailing zeros. */
 interface Decimal {
@@ -37,36 +37,79 @@ const anyTail = digits(0, TAIL)
 const zeroTail = copies(text('0'), 0, TAIL)
 const positiveTail = seq(zeroTail, oneOf('1-9'), anyTail)
 
-/** Digit strings of one length, at least `low` and at most `high`; undefined leaves that side open. */
-const sameLength = (low: string | undefined, high: string | undefined, length: number): Piece | undefined => {
-  if (length === 0) return text('')
-  if (low === undefined && high === undefined) return digits(length, length)
-  const a = low === undefined ? 0 : Number(low[0])
-  const b = high === undefined ? 9 : Number(high[0])
-  const [lowRest, highRest] = [low?.slice(1), high?.slice(1)]
-  if (a === b) return then(text(String(a)), sameLength(lowRest, highRest, length - 1))
-  const first = low === undefined ? undefined : then(text(String(a)), sameLength(lowRest, undefined, length - 1))
-  const last = high === undefined ? undefined : then(text(String(b)), sameLength(undefined, highRest, length - 1))
-  const middle = digitsFrom(low === undefined ? a : a + 1, high === undefined ? b : b - 1)
-  return either(first, middle && seq(middle, digits(length - 1, length - 1)), last)
+/** Digit strings of one length, at least `low` and at most `high` (undefined leaves that side open), then `tail`. */
+interface Strings {
+  readonly length: number
+  readonly low: string | undefined
+  readonly high: string | undefined
+  readonly tail: Piece
 }
 
-/** Whole numbers from `low` to `high`, neither below zero. */
-const wholes = (low: bigint, high: bigint): Piece | undefined => {
-  const ways: (Piece | undefined)[] = []
+const isOpen = ({ low, high }: Strings): boolean => low === undefined && high === undefined
+
+/** The strings that begin with `digit`, without it. */
+const behind = (digit: number, { length, low, high, tail }: Strings): Strings | undefined => {
+  if ((low && digit < Number(low[0])) || (high && digit > Number(high[0]))) return undefined
+  const [lowRest, highRest] = [low?.slice(1), high?.slice(1)]
+  const isLow = low && digit === Number(low[0]) && !/^0*$/.test(lowRest ?? '')
+  const isHigh = high && digit === Number(high[0]) && !/^9*$/.test(highRest ?? '')
+  return { length: length - 1, low: isLow ? lowRest : undefined, high: isHigh ? highRest : undefined, tail }
+}
+
+/** Digits with the same strings behind them, in order. */
+const branches = (all: readonly Strings[]): { first: number; last: number; rest: Strings[] }[] => {
+  const found: { first: number; last: number; rest: Strings[]; key: string }[] = []
+  for (let digit = 0; digit <= 9; digit++) {
+    const rest = all.flatMap((strings) => behind(digit, strings) ?? [])
+    const key = JSON.stringify(rest)
+    const before = found.at(-1)
+    if (before?.key === key && before.last === digit - 1) before.last = digit
+    else if (rest.length > 0) found.push({ first: digit, last: digit, rest, key })
+  }
+  return found
+}
+
+/**
+ * Any of the strings; no two of them are equal. Written as a tree: what begins alike is never written twice, since the grammar library
+ * merges three such alternatives into one that goes on for ever.
+ */
+const anyOf = (all: readonly Strings[]): Piece | undefined => {
+  const ended = all.find(({ length }) => length === 0)
+  const longer = all.filter(({ length }) => length > 0)
+  const [first] = longer
+  if (!first) return ended?.tail
+  const lengths = longer.map(({ length }) => length)
+  const [least, most] = [Math.min(...lengths), Math.max(...lengths)]
+  const alike = longer.every((strings) => isOpen(strings) && strings.tail === first.tail)
+  const more =
+    alike && most - least + 1 === longer.length
+      ? seq(digits(least, most), first.tail)
+      : either(...branches(longer).map((branch) => then(oneOf(`${branch.first}-${branch.last}`), anyOf(branch.rest))))
+  if (!ended || !more) return more ?? ended?.tail
+  return ended.tail === EMPTY ? optional(more) : alt(ended.tail, more)
+}
+
+/** Whole numbers from `low` to `high`, neither below zero, as strings. */
+const wholes = (low: bigint, high: bigint, tail: Piece): Strings[] => {
   const [lowText, highText] = [String(low), String(high)]
+  const found: Strings[] = []
   for (let length = lowText.length; length <= highText.length && low <= high; length++) {
     const least = length === lowText.length ? lowText : `1${'0'.repeat(length - 1)}`
-    const most = length === highText.length ? highText : '9'.repeat(length)
-    ways.push(sameLength(least, most, length))
+    const most = length === highText.length ? highText : undefined
+    found.push({ length, low: least, high: most, tail })
   }
-  return either(...ways)
+  return found
 }
+
+const exactly = (whole: bigint, tail: Piece | undefined): Strings[] => (tail ? wholes(whole, whole, tail) : [])
 
 /** Integers from `low` to `high`; undefined: there is none that is written in so few digits. */
 const integers = (low: bigint, high: bigint): Piece | undefined => {
-  const below = low < 0n ? wholes(high < 0n ? -high : 1n, -low) : undefined
-  return either(below && seq(text('-'), below), high >= 0n ? wholes(low > 0n ? low : 0n, high) : undefined)
+  const below = low < 0n ? anyOf(wholes(high < 0n ? -high : 1n, -low, EMPTY)) : undefined
+  return either(
+    below && seq(text('-'), below),
+    high >= 0n ? anyOf(wholes(low > 0n ? low : 0n, high, EMPTY)) : undefined,
+  )
 }
 
 /** Fraction digits that make at least (more than, if open) `.limit`. */
@@ -82,7 +125,7 @@ const digitsAbove = (limit: string, open: boolean): Piece => {
 const digitsBelow = (limit: string, open: boolean): Piece | undefined => {
   const digit = Number(limit[0] ?? '0')
   const less = digitsFrom(0, digit - 1)
-  const rest = limit.length > 1 ? optional(digitsBelow(limit.slice(1), open) ?? text('')) : open ? undefined : zeroTail
+  const rest = limit.length > 1 ? optional(digitsBelow(limit.slice(1), open) ?? EMPTY) : open ? undefined : zeroTail
   return either(less && seq(less, anyTail), then(text(String(digit)), rest))
 }
 
@@ -97,21 +140,21 @@ const digitsBetween = (low: string, lowOpen: boolean, high: string, highOpen: bo
   const middle = digitsFrom(a + 1, b - 1)
   const above = digitsAbove(low.slice(1), lowOpen)
   const below =
-    high.length > 1 ? optional(digitsBelow(high.slice(1), highOpen) ?? text('')) : highOpen ? undefined : zeroTail
+    high.length > 1 ? optional(digitsBelow(high.slice(1), highOpen) ?? EMPTY) : highOpen ? undefined : zeroTail
   return either(seq(text(String(a)), above), middle && seq(middle, anyTail), then(text(String(b)), below))
 }
 
 const point = (fraction: Piece | undefined): Piece | undefined => fraction && seq(text('.'), fraction)
 
 const fractionAbove = ({ at, open }: Bound): Piece => {
-  const written = point(digitsAbove(at.fraction, open)) ?? text('')
+  const written = point(digitsAbove(at.fraction, open)) ?? EMPTY
   return at.fraction === '' && !open ? optional(seq(text('.'), digits(1, TAIL))) : written
 }
 
 const fractionBelow = ({ at, open }: Bound): Piece | undefined => {
   if (at.fraction === '') return open ? undefined : optional(seq(text('.'), copies(text('0'), 1, TAIL)))
   const written = point(digitsBelow(at.fraction, open))
-  return written ? optional(written) : text('')
+  return written ? optional(written) : EMPTY
 }
 
 const fractionBetween = (low: Bound, high: Bound): Piece | undefined => {
@@ -123,7 +166,7 @@ const fractionBetween = (low: Bound, high: Bound): Piece | undefined => {
   const length = Math.max(from.length, to.length)
   if (from.padEnd(length, '0') > to.padEnd(length, '0')) return undefined
   const written = point(digitsBetween(from, low.open, to, high.open))
-  return from === '' && !low.open ? (written ? optional(written) : text('')) : written
+  return from === '' && !low.open ? (written ? optional(written) : EMPTY) : written
 }
 
 /** Numbers from `low` to `high`, neither below zero. */
@@ -131,12 +174,12 @@ const magnitudes = (low: Bound, high: Bound): Piece | undefined => {
   const [from, to] = [low.at.whole, high.at.whole]
   if (from > to) return undefined
   if (from === to) return then(text(String(from)), fractionBetween(low, high))
-  const inside = wholes(from + 1n, to - 1n)
-  return either(
-    seq(text(String(from)), fractionAbove(low)),
-    inside && seq(inside, optional(seq(text('.'), digits(1, TAIL)))),
-    then(text(String(to)), fractionBelow(high)),
-  )
+  const anyFraction = optional(seq(text('.'), digits(1, TAIL)))
+  return anyOf([
+    ...exactly(from, fractionAbove(low)),
+    ...wholes(from + 1n, to - 1n, anyFraction),
+    ...exactly(to, fractionBelow(high)),
+  ])
 }
 
 const ZERO: Bound = { at: { whole: 0n, fraction: '' }, open: false }

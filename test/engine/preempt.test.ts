@@ -112,8 +112,12 @@ test('the embedded model, long prompts and one cached beginning', async () => {
     return heard
   })
   await withEngine({ modelDir: MODEL_DIR, kvPages: 22 }, async (engine) => {
-    const together = await Promise.all(indices.map((i) => hear(engine, spec(i))))
-    expect(together.map(bare)).toEqual(alone.map(bare))
+    let together: Heard[] = []
+    // Where this thread is held up, the first may have ended before the last come: then once more.
+    for (let tries = 0; tries < 10 && engine.stats().preemptions === 0; tries++) {
+      together = await Promise.all(indices.map((i) => hear(engine, spec(i))))
+      expect(together.map(bare)).toEqual(alone.map(bare))
+    }
     expect(engine.stats().preemptions).toBeGreaterThan(0)
     for (const { starts, end } of together) {
       expect(starts).toHaveLength(1)

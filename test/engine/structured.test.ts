@@ -140,6 +140,15 @@ test('whatever the schema, an answer that ends by itself is valid', async () => 
   expect(ended).toBeGreaterThan(40)
 })
 
+test('integers whose bounds share their first digits have no more digits than the bounds', async () => {
+  const schema = { type: 'integer', minimum: 20, maximum: 9104 }
+  for (const seed of [1n, 2n, 3n, 4n, 5n, 6n]) {
+    const { text, reason } = await answer({ ...FREE, response: { schema, at: 's' } }, 100, seed)
+    expect(reason).toBe('stop_token')
+    expect(ajv.validate(schema, JSON.parse(text)), text).toBe(true)
+  }
+})
+
 test('json_object: an object, whole or cut', async () => {
   const answers = await Promise.all(
     Array.from({ length: 8 }, (_, i) => answer({ ...FREE, response: { schema: undefined, at: 's' } }, 400, BigInt(i))),
