@@ -96,7 +96,13 @@ test('a grammar holds the answer; one that cannot be used is refused before any 
 
 test('a reader that leaves a masked run stops it', async () => {
   const grammar = { text: 'root ::= [a-z ]*', marks: [] }
-  const request = runRequest({ prompt: ask('Tell me a story.'), temperature: 2, maxTokens: 3500, grammar, ignoreEos: true })
+  const request = runRequest({
+    prompt: ask('Tell me a story.'),
+    temperature: 2,
+    maxTokens: 3500,
+    grammar,
+    ignoreEos: true,
+  })
   const abort = new AbortController()
   const response = await post(node, request, { signal: abort.signal })
   await response.body?.getReader().read()
