@@ -11,11 +11,11 @@ const SMALL = join(GOLDENS, 'v32_groups_yarn')
 /** Names in the order in which they began to run, one at a time; all of them wait before the first begins. */
 const orderOf = async (engine: NativeEngine, specs: readonly (Partial<SequenceSpec> & { name: string })[]) => {
   const order: string[] = []
-  // What runs first keeps the others waiting until all are there.
-  const gate = collect(engine, { tokens: prompt(300, 90, 50), cacheSalt: 'gate', account: 'gate', maxTokens: 20 })
-  await Promise.all([
-    gate,
-    ...specs.map(
+  // What runs first waits for a mask, and keeps the others waiting until all are there.
+  const first = { ...GREEDY, tokens: prompt(300, 90, 50), cacheSalt: 'gate', account: 'gate', maxTokens: 20 }
+  const gate = engine.submit({ ...first, masked: true }, () => {})
+  const all = Promise.all(
+    specs.map(
       ({ name, ...spec }, i) =>
         new Promise<void>((resolve) => {
           const tokens = prompt(60, 90, i + 1)
@@ -27,7 +27,9 @@ const orderOf = async (engine: NativeEngine, specs: readonly (Partial<SequenceSp
           })
         }),
     ),
-  ])
+  )
+  gate.cancel()
+  await all
   return order
 }
 
