@@ -70,8 +70,8 @@ const branches = (all: readonly Strings[]): { first: number; last: number; rest:
 }
 
 /**
- * Any of the strings; no two of them are equal. Written as a tree: what begins alike is never written twice, since the grammar library
- * merges three such alternatives into one that goes on for ever.
+ * Any of the strings; no two of them are equal. Written as a tree: what begins alike is never written twice, since the
+ * grammar library merges three such alternatives into one that goes on for ever.
  */
 const anyOf = (all: readonly Strings[]): Piece | undefined => {
   const ended = all.find(({ length }) => length === 0)

@@ -76,7 +76,8 @@ TestMatrix::TestMatrix(int32_t dtype, int32_t rows, int32_t cols, const std::vec
   matrix_.group = dtype == SP_F8_E4M3 ? SP_SCALE_BLOCK : scale.empty() ? 0 : kGroup;
 }
 
-TestMatrix& TestMatrix::with_heads(int32_t heads) {
+TestMatrix& TestMatrix::with_heads(int32_t heads, int32_t narrow) {
+  matrix_.narrow = narrow;
   matrix_.heads = heads;
   return *this;
 }

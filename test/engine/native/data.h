@@ -35,7 +35,7 @@ class TestMatrix {
              const std::vector<float>& scale, bool exact);
   /// Random, of a size that makes y = W x about as large as x.
   static TestMatrix random(Random& random, int32_t dtype, int32_t rows, int32_t cols, bool exact = false);
-  TestMatrix& with_heads(int32_t heads);
+  TestMatrix& with_heads(int32_t heads, int32_t narrow = 0);
 
   const SpMatrix* on(const SpBackend& backend) const;
   const SpMatrix& plain() const { return matrix_; }

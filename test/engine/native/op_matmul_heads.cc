@@ -1,4 +1,6 @@
 // Per-head products, with the two strides that the model uses: heads side by side, and the nope part of a longer head.
+#include <utility>
+
 #include "ops.h"
 
 namespace sparrow::test {
@@ -16,11 +18,12 @@ void test_matmul_heads(Check& check) {
     int32_t heads, out, cols, pad;
   };
   Random random(5);
-  for (const int32_t dtype : {SP_F32, SP_BF16}) {  // what the loader makes of kv_b_proj
+  // What the loader makes of kv_b_proj, alone and beside quantised weights.
+  for (const auto& [dtype, narrow] : {std::pair{SP_F32, 0}, {SP_BF16, 0}, {SP_F32, 1}, {SP_BF16, 1}}) {
     for (const Shape& s :
          {Shape{1, 1, 1, 0}, {1, 40, 24, 8}, {2, 17, 16, 1}, {3, 5, 33, 0}, {16, 32, 16, 8}, {5, 136, 129, 64}}) {
       TestMatrix w = TestMatrix::random(random, dtype, s.heads * s.out, s.cols);
-      w.with_heads(s.heads);
+      w.with_heads(s.heads, narrow);
       const int64_t ldh = s.cols + s.pad, ldx = ldh * s.heads;
       const auto x = random.normals(33 * ldx);
       const Compute compute = [&](const SpBackend& on, int32_t first, int32_t count) {
@@ -32,8 +35,8 @@ void test_matmul_heads(Check& check) {
         on.matmul_heads(on.self, w.on(on), part.data(), ldx, ldh, count, y.data());
         return y.take();
       };
-      check.tokens(std::string(dtype_name(dtype)) + " " + std::to_string(s.heads) + " heads", 33, compute,
-                   check.tolerance(true));
+      check.tokens(std::string(dtype_name(dtype)) + (narrow ? " narrow " : " ") + std::to_string(s.heads) + " heads",
+                   33, compute, check.tolerance(true));
     }
   }
 }
