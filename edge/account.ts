@@ -106,7 +106,7 @@ export class AccountObject extends DurableObject<Env> {
     this.#prices = await pricesFor(this.env.DB, this.#prices, a.model)
     const prices = this.#prices
     const attempt = (): Decision =>
-      this.ctx.storage.transactionSync(() => decide(this.#store, this.#rates, prices, a, Date.now()))
+      this.#store.transaction(() => decide(this.#store, this.#rates, prices, a, Date.now()))
     const deadline = Date.now() + ROOM_WAIT_MS
     let { wait, ...answer } = attempt()
     while (wait && Date.now() < deadline) {
@@ -143,8 +143,8 @@ export class AccountObject extends DurableObject<Env> {
   /** The edge answered an error itself, before any token: nothing is charged, whatever a receipt may say. */
   release(requestId: string): void {
     const hold = this.#store.hold(requestId)
-    this.ctx.storage.transactionSync(() => {
-      this.#store.closeHold(requestId, 'void', Date.now())
+    this.#store.transaction(() => {
+      if (hold) this.#store.closeHold(hold, 'void', Date.now())
       this.#store.freeClaim(requestId)
     })
     if (hold?.state !== 'open') return
@@ -156,7 +156,7 @@ export class AccountObject extends DurableObject<Env> {
 
   /** Keeps the answer of a request with an idempotency key; without a body it can never be replayed. */
   async keepOutcome(requestId: string, contentType: string, body?: Uint8Array): Promise<void> {
-    this.ctx.storage.transactionSync(() => this.#store.keepOutcome(requestId, contentType, body))
+    this.#store.transaction(() => this.#store.keepOutcome(requestId, contentType, body))
     await this.#wakeAt(Date.now() + IDEMPOTENCY_KEPT_MS)
   }
 
@@ -164,7 +164,7 @@ export class AccountObject extends DurableObject<Env> {
   async settle(receipts: readonly SignedReceipt[]): Promise<Settlement[]> {
     const now = Date.now()
     const answers = receipts.map((signed) =>
-      this.ctx.storage.transactionSync(() => settleOne(this.#store, this.#rates, signed, now)),
+      this.#store.transaction(() => settleOne(this.#store, this.#rates, signed, now)),
     )
     if (answers.some((answer) => answer.state === 'settled')) {
       this.#wakeWaiting()
@@ -178,7 +178,7 @@ export class AccountObject extends DurableObject<Env> {
     const before = this.#store.topUpAmount(id)
     if (before !== undefined && before !== amountNano) return 'conflict'
     if (before === undefined) {
-      this.ctx.storage.transactionSync(() => this.#store.addTopUp(id, amountNano, Date.now()))
+      this.#store.transaction(() => this.#store.addTopUp(id, amountNano, Date.now()))
       await this.#flushSoon()
     }
     return this.balance()
@@ -204,6 +204,8 @@ export class AccountObject extends DurableObject<Env> {
   }
 
   books(): Books {
+    // As the rows say.
+    this.#store.recountHolds()
     const waiting = this.#store.outbox(Number.MAX_SAFE_INTEGER).map(({ ledger }) => ledger.amountNano)
     return {
       ...this.balance(),

@@ -27,8 +27,15 @@ export const evidenceKey = (nodeId: string, chain: string, index: number): strin
 export const sealOf = (secret: string, key: string, segment: string, terms: readonly Terms[]): string =>
   derive(secret, 'evidence', key, sha256(segment), JSON.stringify(terms)).toString('base64url')
 
+const HEADS_MAX = 1_000
+/** The last segment of each chain that this isolate kept. Another may have taken one since then; then this one is no longer the next, or it
+ * is the same one again, which `keepSegment` sees. */
+const heads = new Map<string, { readonly segments: number; readonly head: string }>()
+
 /** That the segment is the next of its chain, or the last one again. Error: conflict, after which the node starts another chain. */
 export const checkLink = async (env: Env, { nodeId, link }: Segment, segment: string): Promise<Result<true>> => {
+  const last = heads.get(`${nodeId} ${link.chain}`)
+  if (last && link.index === last.segments && link.previous === last.head) return ok(true)
   const mine = and(eq(evidenceChains.nodeId, nodeId), eq(evidenceChains.chain, link.chain))
   const row = (await drizzle(env.DB).select().from(evidenceChains).where(mine))[0]
   const { segments, head } = row ?? { segments: 0, head: '' }
@@ -67,8 +74,11 @@ export const keepSegment = async (
     if (more.length > 0 && (await put([...before.terms, ...more], { etagMatches: object.etag })) === null)
       return fail('conflict', { message: 'The segment is being kept by another call.' })
   }
+  const head = sha256(segment)
   await env.DB.prepare(ADVANCE)
-    .bind(nodeId, link.chain, link.index + 1, sha256(segment), Date.now())
+    .bind(nodeId, link.chain, link.index + 1, head, Date.now())
     .run()
+  if (heads.size >= HEADS_MAX) heads.clear()
+  heads.set(`${nodeId} ${link.chain}`, { segments: link.index + 1, head })
   return ok(true)
 }

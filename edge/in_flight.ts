@@ -12,6 +12,9 @@ interface NodeRuns {
   readonly running: Set<OwnRun>
   /** Ended runs that the last heartbeat seen may still count. */
   ended: { readonly beganAt: number; readonly endedAt: number }[]
+  /** That heartbeat, and how many of `ended` it does count; not a number where that must be counted anew. */
+  heartbeatAt: number
+  counted: number
 }
 
 /** One run at one node; `ended` counts once, however many paths lead to it. */
@@ -24,14 +27,18 @@ export interface Flight {
 /** A run whose end was never told (its Worker was cut off) stops counting: as load with the next heartbeat, as prefill after this. */
 const PREFILL_COUNTED_MS = 60_000
 const RUN_KEPT_MS = 3_600_000
-const ENDED_KEPT_MS = 15_000
 const ENDED_MAX = 10_000
 
 export class InFlight {
   readonly #nodes = new Map<string, NodeRuns>()
 
   begin(nodeId: string, now: number, prefillMs: number): Flight {
-    const node = this.#nodes.get(nodeId) ?? { running: new Set<OwnRun>(), ended: [] }
+    const node = this.#nodes.get(nodeId) ?? {
+      running: new Set<OwnRun>(),
+      ended: [],
+      heartbeatAt: Number.NaN,
+      counted: 0,
+    }
     this.#nodes.set(nodeId, node)
     for (const old of node.running) {
       if (old.beganAt > now - RUN_KEPT_MS) break
@@ -46,7 +53,10 @@ export class InFlight {
       ended: (endedAt = Date.now()) => {
         if (!node.running.delete(run)) return
         node.ended.push({ beganAt: run.beganAt, endedAt })
-        if (node.ended.length > ENDED_MAX) node.ended = node.ended.filter((e) => e.endedAt > endedAt - ENDED_KEPT_MS)
+        if (run.beganAt < node.heartbeatAt && endedAt >= node.heartbeatAt) node.counted++
+        if (node.ended.length <= ENDED_MAX) return
+        node.ended = node.ended.slice(-ENDED_MAX / 2)
+        node.heartbeatAt = Number.NaN
       },
     }
   }
@@ -61,9 +71,12 @@ export class InFlight {
       if (run.beganAt >= heartbeatAt) runs++
       if (!run.answered && run.beganAt > now - PREFILL_COUNTED_MS) prefillMs += run.prefillMs
     }
-    if (node.ended.length > 0) node.ended = node.ended.filter((run) => run.endedAt >= heartbeatAt)
-    for (const run of node.ended) if (run.beganAt < heartbeatAt) runs--
-    return { runs, prefillMs }
+    if (node.heartbeatAt !== heartbeatAt) {
+      node.ended = node.ended.filter((run) => run.endedAt >= heartbeatAt)
+      node.counted = node.ended.filter((run) => run.beganAt < heartbeatAt).length
+      node.heartbeatAt = heartbeatAt
+    }
+    return { runs: runs - node.counted, prefillMs }
   }
 
   /** Runs under way now. */

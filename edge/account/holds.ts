@@ -97,59 +97,97 @@ export interface HeldTotals {
   readonly heldNano: number
 }
 
-export const holdStore = (sql: SqlStorage) => ({
-  /** Of the account, or of one family of keys. */
-  openHolds: (family?: string): HeldTotals => {
-    const where = family === undefined ? '' : ' AND family = ?'
-    const row = first<{ n: number; held: number }>(
-      sql,
-      `SELECT count(*) AS n, coalesce(sum(amount), 0) AS held FROM holds WHERE state = 'open'${where}`,
-      ...(family === undefined ? [] : [family]),
-    )
-    return { count: row?.n ?? 0, heldNano: row?.held ?? 0 }
-  },
-  addHold: (h: NewHold): void => {
-    sql.exec(
-      ADD,
-      ...[h.requestId, h.keyId, h.family, h.model, h.amountNano, h.promptBytes, h.maxTokens, JSON.stringify(h.price)],
-      ...[h.createdAt, h.fingerprint, h.retryOf],
-    )
-  },
-  hold: (requestId: string): Hold | undefined => {
-    const row = first<HoldRow>(sql, 'SELECT * FROM holds WHERE request_id = ?', requestId)
-    return row && holdOfRow(row)
-  },
-  setAttempt: (requestId: string, attempt: number, nodeId: string, failed: FailedAttempt): void => {
-    sql.exec(
-      "UPDATE holds SET attempt = ?, node_id = ?, attempts = json_insert(attempts, '$[#]', json(?)) WHERE request_id = ? AND attempt < ?",
-      ...[attempt, nodeId, JSON.stringify(failed), requestId, attempt],
-    )
-  },
-  setOverlap: (requestId: string, tokens: number): void => {
-    sql.exec('UPDATE holds SET overlap_tokens = ? WHERE request_id = ?', tokens, requestId)
-  },
-  /** Settled and void are final; a released hold may still settle. */
-  closeHold: (
-    requestId: string,
-    state: Exclude<HoldState, 'open'>,
-    now: number,
-    chargedNano = 0,
-    credits: readonly Credit[] = [],
-  ): void => {
-    sql.exec(
-      "UPDATE holds SET state = ?, closed_at = ?, charged = ?, credits = ? WHERE request_id = ? AND state IN ('open', 'released')",
-      ...[state, now, chargedNano, JSON.stringify(credits), requestId],
-    )
-  },
-  expireHolds: (before: number, now: number): void => {
-    sql.exec("UPDATE holds SET state = 'released', closed_at = ? WHERE state = 'open' AND created_at <= ?", now, before)
-  },
-  forgetClosed: (before: number): void => {
-    sql.exec("DELETE FROM holds WHERE state <> 'open' AND closed_at < ?", before)
-  },
-  oldestOpenHold: (): number | undefined =>
-    first<{ at: number | null }>(sql, "SELECT min(created_at) AS at FROM holds WHERE state = 'open'")?.at ?? undefined,
-})
+const NOTHING: HeldTotals = { count: 0, heldNano: 0 }
+const ALL = ''
+
+/** Sums of the open holds: counted once, then kept up by every change, so that an admission costs the same however many are open. */
+const openTotals = (sql: SqlStorage) => {
+  let totals: Map<string, HeldTotals> | undefined
+  const add = (known: Map<string, HeldTotals>, family: string, count: number, nano: number): void => {
+    for (const name of [ALL, family]) {
+      const before = known.get(name) ?? NOTHING
+      known.set(name, { count: before.count + count, heldNano: before.heldNano + nano })
+    }
+  }
+  const count = (): Map<string, HeldTotals> => {
+    const counted = new Map<string, HeldTotals>()
+    const query = "SELECT family, count(*) AS n, sum(amount) AS held FROM holds WHERE state = 'open' GROUP BY family"
+    for (const row of sql.exec<{ family: string; n: number; held: number }>(query))
+      add(counted, row.family, row.n, row.held)
+    return counted
+  }
+  return {
+    of: (family: string): HeldTotals => {
+      totals ??= count()
+      return totals.get(family) ?? NOTHING
+    },
+    changed: (family: string, by: 1 | -1, nano: number): void => {
+      if (totals) add(totals, family, by, by * nano)
+    },
+    /** They are counted anew: many changed at once, or what was to change them was rolled back. */
+    forget: (): void => {
+      totals = undefined
+    },
+  }
+}
+
+export const holdStore = (sql: SqlStorage) => {
+  const open = openTotals(sql)
+  return {
+    /** Of the account, or of one family of keys. */
+    openHolds: (family: string = ALL): HeldTotals => open.of(family),
+    recountHolds: open.forget,
+    addHold: (h: NewHold): void => {
+      sql.exec(
+        ADD,
+        ...[h.requestId, h.keyId, h.family, h.model, h.amountNano, h.promptBytes, h.maxTokens, JSON.stringify(h.price)],
+        ...[h.createdAt, h.fingerprint, h.retryOf],
+      )
+      open.changed(h.family, 1, h.amountNano)
+    },
+    hold: (requestId: string): Hold | undefined => {
+      const row = first<HoldRow>(sql, 'SELECT * FROM holds WHERE request_id = ?', requestId)
+      return row && holdOfRow(row)
+    },
+    setAttempt: (requestId: string, attempt: number, nodeId: string, failed: FailedAttempt): void => {
+      sql.exec(
+        "UPDATE holds SET attempt = ?, node_id = ?, attempts = json_insert(attempts, '$[#]', json(?)) WHERE request_id = ? AND attempt < ?",
+        ...[attempt, nodeId, JSON.stringify(failed), requestId, attempt],
+      )
+    },
+    setOverlap: (requestId: string, tokens: number): void => {
+      sql.exec('UPDATE holds SET overlap_tokens = ? WHERE request_id = ?', tokens, requestId)
+    },
+    /** Settled and void are final; a released hold may still settle. */
+    closeHold: (
+      hold: Pick<Hold, 'requestId' | 'family' | 'amountNano' | 'state'>,
+      state: Exclude<HoldState, 'open'>,
+      now: number,
+      chargedNano = 0,
+      credits: readonly Credit[] = [],
+    ): void => {
+      sql.exec(
+        "UPDATE holds SET state = ?, closed_at = ?, charged = ?, credits = ? WHERE request_id = ? AND state IN ('open', 'released')",
+        ...[state, now, chargedNano, JSON.stringify(credits), hold.requestId],
+      )
+      if (hold.state === 'open') open.changed(hold.family, -1, hold.amountNano)
+    },
+    expireHolds: (before: number, now: number): void => {
+      sql.exec(
+        "UPDATE holds SET state = 'released', closed_at = ? WHERE state = 'open' AND created_at <= ?",
+        now,
+        before,
+      )
+      open.forget()
+    },
+    forgetClosed: (before: number): void => {
+      sql.exec("DELETE FROM holds WHERE state <> 'open' AND closed_at < ?", before)
+    },
+    oldestOpenHold: (): number | undefined =>
+      first<{ at: number | null }>(sql, "SELECT min(created_at) AS at FROM holds WHERE state = 'open'")?.at ??
+      undefined,
+  }
+}
 
 /** Requests that an SDK sent again. */
 export const retryStore = (sql: SqlStorage) => ({

@@ -87,7 +87,7 @@ export const settleOne = (
   const cost = costOf(tokens, hold.price)
   const credits = creditsOf(store, hold, tokens, cost, now)
   const chargedNano = credits.reduce((left, { nano }) => left - nano, cost)
-  store.closeHold(hold.requestId, 'settled', now, chargedNano, credits)
+  store.closeHold(hold, 'settled', now, chargedNano, credits)
   store.addCharge(
     {
       ...{ receipt, signature, credits, chargedNano, now, price: hold.price, holdNano: hold.amountNano },

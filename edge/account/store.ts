@@ -9,9 +9,19 @@ import { trailStore } from './trails.ts'
 export const accountStore = (storage: DurableObjectStorage) => {
   migrate(storage)
   const { sql } = storage
+  const holds = holdStore(sql)
   return {
+    /** All of `work` or nothing. */
+    transaction: <T>(work: () => T): T => {
+      try {
+        return storage.transactionSync(work)
+      } catch (error) {
+        holds.recountHolds()
+        throw error
+      }
+    },
     ...keyStore(sql),
-    ...holdStore(sql),
+    ...holds,
     ...retryStore(sql),
     ...moneyStore(sql),
     ...outcomeStore(sql),

@@ -38,10 +38,17 @@ const rowsOf = async (account: Account): Promise<Rows> => {
   return { ledger: await read('/ledger'), usage: await read('/usage') }
 }
 
+/** What is held, as the table says: the object keeps its sum by itself. */
+const heldRows = (account: Account): Promise<number> =>
+  runInDurableObject(objectOf(account), (_object, { storage }) =>
+    Number(storage.sql.exec("SELECT coalesce(sum(amount), 0) AS nano FROM holds WHERE state = 'open'").one().nano),
+  )
+
 /** The books of an account at rest. */
 const expectBooksInOrder = async (account: Account): Promise<void> => {
   const { balanceNano, heldNano } = await objectOf(account).balance()
   expect(balanceNano - heldNano).toBeGreaterThanOrEqual(0)
+  expect(heldNano).toBe(await heldRows(account))
   const { ledger, usage } = await rowsOf(account)
   expect(ledger.reduce((sum, row) => sum + row.amountNano, 0)).toBe(balanceNano)
   expect(new Set(ledger.map(({ id }) => id)).size).toBe(ledger.length)

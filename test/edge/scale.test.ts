@@ -35,7 +35,7 @@ const count = (statement: D1PreparedStatement, counts: { statements: number }): 
     },
   })
 
-test('a thousand requests of one account: 40 statements for ten segments, at most 18 for the outbox', async () => {
+test('a thousand requests of one account: 22 statements for ten segments, at most 18 for the outbox', async () => {
   const account = await openAccount(1e10)
   const node = await registerNode('good')
   const object = objectOf(account)
@@ -67,7 +67,9 @@ test('a thousand requests of one account: 40 statements for ten segments, at mos
     // What waits is counted below, not carried by the object's own alarm.
     await runInDurableObject(object, (_object, state) => state.storage.deleteAlarm())
   }
-  expect(segments.statements).toBe(40)
+  // Prefix rows and head of each, node and chain once; the node's key again if this took ten seconds.
+  expect(segments.statements).toBeGreaterThanOrEqual(22)
+  expect(segments.statements).toBeLessThanOrEqual(24)
   const outbox = { statements: 0 }
   await runInDurableObject(object, async (_object, state) => {
     const store = accountStore(state.storage)

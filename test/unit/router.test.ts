@@ -1,4 +1,5 @@
 // Routing decisions, the breaker and the count of runs under way: pure, with a clock moved by hand.
+import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { Breaker } from '../../edge/breaker.ts'
 import { InFlight } from '../../edge/in_flight.ts'
@@ -108,4 +109,29 @@ test('own runs count between heartbeats: begun since then on top, ended since th
   expect(flights.since('n', 50, 60)).toEqual({ runs: -1, prefillMs: 0 })
   expect(flights.since('n', 61, 62)).toEqual({ runs: 0, prefillMs: 0 })
   expect(flights.count('n')).toBe(0)
+})
+
+test('what a heartbeat cannot know is what counting every run says, whatever began, ended and was asked between', () => {
+  const step = fc.record({ what: fc.constantFrom('begin', 'end', 'ask', 'beat'), which: fc.nat(50), wait: fc.nat(3) })
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 120 }), (steps) => {
+      const flights = new InFlight()
+      const runs: { beganAt: number; endedAt?: number; end: (at: number) => void }[] = []
+      let [now, heartbeatAt] = [100, 100]
+      for (const { what, which, wait } of steps) {
+        now += wait
+        const run = runs[which % Math.max(1, runs.length)]
+        if (what === 'begin') runs.push({ beganAt: now, end: flights.begin('n', now, 0).ended })
+        if (what === 'beat') heartbeatAt = now
+        if (what === 'end' && run && run.endedAt === undefined) {
+          run.endedAt = now
+          run.end(now)
+        }
+        if (what !== 'ask') continue
+        const since = runs.filter((r) => r.endedAt === undefined && r.beganAt >= heartbeatAt).length
+        const counted = runs.filter((r) => r.beganAt < heartbeatAt && (r.endedAt ?? 0) >= heartbeatAt).length
+        expect(flights.since('n', heartbeatAt, now).runs).toBe(since - counted)
+      }
+    }),
+  )
 })
