@@ -9,6 +9,14 @@ constexpr int kTokens = SP_TILE_TOKENS;
 constexpr int32_t kColumns = 512;  // of a stretch: six tokens and a block of it stay in the first cache
 constexpr int64_t kAhead = 512;    // halves, of the weights
 
+constexpr int32_t kFew = 4;  // tiles; with more the panel is waited for so seldom that asking costs more
+
+/// Where weights are asked for while others are met, and how many bytes further for each pair of columns.
+struct Ahead {
+  const char* at;
+  int64_t step;
+};
+
 typedef float Sums[SP_LANES];  // of a block's rows and one token
 
 /// Sixteen rows of a column.
@@ -31,14 +39,15 @@ struct Halves {
              _mm256_castsi256_ps(_mm256_and_si256(_mm256_load_si256(pair + 1), high))}};
   }
   template <int R, int T>
-  SP_INLINE void columns(const W* w, int64_t stride, int32_t count, const float* const (&x)[T],
+  SP_INLINE void columns(const W* w, int64_t stride, int32_t count, const float* const (&x)[T], Ahead ahead,
                          __m256 (&sum)[R][T][2]) {
     int64_t k = 0;
     for (; k + 2 <= count; k += 2) {
+      if constexpr (R == 1) _mm_prefetch(ahead.at, _MM_HINT_T1), ahead.at += ahead.step;
 #pragma GCC unroll 4
       for (int r = 0; r < R; r++) {
         const W* pair = w + r * stride + k * SP_LANES;
-        __builtin_prefetch(pair + kAhead);
+        if constexpr (R > 1) __builtin_prefetch(pair + kAhead);
         const Lanes low = even(pair);
         for (int t = 0; t < T; t++) {
           const __m256 a = _mm256_broadcast_ss(x[t] + k);
@@ -67,7 +76,7 @@ struct Halves {
 struct Floats {
   typedef float W;
   template <int R, int T>
-  SP_INLINE void columns(const W* w, int64_t stride, int32_t count, const float* const (&x)[T],
+  SP_INLINE void columns(const W* w, int64_t stride, int32_t count, const float* const (&x)[T], Ahead,
                          __m256 (&sum)[R][T][2]) {
     for (int64_t k = 0; k < count; k++) {
 #pragma GCC unroll 4
@@ -89,6 +98,8 @@ struct Pass {
   bool first, last;
   int64_t ldy;
   int32_t step, rows;  // from a block of the panel to the next; left from the first of them on
+  int64_t ahead;       // bytes from here to where weights are asked for
+  int64_t ahead_step;
 };
 
 /// R blocks by T tokens go on over a stretch.
@@ -102,7 +113,8 @@ SP_INLINE void tile(const Pass& p, const typename K::W* w, int64_t stride, const
       for (int i = 0; i < 2; i++) sum[r][t][i] = p.first ? _mm256_setzero_ps() : _mm256_load_ps(sums[r][t] + 8 * i);
     }
   }
-  K::template columns<R, T>(w, stride, p.count, x, sum);
+  const Ahead ahead = {(const char*)w + p.ahead, p.ahead_step};
+  K::template columns<R, T>(w, stride, p.count, x, ahead, sum);
 #pragma GCC unroll 4
   for (int r = 0; r < R; r++) {
     for (int t = 0; t < T; t++) {
@@ -174,13 +186,18 @@ static void panel(const SpPacked* weights, const SpPanel* panel, int32_t cols, c
   const typename K::W* w = (const typename K::W*)(weights->data + panel->begin * weights->block_bytes);
   const int64_t stride = panel->step * weights->block_bytes / static_cast<int64_t>(sizeof(*w));
   const int32_t tiles = (n + kTokens - 1) / kTokens;
-  Pass pass = {0, false, false, ldy, panel->step * SP_LANES, panel->rows};
+  Pass pass = {0, false, false, ldy, panel->step * SP_LANES, panel->rows, kAhead * 2, 64};
   for (int32_t i = 0, done = 0; i < tiles; i++) {
     const int32_t some = (n - done + tiles - i - 1) / (tiles - i);
     for (int32_t from = 0; from < cols; from += kColumns) {
       pass.count = cols - from < kColumns ? cols - from : kColumns;
       pass.first = from == 0;
       pass.last = from + pass.count == cols;
+      // All tiles but the first find the panel in the cache: each asks for its share of the panel that follows.
+      if (tiles > 1 && tiles <= kFew && panel->next) {
+        pass.ahead = panel->next + int64_t{pass.count} * 32 * i / tiles;
+        pass.ahead_step = (64 + tiles - 1) / tiles;
+      }
       const float* now[kTokens];
       for (int32_t t = 0; t < some; t++) now[t] = stretch(x.row(done + t), from, pass.count, wide[t]);
       some_blocks<K, kTokens>(some, pass, panel->count, w + from * SP_LANES, stride, now, sums, y + done * ldy);
