@@ -57,23 +57,33 @@ const PLAIN: Readonly<Record<Quoting, CharSet>> = {
 
 const escapeOf = (char: string): string => JSON.stringify(char).slice(1, -1)
 
+/** One character of `set`, which may be any beyond ASCII or some listed ones; `undefined` where the library has no class for it. */
+const waysOf = (set: CharSet): Piece[] | undefined => {
+  const ascii = intersection(set, ASCII)
+  const beyond = intersection(set, BEYOND)
+  if (size(complement(union(beyond, RARE, ASCII))) === 0)
+    return [{ kind: 'class', not: true, ranges: intersection(complement(ascii), ASCII) }]
+  if (size(beyond) > FINITE_MAX) return undefined
+  return [
+    ...(ascii.length > 0 ? [{ kind: 'class' as const, not: false, ranges: ascii }] : []),
+    ...members(beyond).map(text),
+  ]
+}
+
+/** The same as a piece; the set is not empty. */
+export const classOf = (set: CharSet): Piece | undefined => {
+  const ways = waysOf(set)
+  return ways && alt(...ways)
+}
+
 /**
  * One character of `set` as a string writes it; 'beyond' where the set parts the characters beyond ASCII in a way that the
  * library's classes cannot: they hold all of those or none, and a few can be listed. White space beyond ASCII passes for
  * any character there.
  */
 export const charOf = (set: CharSet, quoting: Quoting): Piece | 'beyond' | 'none' => {
-  const plain = intersection(set, PLAIN[quoting])
-  const ascii = intersection(plain, ASCII)
-  const beyond = intersection(plain, BEYOND)
-  const ways: Piece[] = []
-  if (size(complement(union(beyond, RARE, ASCII))) === 0) {
-    ways.push({ kind: 'class', not: true, ranges: intersection(complement(ascii), ASCII) })
-  } else {
-    if (size(beyond) > FINITE_MAX) return 'beyond'
-    if (ascii.length > 0) ways.push({ kind: 'class', not: false, ranges: ascii })
-    ways.push(...members(beyond).map(text))
-  }
+  const ways = waysOf(intersection(set, PLAIN[quoting]))
+  if (!ways) return 'beyond'
   if (quoting === 'json')
     ways.push(...members(intersection(set, complement(PLAIN.json))).map((char) => text(escapeOf(char))))
   return ways.length === 0 ? 'none' : alt(...ways)

@@ -1,5 +1,6 @@
 // A string's `pattern` (ECMAScript, as JSON Schema asks) as a grammar piece. What a grammar cannot do is refused by name:
 // assertions inside the pattern, back references, classes that part the characters beyond ASCII.
+import { withoutChoices } from './automaton.ts'
 import { type CharSet, charOf, chars, complement, union } from './char_set.ts'
 import { anyChars, type Quoting } from './json_text.ts'
 import { alt, EMPTY, type Piece, type Rules, seq, star } from './rules.ts'
@@ -50,11 +51,12 @@ class PatternReader {
     while (this.#eat('|')) branches.push(this.#branch())
     if (this.#at < this.#source.length) throw new Refused(`"${this.#source[this.#at]}" closes nothing`)
     const any = anyChars(this.#quoting)
-    return alt(
+    const piece = alt(
       ...branches.map(({ piece, fromStart, toEnd }) =>
         seq(...(fromStart ? [] : [any]), piece, ...(toEnd ? [] : [any])),
       ),
     )
+    return this.#source.includes('|') ? withoutChoices(piece, this.#rules) : piece
   }
 
   #eat(what: string): boolean {

@@ -3,6 +3,8 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type GrammarSession, Grammars } from '../../gpu-node/grammar.ts'
 import { loadTokenizer, type Tokenizer } from '../../gpu-node/tokenizer.ts'
 import { deepseekV32 } from '../../schema/chat/deepseek_v32.ts'
+import { patternPiece } from '../../schema/grammar/pattern.ts'
+import { Rules } from '../../schema/grammar/rules.ts'
 import { testSettings } from './fixture.ts'
 
 let tokenizer: Tokenizer
@@ -66,6 +68,20 @@ test('masks follow the grammar, and the end token comes where it may end', async
   const text = (ids: readonly number[]) => ids.map((id) => Buffer.from(tokenizer.textBytes[id] ?? []).toString()).sort()
   expect(text(await run.after([])).filter((piece) => !/^a\d{0,2}$/.test(piece))).toEqual([])
   expect(text(await run.after(await idsOf('a')))).toEqual([...'0123456789'])
+  expect(await run.after(await idsOf('5'))).toContain(EOS)
+  expect(await run.after(await idsOf('7'))).toEqual([EOS])
+  run.close()
+})
+
+test('alternatives of a pattern that begin alike end where the pattern ends', async () => {
+  const rules = new Rules()
+  // Handed to the library as it stands, this has no end.
+  const found = patternPiece('^([3-8]\\d|[2-8]\\d\\d|[2-8]\\d\\d\\d)$', 'raw', rules)
+  const grammar = 'piece' in found ? rules.write(found.piece) : found
+  if (!('text' in grammar)) throw new Error(JSON.stringify(grammar))
+  const run = await open(grammar.text)
+  expect(await run.after(await idsOf('2'))).not.toContain(EOS)
+  expect(await run.after(await idsOf('0'))).not.toContain(EOS)
   expect(await run.after(await idsOf('5'))).toContain(EOS)
   expect(await run.after(await idsOf('7'))).toEqual([EOS])
   run.close()

@@ -90,6 +90,38 @@ test.each(PATTERNS)('pattern %s', (source, right, wrong) => {
   }
 })
 
+/** Alternatives that begin alike in all ways: few letters, classes that overlap. */
+const pattern: fc.Arbitrary<string> = fc.letrec<{ ways: string; way: string; item: string }>((tie) => ({
+  ways: fc.array(tie('way'), { minLength: 1, maxLength: 4 }).map((ways) => ways.join('|')),
+  way: fc.array(tie('item'), { minLength: 1, maxLength: 3 }).map((items) => items.join('')),
+  item: fc
+    .tuple(
+      fc.oneof(
+        { depthSize: 'small', withCrossShrink: true },
+        fc.constantFrom('a', 'b', '[a-b]', '[a-c]', '[^ab]'),
+        tie('ways').map((ways) => `(${ways})`),
+      ),
+      fc.constantFrom('', '', '', '?', '*', '{1,2}'),
+    )
+    .map((parts) => parts.join('')),
+})).ways
+
+test('a pattern without choices accepts what the pattern accepts', () => {
+  const words = fc.array(fc.constantFrom('a', 'b', 'c', 'é'), { maxLength: 5 }).map((word) => word.join(''))
+  fc.assert(
+    fc.property(pattern, fc.array(words, { minLength: 10, maxLength: 10 }), (source, texts) => {
+      const rules = new Rules()
+      const found = patternPiece(`^(${source}|b)$`, 'raw', rules)
+      if ('refused' in found) throw new Error(found.refused)
+      for (const text of texts) {
+        const matches = new RegExp(`^(${source}|b)$`, 'u').test(text)
+        expect(accepts(rules, found.piece, text), `${source} ${text}`).toBe(matches)
+      }
+    }),
+    { numRuns: 200 },
+  )
+})
+
 test.each(['(?=a)b', '(a)\\1', '\\bword', '[一-龥]', '[^é]', '(?<!a)b', 'a{2000}', '^a$b', '['])(
   'no grammar for %s',
   (source) => {

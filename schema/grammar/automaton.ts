@@ -1,0 +1,206 @@
+// A piece written again so that no text can be read in two ways: as a deterministic automaton, a rule for each of its states.
+// The grammar library merges alternatives that begin alike, and some of those (`[a-c]x|[b-d]xx|[b-d]xxx`) wrongly.
+import { type CharSet, classOf, complement, union } from './char_set.ts'
+import { alt, EMPTY, type Piece, type Range, type Rules, seq, star, text } from './rules.ts'
+
+/** Small enough for a few milliseconds. */
+const POSITIONS_MAX = 400
+const STATES_MAX = 120
+const COMPARISONS_MAX = 40_000
+
+class TooLarge extends Error {}
+
+/** Thompson's construction: states with edges of their own and steps that read nothing. */
+class Positions {
+  readonly edges: { readonly set: CharSet; readonly to: number }[][] = []
+  readonly steps: number[][] = []
+  readonly #bodies: ReadonlyMap<string, Piece>
+
+  constructor(bodies: ReadonlyMap<string, Piece>) {
+    this.#bodies = bodies
+  }
+
+  add(): number {
+    if (this.edges.length === POSITIONS_MAX) throw new TooLarge()
+    this.steps.push([])
+    return this.edges.push([]) - 1
+  }
+
+  /** Reads `piece` from `from` on; returns where that ends. */
+  read(piece: Piece, from: number): number {
+    switch (piece.kind) {
+      case 'text':
+        return [...piece.text].reduce((at, char) => this.#char([codeRange(char)], at), from)
+      case 'class':
+        return this.#char(piece.not ? complement(piece.ranges) : piece.ranges, from)
+      case 'seq':
+        return piece.items.reduce((at, item) => this.read(item, at), from)
+      case 'alt':
+        return this.#join(piece.items.map((item) => this.read(item, from)))
+      case 'rule':
+        return this.read(this.#bodies.get(piece.name) ?? EMPTY, from)
+      case 'repeat':
+        return this.#repeat(piece, from)
+    }
+  }
+
+  #char(set: CharSet, from: number): number {
+    const to = this.add()
+    this.edges[from]?.push({ set, to })
+    return to
+  }
+
+  #join(ends: readonly number[]): number {
+    const end = this.add()
+    for (const each of ends) this.steps[each]?.push(end)
+    return end
+  }
+
+  #repeat({ of, least, most }: Extract<Piece, { kind: 'repeat' }>, from: number): number {
+    let at = from
+    for (let i = 0; i < least; i++) at = this.read(of, at)
+    if (most === Number.POSITIVE_INFINITY) {
+      const loop = this.#join([at])
+      this.steps[this.read(of, loop)]?.push(loop)
+      return this.#join([loop])
+    }
+    const ends = [at]
+    for (let i = least; i < most; i++) {
+      at = this.read(of, at)
+      ends.push(at)
+    }
+    return this.#join(ends)
+  }
+
+  /** All positions reached without reading anything. */
+  closure(from: Iterable<number>): number[] {
+    const found = new Set(from)
+    for (const position of found) for (const next of this.steps[position] ?? []) found.add(next)
+    return [...found].sort((a, b) => a - b)
+  }
+}
+
+const codeRange = (char: string): Range => [char.codePointAt(0) ?? 0, char.codePointAt(0) ?? 0]
+
+interface State {
+  readonly accepts: boolean
+  /** No two sets share a character. */
+  readonly edges: readonly { readonly set: CharSet; readonly to: number }[]
+}
+
+interface Automaton {
+  readonly states: readonly State[]
+  /** Some character was met by two alternatives. */
+  readonly hadChoice: boolean
+}
+
+/** Ranges in which all `sets` are the same throughout. */
+const slices = (sets: readonly CharSet[]): Range[] => {
+  const starts = [...new Set(sets.flatMap((set) => set.flatMap(([from, to]) => [from, to + 1])))].sort((a, b) => a - b)
+  return starts.slice(0, -1).map((from, i): Range => [from, (starts[i + 1] ?? 0) - 1])
+}
+
+const determine = (positions: Positions, end: number): Automaton => {
+  const states: State[] = []
+  const names = new Map<string, number>()
+  const queue: number[][] = []
+  let hadChoice = false
+  let comparisons = 0
+  const nameOf = (closed: number[]): number => {
+    const known = names.get(closed.join())
+    if (known !== undefined) return known
+    if (names.size === STATES_MAX) throw new TooLarge()
+    queue.push(closed)
+    names.set(closed.join(), names.size)
+    return names.size - 1
+  }
+  nameOf(positions.closure([0]))
+  for (const closed of queue) {
+    const edges = closed.flatMap((position) => positions.edges[position] ?? [])
+    const targets = new Map<number, Range[]>()
+    const ranges = slices(edges.map(({ set }) => set))
+    comparisons += ranges.length * edges.length
+    if (comparisons > COMPARISONS_MAX) throw new TooLarge()
+    for (const slice of ranges) {
+      const met = edges.filter(({ set }) => set.some(([from, to]) => from <= slice[0] && slice[0] <= to))
+      if (met.length === 0) continue
+      hadChoice ||= met.length > 1
+      const to = nameOf(positions.closure(met.map((edge) => edge.to)))
+      targets.set(to, [...(targets.get(to) ?? []), slice])
+    }
+    states.push({
+      accepts: closed.includes(end),
+      edges: [...targets].map(([to, ranges]) => ({ set: union(ranges), to })),
+    })
+  }
+  return { states, hadChoice }
+}
+
+/** The state itself, as what an edge leads to. */
+const SELF = -1
+
+const charPiece = (set: CharSet): Piece | undefined => {
+  const [first] = set
+  return set.length === 1 && first && first[0] === first[1] ? text(String.fromCodePoint(first[0])) : classOf(set)
+}
+
+const followedBy = (char: Piece, then: Piece): Piece =>
+  char.kind === 'text' && then.kind === 'text' ? text(char.text + then.text) : seq(char, then)
+
+/** States that accept the same texts become one rule. `undefined` where a way leads back other than from a state to itself. */
+const pieceOf = (states: readonly State[], rules: Rules): Piece | undefined => {
+  const pieces: Piece[] = []
+  const named = new Map<string, number>()
+  const done = new Map<number, number>()
+  const open = new Set<number>()
+  const rule = (accepts: boolean, ways: ReadonlyMap<number, CharSet>): Piece | undefined => {
+    const next: Piece[] = accepts ? [EMPTY] : []
+    let loop = EMPTY
+    for (const [to, set] of ways) {
+      const char = charPiece(set)
+      if (!char) return undefined
+      if (to === SELF) loop = star(char)
+      else next.push(followedBy(char, pieces[to] ?? EMPTY))
+    }
+    const body = seq(loop, alt(...next))
+    return body.kind === 'seq' || body.kind === 'alt' ? rules.add(() => body) : body
+  }
+  const visit = (index: number): number | undefined => {
+    const known = done.get(index)
+    if (known !== undefined) return known
+    open.add(index)
+    const { accepts, edges } = states[index] ?? { accepts: false, edges: [] }
+    const ways = new Map<number, CharSet>()
+    for (const { set, to } of edges) {
+      const next = to === index ? SELF : open.has(to) ? undefined : visit(to)
+      if (next === undefined) return undefined
+      ways.set(next, union(ways.get(next) ?? [], set))
+    }
+    open.delete(index)
+    const key = JSON.stringify([accepts, [...ways].sort((a, b) => a[0] - b[0])])
+    let name = named.get(key)
+    if (name === undefined) {
+      const piece = rule(accepts, ways)
+      if (!piece) return undefined
+      name = pieces.push(piece) - 1
+      named.set(key, name)
+    }
+    done.set(index, name)
+    return name
+  }
+  const root = visit(0)
+  return root === undefined ? undefined : pieces[root]
+}
+
+/** `piece` without choices; itself where it has none, or cannot be written so. */
+export const withoutChoices = (piece: Piece, rules: Rules): Piece => {
+  try {
+    const positions = new Positions(rules.bodies)
+    const end = positions.read(piece, positions.add())
+    const { states, hadChoice } = determine(positions, end)
+    return hadChoice ? (pieceOf(states, rules) ?? piece) : piece
+  } catch (error) {
+    if (error instanceof TooLarge) return piece
+    throw error
+  }
+}
