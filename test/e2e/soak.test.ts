@@ -2,10 +2,16 @@
 // books agree.
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { bootSoakStack, soak } from '../soak/soak.ts'
+import { post } from './customer.ts'
 import type { BareStack } from './workerd.ts'
 
 const PAGES = 64
 let stack: BareStack
+
+const preemptions = async (): Promise<number> => {
+  const text = await (await fetch(`${stack.nodeUrl}/metrics`)).text()
+  return Number(/^vllm:num_preemptions_total\S* (\d+)$/m.exec(text)?.[1])
+}
 
 beforeAll(async () => {
   stack = await bootSoakStack(PAGES)
@@ -19,3 +25,18 @@ test('twenty seconds of everything at once leave nothing behind', async () => {
   expect(report.usageRows).toBe(report.runs)
   expect(report.hits).toBeGreaterThan(0)
 }, 240_000)
+
+test('two runs that want more pages than there are: one gives its own back, and both come to their end', async () => {
+  const before = await preemptions()
+  const ask = (seed: number) => {
+    const how = { ignore_eos: true, max_tokens: 2500, temperature: 1, seed, stream: true }
+    return post(stack, {
+      messages: [{ role: 'user', content: 'Hello!' }],
+      ...how,
+      stream_options: { include_usage: true },
+    })
+  }
+  const texts = await Promise.all([1, 2].map(async (seed) => (await ask(seed)).text()))
+  for (const text of texts) expect(text).toContain('"completion_tokens":2500')
+  expect(await preemptions()).toBeGreaterThan(before)
+}, 120_000)
