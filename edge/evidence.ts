@@ -34,7 +34,7 @@ const heads = new Map<string, { readonly segments: number; readonly head: string
 
 /** That the segment is the next of its chain, or the last one again. Error: conflict, after which the node starts another chain. */
 export const checkLink = async (env: Env, { nodeId, link }: Segment, segment: string): Promise<Result<true>> => {
-  const last = heads.get(`${nodeId} ${link.chain}`)
+  const last = heads.get(JSON.stringify([nodeId, link.chain]))
   if (last && link.index === last.segments && link.previous === last.head) return ok(true)
   const mine = and(eq(evidenceChains.nodeId, nodeId), eq(evidenceChains.chain, link.chain))
   const row = (await drizzle(env.DB).select().from(evidenceChains).where(mine))[0]
@@ -79,6 +79,6 @@ export const keepSegment = async (
     .bind(nodeId, link.chain, link.index + 1, head, Date.now())
     .run()
   if (heads.size >= HEADS_MAX) heads.clear()
-  heads.set(`${nodeId} ${link.chain}`, { segments: link.index + 1, head })
+  heads.set(JSON.stringify([nodeId, link.chain]), { segments: link.index + 1, head })
   return ok(true)
 }

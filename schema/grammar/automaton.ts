@@ -6,7 +6,18 @@ import { alt, EMPTY, type Piece, type Range, type Rules, seq, star, text } from 
 /** Small enough for a few milliseconds. */
 const POSITIONS_MAX = 400
 const STATES_MAX = 120
-const COMPARISONS_MAX = 40_000
+const DEPTH_MAX = 100
+/** Of all patterns of one grammar together: comparisons of ranges, and positions of closures. What comes behind stays as it is. */
+const WORK_MAX = 100_000
+
+/** Work done for each grammar so far. */
+const spent = new WeakMap<Rules, number>()
+
+const work = (rules: Rules, amount: number): void => {
+  const all = (spent.get(rules) ?? 0) + amount
+  spent.set(rules, all)
+  if (all > WORK_MAX) throw new TooLarge()
+}
 
 class TooLarge extends Error {}
 
@@ -14,10 +25,11 @@ class TooLarge extends Error {}
 class Positions {
   readonly edges: { readonly set: CharSet; readonly to: number }[][] = []
   readonly steps: number[][] = []
-  readonly #bodies: ReadonlyMap<string, Piece>
+  readonly #rules: Rules
+  #depth = 0
 
-  constructor(bodies: ReadonlyMap<string, Piece>) {
-    this.#bodies = bodies
+  constructor(rules: Rules) {
+    this.#rules = rules
   }
 
   add(): number {
@@ -28,6 +40,13 @@ class Positions {
 
   /** Reads `piece` from `from` on; returns where that ends. */
   read(piece: Piece, from: number): number {
+    if (this.#depth++ > DEPTH_MAX) throw new TooLarge()
+    const end = this.#read(piece, from)
+    this.#depth--
+    return end
+  }
+
+  #read(piece: Piece, from: number): number {
     switch (piece.kind) {
       case 'text':
         return [...piece.text].reduce((at, char) => this.#char([codeRange(char)], at), from)
@@ -38,7 +57,7 @@ class Positions {
       case 'alt':
         return this.#join(piece.items.map((item) => this.read(item, from)))
       case 'rule':
-        return this.read(this.#bodies.get(piece.name) ?? EMPTY, from)
+        return this.read(this.#rules.bodies.get(piece.name) ?? EMPTY, from)
       case 'repeat':
         return this.#repeat(piece, from)
     }
@@ -76,6 +95,7 @@ class Positions {
   closure(from: Iterable<number>): number[] {
     const found = new Set(from)
     for (const position of found) for (const next of this.steps[position] ?? []) found.add(next)
+    work(this.#rules, found.size)
     return [...found].sort((a, b) => a - b)
   }
 }
@@ -100,12 +120,11 @@ const slices = (sets: readonly CharSet[]): Range[] => {
   return starts.slice(0, -1).map((from, i): Range => [from, (starts[i + 1] ?? 0) - 1])
 }
 
-const determine = (positions: Positions, end: number): Automaton => {
+const determine = (positions: Positions, end: number, rules: Rules): Automaton => {
   const states: State[] = []
   const names = new Map<string, number>()
   const queue: number[][] = []
   let hadChoice = false
-  let comparisons = 0
   const nameOf = (closed: number[]): number => {
     const known = names.get(closed.join())
     if (known !== undefined) return known
@@ -119,8 +138,7 @@ const determine = (positions: Positions, end: number): Automaton => {
     const edges = closed.flatMap((position) => positions.edges[position] ?? [])
     const targets = new Map<number, Range[]>()
     const ranges = slices(edges.map(({ set }) => set))
-    comparisons += ranges.length * edges.length
-    if (comparisons > COMPARISONS_MAX) throw new TooLarge()
+    work(rules, ranges.length * edges.length)
     for (const slice of ranges) {
       const met = edges.filter(({ set }) => set.some(([from, to]) => from <= slice[0] && slice[0] <= to))
       if (met.length === 0) continue
@@ -194,10 +212,11 @@ const pieceOf = (states: readonly State[], rules: Rules): Piece | undefined => {
 
 /** `piece` without choices; itself where it has none, or cannot be written so. */
 export const withoutChoices = (piece: Piece, rules: Rules): Piece => {
+  if ((spent.get(rules) ?? 0) > WORK_MAX) return piece
   try {
-    const positions = new Positions(rules.bodies)
+    const positions = new Positions(rules)
     const end = positions.read(piece, positions.add())
-    const { states, hadChoice } = determine(positions, end)
+    const { states, hadChoice } = determine(positions, end, rules)
     return hadChoice ? (pieceOf(states, rules) ?? piece) : piece
   } catch (error) {
     if (error instanceof TooLarge) return piece

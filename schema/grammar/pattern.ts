@@ -6,6 +6,8 @@ import { anyChars, type Quoting } from './json_text.ts'
 import { alt, EMPTY, type Piece, type Rules, seq, star } from './rules.ts'
 
 const COUNT_MAX = 1000
+/** Counts of ten and more: rules that double write them shorter than an automaton does. */
+const LONG_COUNT = /\{(\d+,)?\d\d+\}|\{\d\d+,/
 
 const DIGIT: CharSet = [[48, 57]]
 const WORD = union(
@@ -56,7 +58,8 @@ class PatternReader {
         seq(...(fromStart ? [] : [any]), piece, ...(toEnd ? [] : [any])),
       ),
     )
-    return this.#source.includes('|') ? withoutChoices(piece, this.#rules) : piece
+    const isWorthIt = this.#source.includes('|') && !LONG_COUNT.test(this.#source)
+    return isWorthIt ? withoutChoices(piece, this.#rules) : piece
   }
 
   #eat(what: string): boolean {

@@ -160,3 +160,17 @@ test('another key is any but those taken', () => {
   const accented = new Rules()
   expect(accepts(accented, otherKey(accented, ['é']), '"é"')).toBe(false)
 })
+
+test('patterns of one grammar share what may be spent on them; nesting has a bound', () => {
+  const rules = new Rules()
+  const piece = (source: string) => {
+    const found = patternPiece(source, 'raw', rules)
+    if ('refused' in found) throw new Error(found.refused)
+    return found.piece
+  }
+  const long = Array.from({ length: 300 }, (_, i) => piece(`^(${'[a-c]?'.repeat(30)}|${'[b-d]?'.repeat(20)}${i})$`))
+  // Later ones stay as they were written: an alternative for each of theirs.
+  expect(long[0]?.kind).toBe('rule')
+  expect(long.at(-1)?.kind).toBe('alt')
+  expect(piece(`^${'(?:'.repeat(900)}a|b${')+'.repeat(900)}$`).kind).not.toBe('none')
+})
