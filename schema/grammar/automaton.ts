@@ -1,24 +1,12 @@
 // A piece written again so that no text can be read in two ways: as a deterministic automaton, a rule for each of its states.
-// The grammar library merges alternatives that begin alike, and some of those (`[a-c]x|[b-d]xx|[b-d]xxx`) wrongly.
+// Of some texts that can be read in two, the grammar library takes too many (`[a-c]x|[b-d]xx|[b-d]xxx` for ever, `[a-c]*[a-c]` even
+// empty).
 import { type CharSet, classOf, complement, union } from './char_set.ts'
 import { alt, EMPTY, type Piece, type Range, type Rules, seq, star, text } from './rules.ts'
 
 /** Small enough for a few milliseconds. */
 const POSITIONS_MAX = 400
 const STATES_MAX = 120
-const DEPTH_MAX = 100
-/** Of all patterns of one grammar together: comparisons of ranges, and positions of closures. What comes behind stays as it is. */
-const WORK_MAX = 100_000
-
-/** Work done for each grammar so far. */
-const spent = new WeakMap<Rules, number>()
-
-const work = (rules: Rules, amount: number): void => {
-  const all = (spent.get(rules) ?? 0) + amount
-  spent.set(rules, all)
-  if (all > WORK_MAX) throw new TooLarge()
-}
-
 class TooLarge extends Error {}
 
 /** Thompson's construction: states with edges of their own and steps that read nothing. */
@@ -26,7 +14,6 @@ class Positions {
   readonly edges: { readonly set: CharSet; readonly to: number }[][] = []
   readonly steps: number[][] = []
   readonly #rules: Rules
-  #depth = 0
 
   constructor(rules: Rules) {
     this.#rules = rules
@@ -40,13 +27,6 @@ class Positions {
 
   /** Reads `piece` from `from` on; returns where that ends. */
   read(piece: Piece, from: number): number {
-    if (this.#depth++ > DEPTH_MAX) throw new TooLarge()
-    const end = this.#read(piece, from)
-    this.#depth--
-    return end
-  }
-
-  #read(piece: Piece, from: number): number {
     switch (piece.kind) {
       case 'text':
         return [...piece.text].reduce((at, char) => this.#char([codeRange(char)], at), from)
@@ -57,6 +37,7 @@ class Positions {
       case 'alt':
         return this.#join(piece.items.map((item) => this.read(item, from)))
       case 'rule':
+        if (this.#rules.isLongCount(piece.name)) throw new TooLarge()
         return this.read(this.#rules.bodies.get(piece.name) ?? EMPTY, from)
       case 'repeat':
         return this.#repeat(piece, from)
@@ -95,7 +76,7 @@ class Positions {
   closure(from: Iterable<number>): number[] {
     const found = new Set(from)
     for (const position of found) for (const next of this.steps[position] ?? []) found.add(next)
-    work(this.#rules, found.size)
+    if (!this.#rules.spend(found.size)) throw new TooLarge()
     return [...found].sort((a, b) => a - b)
   }
 }
@@ -138,7 +119,7 @@ const determine = (positions: Positions, end: number, rules: Rules): Automaton =
     const edges = closed.flatMap((position) => positions.edges[position] ?? [])
     const targets = new Map<number, Range[]>()
     const ranges = slices(edges.map(({ set }) => set))
-    work(rules, ranges.length * edges.length)
+    if (!rules.spend(ranges.length * edges.length)) throw new TooLarge()
     for (const slice of ranges) {
       const met = edges.filter(({ set }) => set.some(([from, to]) => from <= slice[0] && slice[0] <= to))
       if (met.length === 0) continue
@@ -154,9 +135,6 @@ const determine = (positions: Positions, end: number, rules: Rules): Automaton =
   return { states, hadChoice }
 }
 
-/** The state itself, as what an edge leads to. */
-const SELF = -1
-
 const charPiece = (set: CharSet): Piece | undefined => {
   const [first] = set
   return set.length === 1 && first && first[0] === first[1] ? text(String.fromCodePoint(first[0])) : classOf(set)
@@ -165,54 +143,51 @@ const charPiece = (set: CharSet): Piece | undefined => {
 const followedBy = (char: Piece, then: Piece): Piece =>
   char.kind === 'text' && then.kind === 'text' ? text(char.text + then.text) : seq(char, then)
 
-/** States that accept the same texts become one rule. `undefined` where a way leads back other than from a state to itself. */
+/** Whether a way from a state leads back to it over others. */
+const hasLoops = (states: readonly State[]): boolean => {
+  const seen = new Map<number, 'open' | 'done'>()
+  const loops = (index: number): boolean => {
+    if (seen.has(index)) return seen.get(index) === 'open'
+    seen.set(index, 'open')
+    const found = (states[index]?.edges ?? []).some(({ to }) => to !== index && loops(to))
+    seen.set(index, 'done')
+    return found
+  }
+  return loops(0)
+}
+
+/**
+ * States that accept the same texts become one rule. `undefined` where the library has no class for an edge, or a way leads back other
+ * than from a state to itself: masks of such rules take the library far longer than loops.
+ */
 const pieceOf = (states: readonly State[], rules: Rules): Piece | undefined => {
-  const pieces: Piece[] = []
-  const named = new Map<string, number>()
-  const done = new Map<number, number>()
-  const open = new Set<number>()
-  const rule = (accepts: boolean, ways: ReadonlyMap<number, CharSet>): Piece | undefined => {
+  if (hasLoops(states) || states.some(({ edges }) => edges.some(({ set }) => !charPiece(set)))) return undefined
+  const pieces = new Map<number, Piece>()
+  const shared = new Map<string, Piece>()
+  const visit = (index: number): Piece => {
+    const known = pieces.get(index)
+    if (known) return known
+    const { accepts, edges } = states[index] ?? { accepts: false, edges: [] }
     const next: Piece[] = accepts ? [EMPTY] : []
     let loop = EMPTY
-    for (const [to, set] of ways) {
-      const char = charPiece(set)
-      if (!char) return undefined
-      if (to === SELF) loop = star(char)
-      else next.push(followedBy(char, pieces[to] ?? EMPTY))
+    for (const { set, to } of edges) {
+      const char = charPiece(set) ?? EMPTY
+      if (to === index) loop = star(char)
+      else next.push(followedBy(char, visit(to)))
     }
     const body = seq(loop, alt(...next))
-    return body.kind === 'seq' || body.kind === 'alt' ? rules.add(() => body) : body
+    const key = JSON.stringify(body)
+    const piece = shared.get(key) ?? (body.kind === 'seq' || body.kind === 'alt' ? rules.add(() => body) : body)
+    shared.set(key, piece)
+    pieces.set(index, piece)
+    return piece
   }
-  const visit = (index: number): number | undefined => {
-    const known = done.get(index)
-    if (known !== undefined) return known
-    open.add(index)
-    const { accepts, edges } = states[index] ?? { accepts: false, edges: [] }
-    const ways = new Map<number, CharSet>()
-    for (const { set, to } of edges) {
-      const next = to === index ? SELF : open.has(to) ? undefined : visit(to)
-      if (next === undefined) return undefined
-      ways.set(next, union(ways.get(next) ?? [], set))
-    }
-    open.delete(index)
-    const key = JSON.stringify([accepts, [...ways].sort((a, b) => a[0] - b[0])])
-    let name = named.get(key)
-    if (name === undefined) {
-      const piece = rule(accepts, ways)
-      if (!piece) return undefined
-      name = pieces.push(piece) - 1
-      named.set(key, name)
-    }
-    done.set(index, name)
-    return name
-  }
-  const root = visit(0)
-  return root === undefined ? undefined : pieces[root]
+  return visit(0)
 }
 
 /** `piece` without choices; itself where it has none, or cannot be written so. */
 export const withoutChoices = (piece: Piece, rules: Rules): Piece => {
-  if ((spent.get(rules) ?? 0) > WORK_MAX) return piece
+  if (!rules.spend(0)) return piece
   try {
     const positions = new Positions(rules)
     const end = positions.read(piece, positions.add())

@@ -1,5 +1,6 @@
 // JSON Schema to a grammar of its values. What comes out is always valid; where the grammar allows less than the schema
 // (order of properties, white space, digits) is said in README. What it cannot promise is refused, keyword and path named.
+import { withoutChoices } from './automaton.ts'
 import { FORMATS } from './formats.ts'
 import {
   anyArray,
@@ -64,6 +65,12 @@ const typeOfValue = (value: unknown): TypeName[] => {
   const name = typeof value
   return name === 'string' || name === 'boolean' || name === 'object' ? [name] : []
 }
+
+const SCALARS: readonly unknown[] = ['string', 'number', 'integer', 'boolean', 'null']
+
+/** Whether only texts without a schema inside them fit `branch`; `type` is that of the schema around it. */
+const isScalar = (branch: unknown, type: unknown): boolean =>
+  isSchema(branch) && (branch.enum !== undefined || branch.const !== undefined || SCALARS.includes(branch.type ?? type))
 
 /** Turns the parts of one schema document into pieces of `rules`. */
 export class SchemaGrammar {
@@ -164,7 +171,7 @@ export class SchemaGrammar {
         'needs branches that differ in type or in a required constant property; anyOf needs none',
       )
     const { type } = schema
-    return this.#either(
+    const piece = this.#either(
       branches.map((branch, i) => {
         const at = [...path, keyword, String(i)]
         if (type === undefined || !isSchema(branch)) return this.value(branch, at, wanted)
@@ -174,6 +181,7 @@ export class SchemaGrammar {
         return this.value(branch, at, wanted)
       }),
     )
+    return piece && branches.every((branch) => isScalar(branch, type)) ? withoutChoices(piece, this.#rules) : piece
   }
 
   #ofType(type: TypeName, schema: Schema, path: Path, wanted: Wanted): Piece | undefined {

@@ -6,8 +6,7 @@ import { anyChars, type Quoting } from './json_text.ts'
 import { alt, EMPTY, type Piece, type Rules, seq, star } from './rules.ts'
 
 const COUNT_MAX = 1000
-/** Counts of ten and more: rules that double write them shorter than an automaton does. */
-const LONG_COUNT = /\{(\d+,)?\d\d+\}|\{\d\d+,/
+const DEPTH_MAX = 100
 
 const DIGIT: CharSet = [[48, 57]]
 const WORD = union(
@@ -58,8 +57,7 @@ class PatternReader {
         seq(...(fromStart ? [] : [any]), piece, ...(toEnd ? [] : [any])),
       ),
     )
-    const isWorthIt = this.#source.includes('|') && !LONG_COUNT.test(this.#source)
-    return isWorthIt ? withoutChoices(piece, this.#rules) : piece
+    return withoutChoices(piece, this.#rules)
   }
 
   #eat(what: string): boolean {
@@ -127,23 +125,23 @@ class PatternReader {
       if (name) this.#at += name[0].length
       else if (!this.#eat(':')) throw new Refused('look-ahead, look-behind or flags')
     }
-    this.#depth++
+    if (++this.#depth > DEPTH_MAX) throw new Refused(`groups over ${DEPTH_MAX} deep`)
     const ways = [this.#branch().piece]
     while (this.#eat('|')) ways.push(this.#branch().piece)
     this.#depth--
     if (!this.#eat(')')) throw new Refused('a group that is not closed')
-    return alt(...ways)
+    return withoutChoices(alt(...ways), this.#rules)
   }
 
   #class(): CharSet {
     const not = this.#eat('^')
-    let set: CharSet = []
+    const sets: CharSet[] = []
     while (!this.#eat(']')) {
       const from = this.#member()
       const isRange =
         this.#source[this.#at] === '-' && this.#source[this.#at + 1] !== ']' && this.#at + 1 < this.#source.length
       if (!isRange) {
-        set = union(set, from)
+        sets.push(from)
         continue
       }
       this.#at++
@@ -151,8 +149,9 @@ class PatternReader {
       const [low, high] = [from[0]?.[0] ?? 0, to[0]?.[0] ?? 0]
       const single = [from, to].every((side) => side.length === 1 && side[0]?.[0] === side[0]?.[1])
       if (!single || high < low) throw new Refused('a range between classes')
-      set = union(set, [[low, high]])
+      sets.push([[low, high]])
     }
+    const set = union(...sets)
     return not ? complement(set) : set
   }
 

@@ -18,7 +18,13 @@ export type Range = readonly [number, number]
 export const text = (value: string): Piece => ({ kind: 'text', text: value })
 export const EMPTY = text('')
 export const seq = (...items: Piece[]): Piece => {
-  const real = items.filter((item) => item !== EMPTY)
+  const real = items.flatMap((item) => (item.kind === 'seq' ? item.items : item === EMPTY ? [] : [item]))
+  // The library takes `[a]*[a]` for `[a]*`; the other way round it is right.
+  for (const [i, item] of real.entries()) {
+    const next = real[i + 1]
+    if (item.kind !== 'repeat' || item.of.kind !== 'class' || next?.kind !== 'class') continue
+    if (written(item.of) === written(next)) real.splice(i, 2, next, item)
+  }
   if (real.length === 0) return EMPTY
   return real.length === 1 && real[0] ? real[0] : { kind: 'seq', items: real }
 }
@@ -125,14 +131,31 @@ const leading = (piece: Piece, nullable: ReadonlySet<string>): string[] => {
   }
 }
 
+const LONG_COUNT = 16
+/** Comparisons of ranges and positions of closures (automaton.ts). */
+const WORK_MAX = 100_000
+
 /** Named rules while a grammar is put together. */
 export class Rules {
   readonly #bodies = new Map<string, Piece>()
   readonly #shared = new Map<string, Piece>()
+  readonly #longCounts = new Set<string>()
   #next = 0
+  #spent = 0
 
   get bodies(): ReadonlyMap<string, Piece> {
     return this.#bodies
+  }
+
+  /** Counts work that a whole grammar may not have much of; false once it is too much. */
+  spend(amount: number): boolean {
+    this.#spent += amount
+    return this.#spent <= WORK_MAX
+  }
+
+  /** Rules that say in little text what would be long without them. */
+  isLongCount(name: string): boolean {
+    return this.#longCounts.has(name)
   }
 
   /** A rule of a new name; `make` may refer to it. */
@@ -179,7 +202,9 @@ export class Rules {
   }
 
   #counted(what: string, of: Piece, count: number, make: () => Piece): Piece {
-    return this.shared(`${what} ${count} ${written(of)}`, make)
+    const rule = this.shared(`${what} ${count} ${written(of)}`, make)
+    if (count >= LONG_COUNT && rule.kind === 'rule') this.#longCounts.add(rule.name)
+    return rule
   }
 
   /** Rules that can never end, or that begin with themselves: no text can be written by them. */

@@ -5,7 +5,7 @@ import { FORMATS } from '../../../schema/grammar/formats.ts'
 import { countedString, otherKey } from '../../../schema/grammar/json_text.ts'
 import { type NumberBounds, numberBetween } from '../../../schema/grammar/number_range.ts'
 import { patternPiece } from '../../../schema/grammar/pattern.ts'
-import { Rules, seq } from '../../../schema/grammar/rules.ts'
+import { type Piece, Rules, seq } from '../../../schema/grammar/rules.ts'
 import { accepts } from './recognizer.ts'
 
 const bound = fc.oneof(
@@ -161,16 +161,33 @@ test('another key is any but those taken', () => {
   expect(accepts(accented, otherKey(accented, ['é']), '"é"')).toBe(false)
 })
 
-test('patterns of one grammar share what may be spent on them; nesting has a bound', () => {
+const pieceIn = (rules: Rules, source: string): Piece => {
+  const found = patternPiece(source, 'raw', rules)
+  if ('refused' in found) throw new Error(found.refused)
+  return found.piece
+}
+
+test('patterns of one grammar share what may be spent on them', () => {
   const rules = new Rules()
-  const piece = (source: string) => {
-    const found = patternPiece(source, 'raw', rules)
-    if ('refused' in found) throw new Error(found.refused)
-    return found.piece
-  }
-  const long = Array.from({ length: 300 }, (_, i) => piece(`^(${'[a-c]?'.repeat(30)}|${'[b-d]?'.repeat(20)}${i})$`))
+  const long = Array.from({ length: 300 }, (_, i) =>
+    pieceIn(rules, `^(${'[a-c]?'.repeat(30)}|${'[b-d]?'.repeat(20)}${i})$`),
+  )
   // Later ones stay as they were written: an alternative for each of theirs.
   expect(long[0]?.kind).toBe('rule')
   expect(long.at(-1)?.kind).toBe('alt')
-  expect(piece(`^${'(?:'.repeat(900)}a|b${')+'.repeat(900)}$`).kind).not.toBe('none')
+})
+
+test('a pattern nested too deep is refused, not a crash; a class of very many is read', () => {
+  const deep = (levels: number) =>
+    patternPiece(`^${'(?:'.repeat(levels)}a|ab${')+'.repeat(levels)}$`, 'raw', new Rules())
+  expect(deep(100)).toHaveProperty('piece')
+  for (const levels of [101, 4000]) expect(deep(levels)).toHaveProperty('refused', 'groups over 100 deep')
+  const apart = Array.from({ length: 40_000 }, (_, i) => String.fromCodePoint(0x20000 + 2 * i)).join('')
+  expect(patternPiece(`^[${apart}]$`, 'raw', new Rules())).toHaveProperty('refused')
+})
+
+test('a count is not written out for an automaton', () => {
+  const counted = new Rules()
+  expect(pieceIn(counted, '^(?:[a-z0-9]{1,60}|[a-z])$').kind).toBe('alt')
+  expect(counted.bodies.size).toBeLessThan(20)
 })
