@@ -28,13 +28,17 @@ export const sealOf = (secret: string, key: string, segment: string, terms: read
   derive(secret, 'evidence', key, sha256(segment), JSON.stringify(terms)).toString('base64url')
 
 const HEADS_MAX = 1_000
-/** The last segment of each chain that this isolate kept. Another may have taken one since then; then this one is no longer the next, or it
- * is the same one again, which `keepSegment` sees. */
+/** The last segment of each chain, as far as this isolate kept it. Another isolate may be further on. What continues this head then stands
+ * in R2 already: `keepSegment` takes the same bytes again and refuses others. */
 const heads = new Map<string, { readonly segments: number; readonly head: string }>()
 
+/** Ids are the nodes' own words: joined as they are, two could make one name. */
+const chainName = ({ nodeId, link }: Segment): string => JSON.stringify([nodeId, link.chain])
+
 /** That the segment is the next of its chain, or the last one again. Error: conflict, after which the node starts another chain. */
-export const checkLink = async (env: Env, { nodeId, link }: Segment, segment: string): Promise<Result<true>> => {
-  const last = heads.get(JSON.stringify([nodeId, link.chain]))
+export const checkLink = async (env: Env, sealed: Segment, segment: string): Promise<Result<true>> => {
+  const { nodeId, link } = sealed
+  const last = heads.get(chainName(sealed))
   if (last && link.index === last.segments && link.previous === last.head) return ok(true)
   const mine = and(eq(evidenceChains.nodeId, nodeId), eq(evidenceChains.chain, link.chain))
   const row = (await drizzle(env.DB).select().from(evidenceChains).where(mine))[0]
@@ -55,10 +59,11 @@ const ADVANCE = `
  */
 export const keepSegment = async (
   env: Env,
-  { nodeId, link }: Segment,
+  sealed: Segment,
   segment: string,
   terms: readonly Terms[],
 ): Promise<Result<true>> => {
+  const { nodeId, link } = sealed
   const key = evidenceKey(nodeId, link.chain, link.index)
   const put = (all: readonly Terms[], onlyIf: R2Conditional): Promise<R2Object | null> => {
     const kept: KeptSegment = { segment, terms: all, seal: sealOf(env.SPARROW_SECRET, key, segment, all) }
@@ -79,6 +84,6 @@ export const keepSegment = async (
     .bind(nodeId, link.chain, link.index + 1, head, Date.now())
     .run()
   if (heads.size >= HEADS_MAX) heads.clear()
-  heads.set(JSON.stringify([nodeId, link.chain]), { segments: link.index + 1, head })
+  heads.set(chainName(sealed), { segments: link.index + 1, head })
   return ok(true)
 }

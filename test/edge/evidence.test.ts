@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto'
 import { beforeAll, beforeEach, expect, test } from 'vitest'
 import { bookedLines } from '../../edge/admin/evidence.ts'
 import type { Env } from '../../edge/env.ts'
-import { evidenceKey, type KeptSegment } from '../../edge/evidence.ts'
+import { evidenceKey, type KeptSegment, sealOf } from '../../edge/evidence.ts'
 import { sweepUsage } from '../../edge/retention.ts'
 import { signReceipt } from '../../schema/receipt.ts'
 import { signCall } from '../../schema/signature.ts'
@@ -87,6 +87,23 @@ test('a segment that does not continue its chain is refused, and nothing of it i
   expect(await deliver(other)).toBe(409)
   await flush(account)
   expect((await derive()).bills).toBe(3)
+})
+
+test('what another isolate kept meanwhile is taken again as it stands; another segment in its place is not', async () => {
+  const key = evidenceKey(node.id, chain, index)
+  const text = await sealed([receiptOf(node, account, await run())])
+  const other = await sealed([receiptOf(node, account, await run())])
+  const keep = (segment: string) =>
+    worker.EVIDENCE.put(
+      key,
+      JSON.stringify({ segment, terms: [], seal: sealOf(worker.SPARROW_SECRET, key, segment, []) }),
+    )
+  await keep(other)
+  expect(await deliver(text)).toBe(409)
+  await keep(text)
+  expect(await deliver(text)).toBe(200)
+  await flush(account)
+  expect(await derive()).toMatchObject({ ok: true, segments: 4 })
 })
 
 const kept = async (at: number): Promise<[string, KeptSegment]> => {

@@ -1,7 +1,9 @@
 // Invariants of money: never charged without a receipt, never twice, never below zero, whatever runs at once.
 import { runDurableObjectAlarm, runInDurableObject } from 'cloudflare:test'
 import { env } from 'cloudflare:workers'
-import { beforeAll, expect, test } from 'vitest'
+import { beforeAll, expect, test, vi } from 'vitest'
+import { accountStore } from '../../edge/account/store.ts'
+import { forgetNodes } from '../../edge/live_nodes.ts'
 import { formatUsd } from '../../schema/money.ts'
 import {
   type Account,
@@ -127,6 +129,47 @@ test('a segment signed by another node is not taken', async () => {
   const account = await openAccount(1_000_000)
   const other = await registerNode('other')
   await expect(send(node, [receiptOf(node, account, await run(account))], other)).rejects.toThrow('invalid_signature')
+})
+
+test('a node that is gone is heard for ten seconds at most; one that registers anew is heard under its new key at once', async () => {
+  const account = await openAccount(1_000_000)
+  const heard = async (by: TestNode) => (await send(by, [receiptOf(by, account, crypto.randomUUID())])).refused
+  const address = 'http://127.0.0.1:9'
+  const before = await registerNode('leaving', 0, { address })
+  expect(await heard(before)).toHaveLength(1)
+  const after = await registerNode('leaving', 0, { address })
+  expect(await heard(after)).toHaveLength(1)
+  await env.DB.prepare('DELETE FROM nodes WHERE id = ?').bind('leaving').run()
+  forgetNodes()
+  const later = Date.now() + 10_000
+  vi.spyOn(Date, 'now').mockReturnValue(later)
+  await expect(heard(after)).rejects.toThrow('not_found')
+  await expect(heard(before)).rejects.toThrow('not_found')
+  vi.restoreAllMocks()
+  await expect(heard(after)).rejects.toThrow('not_found')
+})
+
+test('what is held is right after a change that was rolled back', async () => {
+  const account = await openAccount(1_000_000)
+  const id = await run(account)
+  await runInDurableObject(objectOf(account), (_object, { storage }) => {
+    const store = accountStore(storage)
+    const [before, hold] = [store.openHolds(), store.hold(id)]
+    if (!hold) throw new Error('no hold')
+    expect(before).toEqual({ count: 1, heldNano: hold.amountNano })
+    const fails = (change: () => void) =>
+      expect(() =>
+        store.transaction(() => {
+          change()
+          throw new Error('rolled back')
+        }),
+      ).toThrow('rolled back')
+    fails(() => store.addHold({ ...hold, requestId: 'second', fingerprint: null, retryOf: null }))
+    expect(store.openHolds()).toEqual(before)
+    fails(() => store.closeHold(hold, 'settled', Date.now()))
+    expect(store.openHolds()).toEqual(before)
+    expect(store.openHolds(hold.family)).toEqual(before)
+  })
 })
 
 test('settled rows reach D1 once, and the audit finds the books in order', async () => {

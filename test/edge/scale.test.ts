@@ -12,11 +12,15 @@ import { signCall } from '../../schema/signature.ts'
 import { utf8 } from '../../schema/text.ts'
 import { admissionOf, flush, newLink, objectOf, openAccount, receiptOf, registerNode, send } from './world.ts'
 
+/** Reads of the node's key, which an isolate repeats after ten seconds: apart, so that the machine's pace changes no count. */
+const KEY = /^select "public_key"/
+
 /** A database that counts what it is asked. */
 const counting = (database: D1Database, counts: { statements: number }): D1Database =>
   new Proxy(database, {
     get: (target, name) => {
-      if (name === 'prepare') return (sql: string) => count(target.prepare(sql), counts)
+      if (name === 'prepare')
+        return (sql: string) => (KEY.test(sql) ? target.prepare(sql) : count(target.prepare(sql), counts))
       if (name === 'batch')
         return (statements: D1PreparedStatement[]) => {
           counts.statements += statements.length
@@ -35,7 +39,7 @@ const count = (statement: D1PreparedStatement, counts: { statements: number }): 
     },
   })
 
-test('a thousand requests of one account: 22 statements for ten segments, at most 18 for the outbox', async () => {
+test('a thousand requests of one account: 21 statements for ten segments, at most 18 for the outbox', async () => {
   const account = await openAccount(1e10)
   const node = await registerNode('good')
   const object = objectOf(account)
@@ -67,9 +71,8 @@ test('a thousand requests of one account: 22 statements for ten segments, at mos
     // What waits is counted below, not carried by the object's own alarm.
     await runInDurableObject(object, (_object, state) => state.storage.deleteAlarm())
   }
-  // Prefix rows and head of each, node and chain once; the node's key again if this took ten seconds.
-  expect(segments.statements).toBeGreaterThanOrEqual(22)
-  expect(segments.statements).toBeLessThanOrEqual(24)
+  // Prefix rows and head of each, the chain once.
+  expect(segments.statements).toBe(21)
   const outbox = { statements: 0 }
   await runInDurableObject(object, async (_object, state) => {
     const store = accountStore(state.storage)
