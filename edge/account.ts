@@ -25,6 +25,7 @@ import type { Comparison } from './account/trails.ts'
 import type { Env } from './env.ts'
 import { flushOutbox } from './outbox.ts'
 import { type PriceList, pricesFor } from './prices.ts'
+import { inTurns } from './turns.ts'
 
 /** Rows that settle together share a batch; the object itself knows them at once. */
 const FLUSH_DELAY_MS = 200
@@ -35,8 +36,8 @@ const FLUSH_RETRY_MS = 2_000
 const CLOSED_KEPT_MS = 7 * 24 * 3_600_000
 /** A prompt's trail is kept so long at most; the next alarm after that removes it. */
 const TRAIL_KEPT_MS = 24 * 3_600_000
-/** A receipt trails its answer by a moment: so long a request waits for the room that it is about to leave. */
-const ROOM_WAIT_MS = 300
+/** A receipt trails its answer by a node's spacing of segments (250 ms) and a call: so long a request waits for the room that it is about to leave. */
+const ROOM_WAIT_MS = 600
 
 export interface Balance {
   readonly balanceNano: number
@@ -163,7 +164,7 @@ export class AccountObject extends DurableObject<Env> {
   /** Applies verified receipts, each at most once. */
   async settle(receipts: readonly SignedReceipt[]): Promise<Settlement[]> {
     const now = Date.now()
-    const answers = receipts.map((signed) =>
+    const answers = await inTurns(receipts, (signed) =>
       this.#store.transaction(() => settleOne(this.#store, this.#rates, signed, now)),
     )
     if (answers.some((answer) => answer.state === 'settled')) {

@@ -9,6 +9,7 @@ import { fail, ok, type Result } from '../schema/errors.ts'
 import type { Segment } from '../schema/wire.ts'
 import { derive } from './auth.ts'
 import type { Env } from './env.ts'
+import { giveWay } from './turns.ts'
 
 /** What one object in R2 holds, as JSON. */
 export interface KeptSegment {
@@ -80,6 +81,7 @@ export const keepSegment = async (
       return fail('conflict', { message: 'The segment is being kept by another call.' })
   }
   const head = sha256(segment)
+  await giveWay()
   await env.DB.prepare(ADVANCE)
     .bind(nodeId, link.chain, link.index + 1, head, Date.now())
     .run()

@@ -7,6 +7,7 @@ import { accounts, ledger, usage } from '../schema/db.ts'
 import type { Charge, OutboxItem } from './account/money.ts'
 import type { AccountStore } from './account/store.ts'
 import { log, reasonOf } from './log.ts'
+import { giveWay } from './turns.ts'
 
 /** All rows of a table travel as one bound JSON text, far below D1's 2 MB. */
 const BATCH_ITEMS = 200
@@ -81,6 +82,7 @@ export const flushOutbox = async (database: D1Database, store: AccountStore): Pr
     const items = store.outbox(BATCH_ITEMS)
     const newest = items.at(-1)
     if (!newest) return true
+    await giveWay()
     try {
       await writeBatch(database, items, newest)
     } catch (error) {

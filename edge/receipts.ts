@@ -11,6 +11,7 @@ import { checkLink, keepSegment } from './evidence.ts'
 import { log, reasonOf } from './log.ts'
 import { keptNodeKey, readNodeKey } from './node_keys.ts'
 import { record } from './prefix.ts'
+import { giveWay, inTurns } from './turns.ts'
 
 /** Checks that a call from a node is signed by that node. Errors: invalid_signature, not_found (register first). */
 export const verifyNodeCall = async (
@@ -58,17 +59,20 @@ export const takeReceipts = async (
   const ack: SegmentAck = { acknowledged: [], refused: [] }
   const terms: Terms[] = []
   const byAccount = new Map<string, SignedReceipt[]>()
-  for (const signed of receipts) {
+  await inTurns(receipts, async (signed) => {
     const { requestId, attempt, accountId } = signed.receipt
     const fault = await faultOf(key.value, nodeId, signed)
     if (fault) ack.refused.push({ requestId, attempt, reason: fault })
     else byAccount.set(accountId, [...(byAccount.get(accountId) ?? []), signed])
-  }
+  })
+  await giveWay()
   // One account's failure leaves only its own receipts unacknowledged; the node sends them again.
   await Promise.all([...byAccount].map(([accountId, group]) => settle(env, accountId, group, ack, terms)))
+  await giveWay()
   // Kept before it is acknowledged: what cannot be kept comes again.
   const kept = await keepSegment(env, parsed.data, text, terms)
   if (!kept.ok) return kept
+  await giveWay()
   const taken = new Set(ack.acknowledged.map(({ requestId }) => requestId))
   const fresh = receipts.map(({ receipt }) => receipt).filter((receipt) => taken.has(receipt.requestId))
   context.waitUntil(

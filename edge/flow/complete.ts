@@ -16,6 +16,7 @@ import { abandonAt } from '../node_client.ts'
 import { type Candidate, overlapElsewhere } from '../router.ts'
 import { type Timing, timing } from '../timing.ts'
 import { trailOf } from '../trail.ts'
+import { giveWay } from '../turns.ts'
 import { errorResponse } from './answer.ts'
 import { addRateHeaders } from './rate_headers.ts'
 import { readRun } from './read.ts'
@@ -68,6 +69,7 @@ const answer = async (call: Call, stages: Timing): Promise<Response> => {
   const parsed = await stages.run('parse', () => readRun(call))
   if (!parsed.ok) return errorResponse(dialect, parsed.error)
   const { run, bodyText } = parsed.value
+  await giveWay()
   const repeat = await repeatOf(secret, accountId, request.headers, dialect.name, bodyText)
   if (!repeat.ok) return errorResponse(dialect, repeat.error)
 
@@ -85,6 +87,7 @@ const answer = async (call: Call, stages: Timing): Promise<Response> => {
     stages.run('admit', () => admit(account, admission, letGo)),
     stages.run('lookup', () => candidatesFor(env.DB, call.context, run, keys).catch(lookupFailed)),
   ])
+  await giveWay()
   const promptTokens = Math.ceil(most.promptBytes / BYTES_PER_TOKEN)
   const nodes = withHint(candidates, tenant, run.routingHint)
   const isKept = repeat.value.idempotencyKey !== null

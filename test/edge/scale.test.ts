@@ -4,6 +4,7 @@ import { runInDurableObject } from 'cloudflare:test'
 import { env } from 'cloudflare:workers'
 import { expect, test } from 'vitest'
 import { accountStore } from '../../edge/account/store.ts'
+import type { AccountObject } from '../../edge/account.ts'
 import type { Env } from '../../edge/env.ts'
 import { flushOutbox } from '../../edge/outbox.ts'
 import { takeReceipts } from '../../edge/receipts.ts'
@@ -83,6 +84,32 @@ test('a thousand requests of one account: 21 statements for ten segments, at mos
     expect(outbox.statements).toBe(3 * Math.ceil(rows / 200))
   })
   expect(outbox.statements).toBeLessThanOrEqual(18)
+})
+
+test('while a hundred receipts settle, others have their turns', async () => {
+  const account = await openAccount(1e10)
+  const node = await registerNode('good')
+  const object = objectOf(account)
+  const admissions = Array.from({ length: 100 }, () => admissionOf(account))
+  for (const admission of admissions) await object.admit(admission)
+  const receipts = await Promise.all(
+    admissions.map(({ requestId }) => signReceipt(node.privateKey, receiptOf(node, account, requestId))),
+  )
+  const seen = new Set<number>()
+  await runInDurableObject(object, async (instance, { storage }) => {
+    let [turns, done] = [0, false]
+    const plain = storage.transactionSync.bind(storage)
+    storage.transactionSync = <T>(work: () => T): T => {
+      seen.add(turns)
+      return plain(work)
+    }
+    const settled = (instance as unknown as AccountObject).settle(receipts).finally(() => {
+      done = true
+    })
+    for (; !done; turns++) await scheduler.wait(0)
+    expect(new Set((await settled).map(({ state }) => state))).toEqual(new Set(['settled']))
+  })
+  expect(seen.size).toBeGreaterThanOrEqual(10)
 })
 
 test('under load an object hands its rows over once a second', async () => {

@@ -1,4 +1,4 @@
-// When segments leave: soon after quiet, at most ten a second under load, full ones at once. Disk and network are left out.
+// When segments leave: soon after quiet, at most four a second under load, full ones at once. Disk and network are left out.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, test } from 'vitest'
 import { Shipper } from '../../gpu-node/shipper.ts'
@@ -39,17 +39,17 @@ const shipping = () => {
   return { shipper, pending, sent, close }
 }
 
-test('under load what closes in a tenth of a second shares a segment', async () => {
+test('under load what closes in a quarter of a second shares a segment', async () => {
   const { shipper, pending, sent, close } = shipping()
   const begin = performance.now()
   let closed = 0
-  for (; performance.now() - begin < 700; closed++) {
+  for (; performance.now() - begin < 1_100; closed++) {
     close()
     await sleep(5)
   }
   while (pending.size > 0) await sleep(5)
   await shipper.stop()
-  expect(sent.length).toBeLessThanOrEqual((performance.now() - begin) / 100 + 1)
+  expect(sent.length).toBeLessThanOrEqual((performance.now() - begin) / 250 + 1)
   expect(sent.reduce((sum, { receipts }) => sum + receipts, 0)).toBe(closed)
 })
 
