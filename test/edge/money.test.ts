@@ -1,7 +1,7 @@
 // Invariants of money: never charged without a receipt, never twice, never below zero, whatever runs at once.
 import { runDurableObjectAlarm, runInDurableObject } from 'cloudflare:test'
 import { env } from 'cloudflare:workers'
-import { beforeAll, expect, test, vi } from 'vitest'
+import { afterEach, beforeAll, expect, test, vi } from 'vitest'
 import { accountStore } from '../../edge/account/store.ts'
 import { forgetNodes } from '../../edge/live_nodes.ts'
 import { formatUsd } from '../../schema/money.ts'
@@ -22,6 +22,9 @@ import {
 let node: TestNode
 beforeAll(async () => {
   node = await registerNode('good')
+})
+afterEach(() => {
+  vi.restoreAllMocks()
 })
 
 const run = async (account: Account): Promise<string> => (await chat(account.key)).headers.get('x-request-id') ?? ''
