@@ -8,19 +8,17 @@
 namespace {
 
 constexpr int32_t kDims = 256;  // of the rows that are widened together
-constexpr int kAhead = 32;      // keys: chosen rows lie apart, and memory takes longer than a few keys' work
+constexpr int kLine = 32;       // halves
+constexpr int kAhead = 12;      // keys: chosen rows lie apart, and memory takes longer than a few keys' work
 
-SP_INLINE void prefetch_rows(const uint16_t* const* rows, int32_t count, int64_t halves) {
-  for (int32_t i = 0; i < count; i++) {
-    for (int64_t d = 0; d < halves; d += 32) _mm_prefetch((const char*)(rows[i] + d), _MM_HINT_T0);
-  }
-}
-
-/// scores (N, 16) of N keys for 8 * V heads.
+/// scores (N, 16) of N keys for 8 * V heads. The rows `kAhead` keys further on are asked for meanwhile, a line of each
+/// at a time: asked for at once, more lines than the processor keeps track of, they would be waited for.
 template <int V, int N>
-static void score_keys(const float* query, int64_t halves, const uint16_t* const* rows, float* scores) {
+SP_INLINE void score_keys(const float* query, int64_t halves, const uint16_t* const* rows, float* scores) {
   alignas(32) float wide[N][kDims];
   __m256 sum[N][V];
+  // Left to itself GCC keeps the sums of many keys in memory.
+#pragma GCC unroll 12
   for (int i = 0; i < N; i++) {
     for (int v = 0; v < V; v++) sum[i][v] = _mm256_setzero_ps();
   }
@@ -29,15 +27,20 @@ static void score_keys(const float* query, int64_t halves, const uint16_t* const
     for (int i = 0; i < N; i++) {
       for (int64_t d = 0; d < here; d += 8) _mm256_store_ps(wide[i] + d, load_bf16(rows[i] + from + d));
     }
-    for (int64_t d = 0; d < here; d++) {
-      __m256 q[V];
-      for (int v = 0; v < V; v++) q[v] = _mm256_load_ps(query + (from + d) * SP_LANES + v * 8);
-      for (int i = 0; i < N; i++) {
-        const __m256 x = _mm256_broadcast_ss(wide[i] + d);
-        for (int v = 0; v < V; v++) add_product(sum[i][v], q[v], x);
+    for (int64_t line = 0; line < here; line += kLine) {
+      for (int i = 0; i < N; i++) __builtin_prefetch(rows[i + kAhead] + from + line);
+      for (int64_t d = line; d < line + kLine; d++) {
+        __m256 q[V];
+        for (int v = 0; v < V; v++) q[v] = _mm256_load_ps(query + (from + d) * SP_LANES + v * 8);
+#pragma GCC unroll 12
+        for (int i = 0; i < N; i++) {
+          const __m256 x = _mm256_broadcast_ss(wide[i] + d);
+          for (int v = 0; v < V; v++) add_product(sum[i][v], q[v], x);
+        }
       }
     }
   }
+#pragma GCC unroll 12
   for (int i = 0; i < N; i++) {
     for (int v = 0; v < V; v++) _mm256_store_ps(scores + i * SP_LANES + v * 8, sum[i][v]);
   }
@@ -51,15 +54,17 @@ SP_INLINE void score_some(int32_t some, const float* query, int64_t halves, cons
   if constexpr (N > 1) score_some<V, N - 1>(some, query, halves, rows, scores);
 }
 
-/// In parts of nearly equal size: few keys at once leave the multipliers waiting for their own sums.
+/// In parts of nearly equal size: few keys at once leave the multipliers waiting for their own sums. `kAhead` more rows
+/// than `count` may be asked for.
 template <int V>
 static void score_rows(const float* query, int64_t halves, const uint16_t* const* rows, int32_t count, float* scores) {
   constexpr int kKeys = V == 2 ? 6 : 12;
-  prefetch_rows(rows, count < kAhead ? count : kAhead, halves);
+  for (int32_t i = 0; i < kAhead; i++) {
+    for (int64_t d = 0; d < halves; d += kLine) __builtin_prefetch(rows[i] + d);
+  }
   int32_t i = 0;
   for (int32_t parts = (count + kKeys - 1) / kKeys; parts > 0; parts--) {
-    const int32_t some = (count - i + parts - 1) / parts, left = count - i - kAhead;
-    prefetch_rows(rows + i + kAhead, left < some ? left : some, halves);
+    const int32_t some = (count - i + parts - 1) / parts;
     score_some<V, kKeys>(some, query, halves, rows + i, scores + i * SP_LANES);
     i += some;
   }
@@ -174,14 +179,18 @@ void sp_pack_query_avx2(const SpLayout* layout, const float* q_latent, const flo
 
 void sp_attend_chunk_avx2(const SpChunk* c, const SpKvView* kv, uint16_t* wide, SpSoftmax* out) {
   alignas(32) float scores[SP_CHUNK_KEYS * SP_LANES];
-  const uint16_t* rows[SP_CHUNK_KEYS];
+  const uint16_t* rows[SP_CHUNK_KEYS + kAhead];
   const SpLayout* l = &kv->layout;
   for (int32_t i = 0; i < c->count; i++) {
     const int64_t at = c->chosen ? c->chosen[i] : c->first + i;
-    const uint8_t* row =
-        kv->base + kv->page_stride * kv->table[at / SP_PAGE_TOKENS] + at % SP_PAGE_TOKENS * l->row_bytes;
-    rows[i] = (const uint16_t*)row;
-    if (!l->fp8) continue;
+    rows[i] = (const uint16_t*)(kv->base + kv->page_stride * kv->table[at / SP_PAGE_TOKENS] +
+                                at % SP_PAGE_TOKENS * l->row_bytes);
+  }
+  // What is asked for beyond the last key.
+  for (int i = 0; i < kAhead; i++) rows[c->count + i] = c->count > 0 ? rows[c->count - 1] : (const uint16_t*)kv->base;
+  for (int32_t i = 0; l->fp8 && i < c->count; i++) {
+    const uint8_t* row = (const uint8_t*)rows[i];
+    for (int64_t at = 0; at < l->row_bytes; at += 64) __builtin_prefetch((const uint8_t*)rows[i + kAhead] + at);
     rows[i] = wide + i * (l->row_halves + 32);
     sp_load_fp8_row_avx2(l, row, wide + i * (l->row_halves + 32));
   }
