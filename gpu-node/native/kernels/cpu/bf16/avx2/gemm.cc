@@ -8,6 +8,7 @@ namespace {
 constexpr int kTokens = SP_TILE_TOKENS;
 constexpr int32_t kColumns = 512;  // of a stretch: six tokens and a block of it stay in the first cache
 constexpr int64_t kAhead = 512;    // halves, of the weights
+constexpr int64_t kFar = 4096;     // bytes, where one block is met at a time: nothing else hides the way to memory
 
 constexpr int32_t kFew = 4;  // tiles; with more the panel is waited for so seldom that asking costs more
 
@@ -186,7 +187,7 @@ static void panel(const SpPacked* weights, const SpPanel* panel, int32_t cols, c
   const typename K::W* w = (const typename K::W*)(weights->data + panel->begin * weights->block_bytes);
   const int64_t stride = panel->step * weights->block_bytes / static_cast<int64_t>(sizeof(*w));
   const int32_t tiles = (n + kTokens - 1) / kTokens;
-  Pass pass = {0, false, false, ldy, panel->step * SP_LANES, panel->rows, kAhead * 2, 64};
+  Pass pass = {0, false, false, ldy, panel->step * SP_LANES, panel->rows, kFar, 64};
   for (int32_t i = 0, done = 0; i < tiles; i++) {
     const int32_t some = (n - done + tiles - i - 1) / (tiles - i);
     for (int32_t from = 0; from < cols; from += kColumns) {
