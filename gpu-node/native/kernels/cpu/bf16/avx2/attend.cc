@@ -11,6 +11,21 @@ constexpr int32_t kDims = 256;  // of the rows that are widened together
 constexpr int kLine = 32;       // halves
 constexpr int kAhead = 12;      // keys: chosen rows lie apart, and memory takes longer than a few keys' work
 
+/// Each sum += its factor * *x. In one piece: where the core shares its decoders with another thread each instruction
+/// beside the products costs, and GCC would move sums from register to register.
+SP_INLINE void add_products(__m256 (&sum)[2], const __m256 (&factor)[2], const float* x) {
+  __m256 wide;
+  __asm__ volatile(
+      "vbroadcastss %[x], %[wide]\n\t"
+      "vfmadd231ps %[wide], %[f0], %[s0]\n\t"
+      "vfmadd231ps %[wide], %[f1], %[s1]"
+      : [s0] "+x"(sum[0]), [s1] "+x"(sum[1]), [wide] "=&x"(wide)
+      : [f0] "x"(factor[0]), [f1] "x"(factor[1]), [x] "m"(*x));
+}
+SP_INLINE void add_products(__m256 (&sum)[1], const __m256 (&factor)[1], const float* x) {
+  add_product(sum[0], factor[0], _mm256_broadcast_ss(x));
+}
+
 /// scores (N, 16) of N keys for 8 * V heads. The rows `kAhead` keys further on are asked for meanwhile, a line of each
 /// at a time: asked for at once, more lines than the processor keeps track of, they would be waited for.
 template <int V, int N>
@@ -25,18 +40,17 @@ SP_INLINE void score_keys(const float* query, int64_t halves, const uint16_t* co
   for (int64_t from = 0; from < halves; from += kDims) {
     const int64_t here = halves - from < kDims ? halves - from : kDims;
     for (int i = 0; i < N; i++) {
+#pragma GCC unroll 4
       for (int64_t d = 0; d < here; d += 8) _mm256_store_ps(wide[i] + d, load_bf16(rows[i] + from + d));
     }
     for (int64_t line = 0; line < here; line += kLine) {
       for (int i = 0; i < N; i++) __builtin_prefetch(rows[i + kAhead] + from + line);
+#pragma GCC unroll 4
       for (int64_t d = line; d < line + kLine; d++) {
         __m256 q[V];
         for (int v = 0; v < V; v++) q[v] = _mm256_load_ps(query + (from + d) * SP_LANES + v * 8);
 #pragma GCC unroll 12
-        for (int i = 0; i < N; i++) {
-          const __m256 x = _mm256_broadcast_ss(wide[i] + d);
-          for (int v = 0; v < V; v++) add_product(sum[i][v], q[v], x);
-        }
+        for (int i = 0; i < N; i++) add_products(sum[i], q, wide[i] + d);
       }
     }
   }
@@ -93,13 +107,10 @@ template <int H>
 SP_INLINE void weigh(const float* values, int32_t count, const float* weights, int64_t left, int32_t latent, float* z) {
   __m256 sum[H][2];
   for (int h = 0; h < H; h++) sum[h][0] = sum[h][1] = _mm256_setzero_ps();
+#pragma GCC unroll 4
   for (int32_t i = 0; i < count; i++) {
-    const __m256 low = _mm256_load_ps(values + i * 16), high = _mm256_load_ps(values + i * 16 + 8);
-    for (int h = 0; h < H; h++) {
-      const __m256 w = _mm256_broadcast_ss(weights + i * SP_LANES + h);
-      add_product(sum[h][0], low, w);
-      add_product(sum[h][1], high, w);
-    }
+    const __m256 value[2] = {_mm256_load_ps(values + i * 16), _mm256_load_ps(values + i * 16 + 8)};
+    for (int h = 0; h < H; h++) add_products(sum[h], value, weights + i * SP_LANES + h);
   }
   for (int h = 0; h < H; h++) {
     store_left(z + int64_t{h} * latent, left, sum[h][0]);
@@ -110,6 +121,7 @@ SP_INLINE void weigh(const float* values, int32_t count, const float* weights, i
 static void weigh_rows(const uint16_t* const* rows, const SpChunk* c, const float* weights, int32_t latent, float* z) {
   alignas(32) float values[SP_CHUNK_KEYS * 16];
   for (int64_t d = 0; d < latent; d += 16) {
+#pragma GCC unroll 4
     for (int32_t i = 0; i < c->count; i++) {
       _mm256_store_ps(values + i * 16, load_bf16(rows[i] + d));
       _mm256_store_ps(values + i * 16 + 8, load_bf16(rows[i] + d + 8));

@@ -25,6 +25,20 @@ struct Lanes {
   __m256 half[2];
 };
 
+/// sum += w * x[k + AT]. In one piece: GCC would give each token a pointer to move on and move sums between registers,
+/// and where the core shares its decoders with another thread each instruction beside the products costs.
+template <int AT>
+SP_INLINE void add_column(__m256 (&sum)[2], const Lanes& w, const float* x, int64_t k) {
+  __m256 a;
+  __asm__ volatile(
+      "vbroadcastss %c[at](%[x],%[k],4), %[a]\n\t"
+      "vfmadd231ps %[a], %[w0], %[s0]\n\t"
+      "vfmadd231ps %[a], %[w1], %[s1]"
+      : [s0] "+x"(sum[0]), [s1] "+x"(sum[1]), [a] "=&x"(a)
+      : [w0] "x"(w.half[0]), [w1] "x"(w.half[1]), [x] "r"(x), [k] "r"(k), [at] "i"(AT * 4),
+        "m"(*(const float(*)[kColumns])x));
+}
+
 /// Columns of BF16 weights (pairs, 16, 2): even ones are the low halves of a lane, odd ones the high halves.
 struct Halves {
   typedef uint16_t W;
@@ -39,28 +53,46 @@ struct Halves {
     return {{_mm256_castsi256_ps(_mm256_and_si256(_mm256_load_si256(pair), high)),
              _mm256_castsi256_ps(_mm256_and_si256(_mm256_load_si256(pair + 1), high))}};
   }
+  /// Columns k + AT and the one after it.
+  template <int AT, int R, int T>
+  SP_INLINE void pair(const W* w, int64_t stride, int64_t k, const float* const (&x)[T], Ahead& ahead,
+                      __m256 (&sum)[R][T][2]) {
+    if constexpr (R == 1) {
+      _mm_prefetch(ahead.at, _MM_HINT_T1), ahead.at += ahead.step;
+      w += (k + AT) * SP_LANES;
+      const Lanes low = even(w);
+      for (int t = 0; t < T; t++) add_column<AT>(sum[0][t], low, x[t], k);
+      const Lanes high = odd(w);
+      for (int t = 0; t < T; t++) add_column<AT + 1>(sum[0][t], high, x[t], k);
+      return;
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) {
+      const W* at = w + r * stride + (k + AT) * SP_LANES;
+      __builtin_prefetch(at + kAhead);
+      const Lanes low = even(at);
+      for (int t = 0; t < T; t++) {
+        const __m256 a = _mm256_broadcast_ss(x[t] + k + AT);
+        for (int i = 0; i < 2; i++) add_product(sum[r][t][i], low.half[i], a);
+      }
+      const Lanes high = odd(at);
+      for (int t = 0; t < T; t++) {
+        const __m256 b = _mm256_broadcast_ss(x[t] + k + AT + 1);
+        for (int i = 0; i < 2; i++) add_product(sum[r][t][i], high.half[i], b);
+      }
+    }
+  }
   template <int R, int T>
   SP_INLINE void columns(const W* w, int64_t stride, int32_t count, const float* const (&x)[T], Ahead ahead,
                          __m256 (&sum)[R][T][2]) {
     int64_t k = 0;
-    for (; k + 2 <= count; k += 2) {
-      if constexpr (R == 1) _mm_prefetch(ahead.at, _MM_HINT_T1), ahead.at += ahead.step;
-#pragma GCC unroll 4
-      for (int r = 0; r < R; r++) {
-        const W* pair = w + r * stride + k * SP_LANES;
-        if constexpr (R > 1) __builtin_prefetch(pair + kAhead);
-        const Lanes low = even(pair);
-        for (int t = 0; t < T; t++) {
-          const __m256 a = _mm256_broadcast_ss(x[t] + k);
-          for (int i = 0; i < 2; i++) add_product(sum[r][t][i], low.half[i], a);
-        }
-        const Lanes high = odd(pair);
-        for (int t = 0; t < T; t++) {
-          const __m256 b = _mm256_broadcast_ss(x[t] + k + 1);
-          for (int i = 0; i < 2; i++) add_product(sum[r][t][i], high.half[i], b);
-        }
+    if constexpr (R == 1) {
+      for (; k + 4 <= count; k += 4) {
+        pair<0, R, T>(w, stride, k, x, ahead, sum);
+        pair<2, R, T>(w, stride, k, x, ahead, sum);
       }
     }
+    for (; k + 2 <= count; k += 2) pair<0, R, T>(w, stride, k, x, ahead, sum);
     if (k == count) return;  // an odd last column has no partner
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
