@@ -174,6 +174,25 @@ static void heads_to_lanes(const float* heads, int64_t dims, int32_t count, floa
   }
 }
 
+/// The chunk's rows as BF16, FP8 ones widened into `wide`, then `kAhead` more: what may be asked for beyond the last
+/// key.
+static void find_rows(const SpChunk* c, const SpKvView* kv, uint16_t* wide, const uint16_t** rows) {
+  const SpLayout* l = &kv->layout;
+  for (int32_t i = 0; i < c->count; i++) {
+    const int64_t at = c->chosen ? c->chosen[i] : c->first + i;
+    rows[i] = (const uint16_t*)(kv->base + kv->page_stride * kv->table[at / SP_PAGE_TOKENS] +
+                                at % SP_PAGE_TOKENS * l->row_bytes);
+  }
+  for (int i = 0; i < kAhead; i++) rows[c->count + i] = c->count > 0 ? rows[c->count - 1] : (const uint16_t*)kv->base;
+  if (!l->fp8) return;
+  for (int32_t i = 0; i < c->count; i++) {
+    for (int64_t at = 0; at < l->row_bytes; at += 64) __builtin_prefetch((const uint8_t*)rows[i + kAhead] + at);
+    uint16_t* to = wide + i * (l->row_halves + 32);
+    sp_load_fp8_row_avx2(l, (const uint8_t*)rows[i], to);
+    rows[i] = to;
+  }
+}
+
 }  // namespace
 
 void sp_pack_query_avx2(const SpLayout* layout, const float* q_latent, const float* q_rope, int32_t heads,
@@ -192,20 +211,8 @@ void sp_pack_query_avx2(const SpLayout* layout, const float* q_latent, const flo
 void sp_attend_chunk_avx2(const SpChunk* c, const SpKvView* kv, uint16_t* wide, SpSoftmax* out) {
   alignas(32) float scores[SP_CHUNK_KEYS * SP_LANES];
   const uint16_t* rows[SP_CHUNK_KEYS + kAhead];
+  find_rows(c, kv, wide, rows);
   const SpLayout* l = &kv->layout;
-  for (int32_t i = 0; i < c->count; i++) {
-    const int64_t at = c->chosen ? c->chosen[i] : c->first + i;
-    rows[i] = (const uint16_t*)(kv->base + kv->page_stride * kv->table[at / SP_PAGE_TOKENS] +
-                                at % SP_PAGE_TOKENS * l->row_bytes);
-  }
-  // What is asked for beyond the last key.
-  for (int i = 0; i < kAhead; i++) rows[c->count + i] = c->count > 0 ? rows[c->count - 1] : (const uint16_t*)kv->base;
-  for (int32_t i = 0; l->fp8 && i < c->count; i++) {
-    const uint8_t* row = (const uint8_t*)rows[i];
-    for (int64_t at = 0; at < l->row_bytes; at += 64) __builtin_prefetch((const uint8_t*)rows[i + kAhead] + at);
-    rows[i] = wide + i * (l->row_halves + 32);
-    sp_load_fp8_row_avx2(l, row, wide + i * (l->row_halves + 32));
-  }
   const float* query = (const float*)c->query;
   for (int i = 8; i < SP_LANES; i++) out->top[i] = out->total[i] = 0;
   if (c->heads > 8) {
