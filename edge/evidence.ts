@@ -55,14 +55,16 @@ const ADVANCE = `
   WHERE excluded.segments > evidence_chains.segments`
 
 /**
- * Keeps a segment once. When it comes again, because an account could not be settled the first time, only the terms of that account
- * are added. Error: conflict, when another segment stands in its place.
+ * Keeps a segment once, and has D1 do what goes with it, in the same call that moves the chain on. When the segment comes again, because
+ * an account could not be settled the first time, only the terms of that account are added. Error: conflict, when another segment
+ * stands in its place.
  */
 export const keepSegment = async (
   env: Env,
   sealed: Segment,
   segment: string,
   terms: readonly Terms[],
+  beside: readonly D1PreparedStatement[],
 ): Promise<Result<true>> => {
   const { nodeId, link } = sealed
   const key = evidenceKey(nodeId, link.chain, link.index)
@@ -82,9 +84,8 @@ export const keepSegment = async (
   }
   const head = sha256(segment)
   await giveWay()
-  await env.DB.prepare(ADVANCE)
-    .bind(nodeId, link.chain, link.index + 1, head, Date.now())
-    .run()
+  const advance = env.DB.prepare(ADVANCE).bind(nodeId, link.chain, link.index + 1, head, Date.now())
+  await env.DB.batch([advance, ...beside])
   if (heads.size >= HEADS_MAX) heads.clear()
   heads.set(chainName(sealed), { segments: link.index + 1, head })
   return ok(true)

@@ -139,7 +139,7 @@ app.post(
 )
 app.post(
   PATHS.receipts,
-  fromNode((c, authorization, bytes) => takeReceipts(c.env, c.executionCtx, authorization, bytes)),
+  fromNode((c, authorization, bytes) => takeReceipts(c.env, authorization, bytes)),
 )
 app.route('/admin/v1', adminApi)
 

@@ -50,20 +50,18 @@ const RECORD = `
 const scopeOf = (secret: string, accountId: string): string =>
   derive(secret, 'prefix-scope', accountId).subarray(0, 9).toString('base64url')
 
-/** Remembers which node now holds which blocks, as its receipts say. */
-export const record = async (
+/** What remembers which node now holds which blocks, as its receipts say: a statement, or none where they name no block. */
+export const recording = (
   database: D1Database,
   secret: string,
   receipts: readonly Receipt[],
   now = Date.now(),
-): Promise<number> => {
+): D1PreparedStatement[] => {
   const rows = receipts.flatMap(({ accountId, nodeId, prefix }) => {
     const scope = prefix.length > 0 ? scopeOf(secret, accountId) : ''
     return indexed(prefix).map(([key, tokens]) => [key, nodeId, tokens, scope])
   })
-  if (rows.length === 0) return 0
-  const { meta } = await database.prepare(RECORD).bind(now, JSON.stringify(rows)).run()
-  return meta.rows_written
+  return rows.length > 0 ? [database.prepare(RECORD).bind(now, JSON.stringify(rows))] : []
 }
 
 /** Walks the scopes by their index; of each, what is too old or beyond the account's share goes. */

@@ -10,7 +10,7 @@ import { accountObject, type Env } from './env.ts'
 import { checkLink, keepSegment } from './evidence.ts'
 import { log, reasonOf } from './log.ts'
 import { keptNodeKey, readNodeKey } from './node_keys.ts'
-import { record } from './prefix.ts'
+import { recording } from './prefix.ts'
 import { giveWay, inTurns } from './turns.ts'
 
 /** Checks that a call from a node is signed by that node. Errors: invalid_signature, not_found (register first). */
@@ -42,7 +42,6 @@ const faultOf = async (key: CryptoKey, nodeId: string, signed: SignedReceipt): P
 
 export const takeReceipts = async (
   env: Env,
-  context: Pick<ExecutionContext, 'waitUntil'>,
   authorization: string | null,
   body: Uint8Array<ArrayBuffer>,
 ): Promise<Result<SegmentAck>> => {
@@ -69,17 +68,11 @@ export const takeReceipts = async (
   // One account's failure leaves only its own receipts unacknowledged; the node sends them again.
   await Promise.all([...byAccount].map(([accountId, group]) => settle(env, accountId, group, ack, terms)))
   await giveWay()
-  // Kept before it is acknowledged: what cannot be kept comes again.
-  const kept = await keepSegment(env, parsed.data, text, terms)
-  if (!kept.ok) return kept
-  await giveWay()
   const taken = new Set(ack.acknowledged.map(({ requestId }) => requestId))
   const fresh = receipts.map(({ receipt }) => receipt).filter((receipt) => taken.has(receipt.requestId))
-  context.waitUntil(
-    record(env.DB, env.SPARROW_SECRET, fresh).catch((error) =>
-      log('error', 'prefix_record_failed', { error: reasonOf(error) }),
-    ),
-  )
+  // Kept before it is acknowledged: what cannot be kept comes again.
+  const kept = await keepSegment(env, parsed.data, text, terms, recording(env.DB, env.SPARROW_SECRET, fresh))
+  if (!kept.ok) return kept
   return ok(ack)
 }
 

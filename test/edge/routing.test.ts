@@ -9,9 +9,10 @@ import { env } from 'cloudflare:workers'
 import { afterEach, beforeAll, expect, test } from 'vitest'
 import type { Env } from '../../edge/env.ts'
 import worker from '../../edge/index.ts'
-import { LOOKUP, lookup, record, SWEEP, sweepPrefixes } from '../../edge/prefix.ts'
+import { LOOKUP, lookup, recording, SWEEP, sweepPrefixes } from '../../edge/prefix.ts'
 import { openAiChat } from '../../schema/dialects/openai_chat.ts'
 import { prefixKeys } from '../../schema/prefix.ts'
+import type { Receipt } from '../../schema/wire.ts'
 import {
   type Account,
   admin,
@@ -147,6 +148,12 @@ test('the look-up uses the primary key, the sweep the index by account', async (
   expect(swept.filter((line) => /^SCAN (?:p|q|prefix_blocks)\b/.test(line))).toEqual([])
 })
 
+/** Rows that the receipt wrote. */
+const record = async (receipt: Receipt, at: number): Promise<number> => {
+  const [done] = await env.DB.batch(recording(env.DB, env.SPARROW_SECRET, [receipt], at))
+  return done?.meta.rows_written ?? 0
+}
+
 const rows = async (): Promise<number> =>
   (await env.DB.prepare('SELECT count(*) AS n FROM prefix_blocks').first<{ n: number }>())?.n ?? 0
 
@@ -158,15 +165,14 @@ test('rows are written once an hour, expire after a day, and are bounded for eac
       prefix: Array.from({ length: count }, (_, i): [string, number] => [`${who}-${from + i}`.padEnd(24, '.'), i]),
     })
   const now = Date.now()
-  const teach = (r: ReturnType<typeof receipt>, at: number) => record(env.DB, env.SPARROW_SECRET, [r], at)
   const one = receipt('one', 0, 10)
-  expect(await teach(one, now - 2 * DAY_MS)).toBeGreaterThan(0)
-  expect(await teach(one, now - 2 * DAY_MS + 1000)).toBe(0)
-  expect(await teach(one, now - 2 * DAY_MS + 3_700_000)).toBeGreaterThan(0)
-  await teach(receipt('one', 100, 10), now - 500)
-  await teach(receipt('one', 200, 10), now - 400)
-  await teach(receipt('two', 0, 10), now)
-  await teach(receipt('one', 300, 10), now - 300)
+  expect(await record(one, now - 2 * DAY_MS)).toBeGreaterThan(0)
+  expect(await record(one, now - 2 * DAY_MS + 1000)).toBe(0)
+  expect(await record(one, now - 2 * DAY_MS + 3_700_000)).toBeGreaterThan(0)
+  await record(receipt('one', 100, 10), now - 500)
+  await record(receipt('one', 200, 10), now - 400)
+  await record(receipt('two', 0, 10), now)
+  await record(receipt('one', 300, 10), now - 300)
   expect(await rows()).toBe(50)
   expect(await sweepPrefixes(env.DB, now)).toBe(10)
   expect(await sweepPrefixes(env.DB, now, 10)).toBe(10)
@@ -182,7 +188,7 @@ test('the scheduled handler sweeps', async () => {
   const old = receiptOf(await registerNode('good'), account, crypto.randomUUID(), {
     prefix: [['old'.padEnd(24, '.'), 64]],
   })
-  await record(env.DB, env.SPARROW_SECRET, [old], Date.now() - 40 * DAY_MS)
+  await record(old, Date.now() - 40 * DAY_MS)
   const rows = async () =>
     (await env.DB.prepare("SELECT key FROM prefix_blocks WHERE key LIKE 'old%'").all()).results.length
   expect(await rows()).toBe(1)
