@@ -72,7 +72,8 @@ export const createFront = ({ metrics, live, readiness, health }: FrontOptions):
     await (page ? page(response) : take?.(request, response))
   }
   const http = createServer({ ...TIMEOUTS }, (request, response) => {
-    const path = new URL(request.url ?? '/', 'http://node').pathname
+    // Whatever stands in a request line: not every target is a URL.
+    const path = (request.url ?? '').split('?', 1)[0] ?? ''
     handle(path, request, response).catch((error) => {
       if (!response.destroyed) log('error', 'request_failed', { path, error: reasonOf(error) })
       response.destroy()
