@@ -245,6 +245,10 @@ interface Parts {
   readonly drainMs: number
 }
 
+/** Resolves with `work`, or after `ms`. */
+const within = (ms: number, work: Promise<void>): Promise<void> =>
+  Promise.race([work, new Promise<void>((done) => setTimeout(done, Math.max(0, ms)).unref())])
+
 const takeApart = async (parts: Parts): Promise<void> => {
   const { shop, journal, shipper, link, server, front, watchdog, drainMs } = parts
   const { admission, engine } = shop
@@ -252,6 +256,7 @@ const takeApart = async (parts: Parts): Promise<void> => {
   log('info', 'draining', { running: admission.running, waiting: admission.waiting })
   // Without waiting for the edge: runs must not lose time of theirs to it.
   const told = link.drain()
+  const deadline = Date.now() + drainMs
   const idle = await admission.idle(drainMs)
   if (!idle) {
     admission.close()
@@ -259,9 +264,11 @@ const takeApart = async (parts: Parts): Promise<void> => {
     await admission.idle(LAST_RECEIPTS_MS)
   }
   front.http.close()
-  await Promise.race([told, new Promise((done) => setTimeout(done, LAST_RECEIPTS_MS).unref())])
+  await within(LAST_RECEIPTS_MS, told)
   const delivered = await shipper.flush(LAST_RECEIPTS_MS)
   await Promise.all([shipper.stop(), link.stop()])
+  // What was computed is paid for: its readers may take it until the time is over.
+  await within(deadline - Date.now(), server.taken())
   front.http.closeAllConnections()
   watchdog.stop()
   await engine.close()

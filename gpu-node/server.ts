@@ -34,6 +34,8 @@ export interface RunServer {
   readonly live: ReadonlySet<Generation>
   /** Bytes that slow readers have not taken. */
   backlogBytes(): number
+  /** Resolves when the readers have taken every answer that was begun, or are gone. */
+  taken(): Promise<void>
 }
 
 const readBody = async (request: IncomingMessage): Promise<Result<Uint8Array<ArrayBuffer>>> => {
@@ -131,7 +133,8 @@ const sendError = (response: ServerResponse, { code, message }: ApiError): void 
 export const createRunServer = (options: ServerOptions): RunServer => {
   const { shop, pendingMax } = options
   const live = new Set<Generation>()
-  const answers = new Set<Answer>()
+  /** Those whose readers have not taken all, and when they have. */
+  const answers = new Map<Answer, Promise<void>>()
   const taken = new Taken(shop.journal)
 
   const admit = async (request: IncomingMessage): Promise<Result<RunRequest>> => {
@@ -162,8 +165,11 @@ export const createRunServer = (options: ServerOptions): RunServer => {
 
   const run = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     const answer = new Answer(request, response, options)
-    answers.add(answer)
-    response.once('close', () => answers.delete(answer))
+    const closed = new Promise<void>((done) => response.once('close', done))
+    answers.set(
+      answer,
+      closed.then(() => void answers.delete(answer)),
+    )
     const admitted = await admit(request)
     const result = admitted.ok ? await begin(admitted.value, answer) : admitted
     if (result.ok) return
@@ -180,6 +186,9 @@ export const createRunServer = (options: ServerOptions): RunServer => {
     abandon,
     count: (request, response) => count(options, request, response),
     live,
-    backlogBytes: () => [...answers].reduce((sum, answer) => sum + answer.backlogBytes, 0),
+    backlogBytes: () => [...answers.keys()].reduce((sum, answer) => sum + answer.backlogBytes, 0),
+    taken: async () => {
+      await Promise.all(answers.values())
+    },
   }
 }

@@ -4,7 +4,17 @@ import { afterEach, expect, test } from 'vitest'
 import { type NativeEngine, openNativeEngine } from '../../gpu-node/engine/native.ts'
 import { type RunningNode, startNode } from '../../gpu-node/node.ts'
 import type { Receipt } from '../../schema/wire.ts'
-import { contentOf, post, runRequest, startEdge, type TestEdge, tempDir, testSettings, until } from './fixture.ts'
+import {
+  contentOf,
+  post,
+  postUnread,
+  runRequest,
+  startEdge,
+  type TestEdge,
+  tempDir,
+  testSettings,
+  until,
+} from './fixture.ts'
 
 interface World {
   readonly edge: TestEdge
@@ -124,6 +134,32 @@ test('drain: what runs and what waits is finished, what is new is refused', asyn
   for (const text of await Promise.all(answers)) expect(text).toContain('"finish_reason":"length"')
   await drained
   for (const { run } of requests) expect(await receiptOf(edge, run.requestId)).toMatchObject({ outputTokens: 60 })
+})
+
+/** Some 10 MB: more than the sockets hold, so that most of it waits in the node for its reader. */
+const MUCH = { maxTokens: 3900, ignoreEos: true, topLogprobs: 20 }
+
+test('drain: a reader behind its finished run gets the rest', async () => {
+  const { edge, node } = await start({})
+  const request = runRequest(MUCH)
+  const answer = await postUnread(node, request)
+  await receiptOf(edge, request.run.requestId)
+  const drained = node.drain()
+  await new Promise((done) => setTimeout(done, 300))
+  let text = ''
+  for await (const piece of answer.setEncoding('utf8')) text += piece
+  expect(text.slice(-20)).toContain('[DONE]')
+  await drained
+})
+
+test('drain: a reader that never comes is left when the time is over', async () => {
+  const { edge, node } = await start({}, { SPARROW_DRAIN_SECONDS: '1' })
+  const request = runRequest(MUCH)
+  const answer = await postUnread(node, request)
+  answer.on('error', () => {})
+  await receiptOf(edge, request.run.requestId)
+  await node.drain()
+  expect(answer.complete).toBe(false)
 })
 
 test('an account that fills its part of the queue gets 503 and Retry-After; others do not', async () => {
