@@ -1,7 +1,16 @@
 // npm run quantize -- --from DIR --to DIR --format int8|int4|fp8
 // Weights of a BF16 checkpoint to a low-bit one of the same architecture (formats.ts has the layout). Files are written
 // under another name and renamed when whole: run the same command again after a break and the finished ones are kept.
-import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { z } from 'zod'
@@ -11,7 +20,9 @@ import { planShards, type Shard, type Step } from './plan.ts'
 import { listTensors, readTensor, writeSafetensors } from './safetensors.ts'
 
 const USAGE = 'usage: npm run quantize -- --from DIR --to DIR --format int8|int4|fp8'
-const COPIED = ['tokenizer.json', 'tokenizer_config.json', 'generation_config.json']
+const COPIED = ['tokenizer.json', 'tokenizer_config.json', 'generation_config.json', 'chat_template.jinja']
+/** In `--to`: which files the weights were made from. */
+const SOURCES = 'quantized_from.json'
 
 interface Options {
   readonly from: string
@@ -42,6 +53,30 @@ const outputConfig = (options: Options): string => {
       ? { quant_method: 'fp8', fmt: 'e4m3', activation_scheme: 'dynamic', weight_block_size: [128, 128] }
       : { quant_method: 'sparrow', format: options.format, group_size: GROUP[options.format], symmetric: true }
   return `${JSON.stringify(config, null, 2)}\n`
+}
+
+/** Names, sizes and times of the source's weights: other ones must not be mixed with what an earlier call wrote. */
+const sourcesOf = (from: string): string => {
+  const files = readdirSync(from).filter((name) => name.endsWith('.safetensors'))
+  const facts = files.sort().map((name) => {
+    const { size, mtime } = statSync(join(from, name))
+    return { name, size, changed: mtime.toISOString() }
+  })
+  return `${JSON.stringify(facts, null, 1)}\n`
+}
+
+/** Writes what describes the output. Throws where the folder holds anything that was made from something else. */
+const begin = (options: Options, config: string): void => {
+  const texts = { [SOURCES]: sourcesOf(options.from), 'config.json': config }
+  const isBegun = existsSync(join(options.to, 'config.json'))
+  for (const [name, text] of Object.entries(texts)) {
+    const path = join(options.to, name)
+    if (isBegun && !(existsSync(path) && readFileSync(path, 'utf8') === text))
+      throw new Error(
+        `--to: ${options.to} holds another model or format, or was made from other weights; choose an empty folder`,
+      )
+    writeFileSync(path, text)
+  }
 }
 
 const stepData = (step: Step, format: Format): Uint8Array[] => {
@@ -94,10 +129,7 @@ const run = (options: Options): void => {
   const config = outputConfig(options)
   const shards = planShards(listTensors(options.from), options.format)
   mkdirSync(options.to, { recursive: true })
-  const configPath = join(options.to, 'config.json')
-  if (existsSync(configPath) && readFileSync(configPath, 'utf8') !== config)
-    throw new Error(`--to: ${options.to} holds another model or format; choose an empty folder`)
-  writeFileSync(configPath, config)
+  begin(options, config)
   for (const name of COPIED)
     if (existsSync(join(options.from, name))) copyFileSync(join(options.from, name), join(options.to, name))
   const bytesOf = (shard: Shard) => shard.steps.reduce((sum, step) => sum + step.source.bytes, 0)

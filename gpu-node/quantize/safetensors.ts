@@ -1,6 +1,6 @@
 // Safetensors files: an 8-byte header length, a JSON header of tensors, their bytes. Read tensor by tensor, so that a
 // checkpoint larger than memory passes through.
-import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync, writeSync } from 'node:fs'
+import { closeSync, existsSync, fsyncSync, openSync, readdirSync, readFileSync, readSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 
@@ -111,6 +111,8 @@ export const writeSafetensors = (
       for (let done = 0; done < bytes.length; )
         done += writeSync(fd, bytes, done, Math.min(bytes.length - done, 1 << 30))
     }
+    // The name that says it is whole comes after its bytes, also on a machine that loses power.
+    fsyncSync(fd)
   } finally {
     closeSync(fd)
   }

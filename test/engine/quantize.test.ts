@@ -1,6 +1,6 @@
 // npm run quantize, then the engine on what it wrote: every backend against the reference backend on the same codes.
 import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -68,6 +68,23 @@ test('a broken-off run goes on where it stopped', () => {
   rmSync(path)
   made('v32_groups_yarn', 'int8')
   expect(readFileSync(path).equals(bytes)).toBe(true)
+})
+
+test('weights that changed are not mixed with what was made from the old ones', () => {
+  const [from, to] = [join(scratch, 'tuned'), join(scratch, 'tuned-int8')]
+  cpSync(join(GOLDENS, 'v32_groups_yarn'), from, { recursive: true })
+  writeFileSync(join(from, 'chat_template.jinja'), '{{ messages }}')
+  const args = ['--from', from, '--to', to, '--format', 'int8']
+  expect(cli(...args).status).toBe(0)
+  expect(readFileSync(join(to, 'chat_template.jinja'), 'utf8')).toBe('{{ messages }}')
+  expect(cli(...args).status).toBe(0)
+  const [name] = readdirSync(from).filter((file) => file.endsWith('.safetensors'))
+  const weights = join(from, name as string)
+  const bytes = readFileSync(weights)
+  bytes[bytes.length - 1] = (bytes.at(-1) as number) ^ 1
+  writeFileSync(weights, bytes)
+  const again = cli(...args)
+  expect([again.status, again.stderr]).toEqual([2, expect.stringContaining('was made from other weights')])
 })
 
 test('what cannot be done is refused in one line', () => {
