@@ -155,6 +155,11 @@ test('pages run out: later sequences wait and still finish', async () => {
   })
 })
 
+test.each([{ kvPages: 1e9 }, { kvBytes: 2 ** 49 }])('more KV pages than there is memory: %o', async (options) => {
+  const opened = openNativeEngine({ modelDir: join(GOLDENS, 'v32_groups_yarn'), tokenBytes: [], ...options })
+  await expect(opened).rejects.toMatchObject({ code: 'engine_failed', message: expect.stringMatching(/KV pages; ask/) })
+})
+
 test('closing with work in flight ends it', async () => {
   const other = await openNativeEngine({ modelDir: MODEL_DIR, tokenBytes: [] })
   const running = collect(other, { tokens: prompt(3000, vocab(), 12), maxTokens: 500 })

@@ -1,6 +1,8 @@
 // The engine's outer loop: commands in, admission, steps, events out.
 #include "engine.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <climits>
 #include <cmath>
@@ -30,6 +32,12 @@ int pages_of(const EngineOptions& options, const Model& model) {
   return static_cast<int>(std::clamp<int64_t>(pages, 1, INT_MAX));
 }
 
+/// Pages are mapped unreserved: the system would grant any number, and end the process when they are written.
+bool fit_in_memory(int pages, const Model& model) {
+  const int64_t memory = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGE_SIZE);
+  return pages <= memory / (model.page_bytes() + kPageBookkeeping);
+}
+
 Result<std::optional<DiskFile>> open_disk(const EngineOptions& o, const Model& model) {
   if (o.cache_dir.empty() || o.cache_bytes == 0) return std::optional<DiskFile>();
   const std::string how = o.kv + ' ' + o.attention + (o.dense ? " dense" : "");
@@ -49,7 +57,7 @@ Result<std::unique_ptr<Engine>> Engine::open(EngineOptions options, Sink sink) {
   if (!model.ok()) return model.status();
   model.value().attend_to_all(options.dense);
   const int pages = pages_of(options, model.value());
-  KvMemory kv = model.value().make_kv(pages);
+  KvMemory kv = fit_in_memory(pages, model.value()) ? model.value().make_kv(pages) : KvMemory();
   if (!kv.bytes.data())
     return error(Code::kEngineFailed, "no memory for " + std::to_string(pages) + " KV pages; ask for fewer");
   auto disk = open_disk(options, model.value());

@@ -50,6 +50,8 @@ Status evaluate(Model& model, std::vector<ProbeSequence>& sequences, bool last_o
   int pages = 0;
   const auto tables = lay_tables(sequences, pages);
   KvMemory kv = model.make_kv(pages);
+  if (pages > 0 && !kv.bytes.data())
+    return error(Code::kEngineFailed, "no memory for " + std::to_string(pages) + " KV pages");
   const Tap tap = taps ? collector(*taps) : Tap();
   std::vector<size_t> done(sequences.size());
   for (;;) {
