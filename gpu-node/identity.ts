@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdir, open, readFile, rename } from 'node:fs/promises'
 import { createConnection, createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { z } from 'zod'
 import { bodyHash, signCall } from '../schema/signature.ts'
 import { utf8 } from '../schema/text.ts'
@@ -34,13 +34,20 @@ const create = async (file: string, nodeId: string): Promise<z.infer<typeof iden
   const pair = (await crypto.subtle.generateKey('Ed25519', true, ['sign', 'verify'])) as CryptoKeyPair
   const { x, d } = (await crypto.subtle.exportKey('jwk', pair.privateKey)) as JsonWebKey
   const identity = identitySchema.parse({ nodeId, x, d })
-  await writeDurably(file, `${JSON.stringify(identity)}\n`)
+  await writeDurably(file, `${JSON.stringify(identity)}\n`).catch((error: Error) => {
+    throw unusable(dirname(file), error)
+  })
   return identity
 }
 
-/** Loads or makes the identity. Errors: StartError when the state directory belongs to another node. */
+const unusable = (stateDir: string, { message }: Error): StartError =>
+  new StartError(`${stateDir} cannot be written: ${message}. Choose another SPARROW_STATE_DIR.`)
+
+/** Loads or makes the identity. Errors: StartError when the state directory belongs to another node, or cannot be written. */
 export const loadIdentity = async (stateDir: string, nodeId: string | undefined): Promise<Identity> => {
-  await mkdir(stateDir, { recursive: true, mode: 0o700 })
+  await mkdir(stateDir, { recursive: true, mode: 0o700 }).catch((error: Error) => {
+    throw unusable(stateDir, error)
+  })
   const file = join(stateDir, 'identity.json')
   const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return undefined

@@ -41,12 +41,19 @@ const addedToken = z.object({
   rstrip: z.boolean().default(false),
 })
 
+/** A map: as an object it would lose a token `__proto__`. */
+const vocabSchema = z.preprocess(
+  (vocab) =>
+    typeof vocab === 'object' && vocab !== null && !Array.isArray(vocab) ? new Map(Object.entries(vocab)) : vocab,
+  z.map(z.string(), idSchema),
+)
+
 const fileSchema = z.object({
   added_tokens: z.array(addedToken).default([]),
   normalizer: z.object({ type: z.literal('Sequence'), normalizers: z.array(z.unknown()).length(0) }).nullish(),
   pre_tokenizer: z.object({ type: z.literal('Sequence'), pretokenizers: z.array(z.object({ type: z.string() })) }),
   decoder: z.object({ type: z.literal('ByteLevel') }),
-  model: z.object({ type: z.literal('BPE'), vocab: z.record(z.string(), idSchema) }),
+  model: z.object({ type: z.literal('BPE'), vocab: vocabSchema }),
 })
 
 /** Characters a piece has at least; small enough that encoding one takes a few milliseconds at most. */
@@ -72,12 +79,12 @@ export const charOfByte = (): string[] => {
 const bytesOfVocab = (file: z.infer<typeof fileSchema>): { text: Uint8Array[]; plain: Uint8Array[] } => {
   const byChar = new Map(charOfByte().map((char, byte) => [char, byte]))
   let size = 0
-  for (const id of Object.values(file.model.vocab)) size = Math.max(size, id + 1)
+  for (const id of file.model.vocab.values()) size = Math.max(size, id + 1)
   for (const { id } of file.added_tokens) size = Math.max(size, id + 1)
   const empty = new Uint8Array()
   const plain = new Array<Uint8Array>(size).fill(empty)
   const special = new Map(file.added_tokens.map(({ id, content }) => [id, content]))
-  for (const [token, id] of Object.entries(file.model.vocab)) {
+  for (const [token, id] of file.model.vocab) {
     if (special.has(id)) continue
     plain[id] = Uint8Array.from(token, (char) => {
       const byte = byChar.get(char)

@@ -1,7 +1,7 @@
 // From CLOSE to acknowledgement: an edge that is down, fails, forgets the node or refuses; a node that is killed, drains or
 // starts again. Every receipt arrives, none is billed twice, none is lost.
 import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, expect, test } from 'vitest'
@@ -126,6 +126,18 @@ test('a run that outlasts the drain ends with an error frame and costs nothing',
   await node.drain()
   expect(await text).toContain('"code":"node_draining"')
   expect(edge.receipts.at(-1)).toMatchObject({ finish: 'error', missTokens: 0, outputTokens: 0 })
+})
+
+test('a state directory that cannot be made is told in one line', async () => {
+  const file = join(dir.path, 'file')
+  writeFileSync(file, '')
+  const started = startNode(
+    testSettings(edge.url, join(file, 'state')),
+    async () => scriptedEngine(() => ({ ids: [] })),
+    () => {},
+  )
+  await expect(started).rejects.toThrow(/state cannot be written: .*Choose another SPARROW_STATE_DIR/)
+  await expect(started).rejects.toBeInstanceOf(StartError)
 })
 
 test('one state directory serves one node, and keeps its name', async () => {

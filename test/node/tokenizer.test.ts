@@ -1,6 +1,6 @@
 // The tokenizer's pieces and cache change nothing: same ids as encoding the whole text at once, bytes that add up, and a long
 // prompt that leaves the event loop alone.
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Tokenizer as Bpe } from '@huggingface/tokenizers'
@@ -94,8 +94,17 @@ test('a prompt of half a megabyte leaves the event loop alone', async () => {
   expect(turns).toBeGreaterThan(15)
 })
 
+test('a token named like a property of every object has its bytes', async () => {
+  const dir = tempDir()
+  const text = readFileSync(join(MODEL, 'tokenizer.json'), 'utf8')
+  const id = tokenizer.vocabSize
+  writeFileSync(join(dir.path, 'tokenizer.json'), text.replace(/"vocab": ?\{/, `$&"__proto__": ${id},`))
+  const { textBytes } = await loadTokenizer(dir.path)
+  expect(Buffer.from(textBytes[id] ?? []).toString()).toBe('__proto__')
+  dir.remove()
+})
+
 test('a tokenizer this node cannot serve is refused by the field', async () => {
-  const { writeFileSync } = await import('node:fs')
   const dir = tempDir()
   const file = JSON.parse(readFileSync(join(MODEL, 'tokenizer.json'), 'utf8'))
   const wrong = async (change: object): Promise<void> => {
