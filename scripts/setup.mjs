@@ -2,8 +2,8 @@
 // runs before anything is installed. Each step is skipped when its inputs have not changed.
 import { spawn, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { delimiter, dirname, join } from 'node:path'
+import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { delimiter, dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 export const ROOT = fileURLToPath(new URL('..', import.meta.url))
@@ -23,9 +23,10 @@ export const run = (command, args, failure) => {
   if (done.status !== 0) throw new SetupError(failure)
 }
 
+/** By names within the checkout, so that one that was moved or copied is not set up again. */
 const digest = (files) => {
   const hash = createHash('sha256')
-  for (const file of files) hash.update(file).update('\0').update(readFileSync(file)).update('\0')
+  for (const file of files) hash.update(relative(ROOT, file)).update('\0').update(readFileSync(file)).update('\0')
   return hash.digest('hex')
 }
 
@@ -49,9 +50,18 @@ const checkNode = () => {
   if (major < 20) throw new SetupError(`Node ${process.versions.node} is too old. Install Node 20 or newer.`)
 }
 
+/** Throws where `npm ci`, which empties the folder first, would empty another checkout's. */
+export const checkOwnFolder = (modules) => {
+  if (lstatSync(modules, { throwIfNoEntry: false })?.isSymbolicLink())
+    throw new SetupError(
+      `${modules} is a link, and what it leads to is not what this checkout needs. Remove the link, try again.`,
+    )
+}
+
 const installPackages = () => {
   const inputs = [join(ROOT, 'package.json'), join(ROOT, 'package-lock.json')]
   once(join(ROOT, 'node_modules', '.sparrow-installed'), inputs, join(BIN, 'node'), () => {
+    checkOwnFolder(join(ROOT, 'node_modules'))
     say('installing packages (about half a minute) ...')
     run(
       process.platform === 'win32' ? 'npm.cmd' : 'npm',
