@@ -22,6 +22,8 @@ export class Breaker {
 
   failed(nodeId: string, now: number): void {
     const before = this.#nodes.get(nodeId)
+    // Runs that break together are one failure: an open breaker learns nothing from them.
+    if (before && before.openMs > 0 && before.until > now) return
     const failures = (before?.failures ?? 0) + 1
     const openMs = failures < FAILURES_TO_OPEN ? 0 : Math.min(OPEN_MS_MAX, before?.openMs ? before.openMs * 2 : OPEN_MS)
     this.#nodes.set(nodeId, { failures, openMs, until: openMs === 0 ? 0 : now + openMs, trialUntil: 0 })

@@ -49,7 +49,9 @@ const refused = async (response: Response): Promise<Extract<NodeAnswer, { ok: fa
     ...(param ? { param } : {}),
     ...(retryAfterSeconds ? { retryAfterSeconds } : {}),
   })
-  return { ok: false, error, retryable: isRetryable(known), unreachable: false }
+  // What answers only that it is broken, or is not the node at all (a tunnel's 502), is as good as down.
+  const unreachable = known === 'node_failed' || known === 'internal_error'
+  return { ok: false, error, retryable: isRetryable(known), unreachable }
 }
 
 interface NodeAddress {

@@ -171,7 +171,8 @@ export class Shipper {
       signal: AbortSignal.timeout(CALL_TIMEOUT_MS),
     })
     const text = await response.text()
-    if (response.status === 401 || response.status === 404) this.#options.onUnknown()
+    // A 401 is a clock that is wrong: to register again would mend nothing, and forget the back-off.
+    if (response.status === 404) this.#options.onUnknown()
     if (response.status === 409) await chain.restart()
     if (!response.ok) throw new Error(`the edge answered ${response.status}: ${text.slice(0, 200)}`)
     return segmentAckSchema.parse(JSON.parse(text))

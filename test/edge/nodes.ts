@@ -38,6 +38,13 @@ const BEHAVIOURS: Readonly<Record<string, Behaviour>> = {
   draining: refuse(503, { code: 'node_draining', message: 'draining' }),
   full: refuse(413, { code: 'context_length_exceeded', message: 'too long', param: 'messages' }),
   breaks: breakOff,
+  slowbreak: (res) => {
+    head(res, 'slowbreak').write('{"half":')
+    setTimeout(() => res.destroy(), 800)
+  },
+  proxy: (res) => void res.writeHead(502, { 'content-type': 'text/html' }).end('<html>Bad gateway</html>'),
+  broken: refuse(500, { code: 'internal_error', message: 'device lost' }),
+  unsigned: refuse(401, { code: 'invalid_signature', message: 'no' }),
   mirror,
 }
 

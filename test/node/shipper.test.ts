@@ -1,8 +1,11 @@
 // When segments leave: soon after quiet, at most four a second under load, full ones at once. Disk and network are left out.
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, test } from 'vitest'
+import { EdgeLink } from '../../gpu-node/heartbeat.ts'
 import { Shipper } from '../../gpu-node/shipper.ts'
-import type { Receipt, Segment, SignedReceipt } from '../../schema/wire.ts'
+import { PATHS, type Receipt, type Segment, type SignedReceipt } from '../../schema/wire.ts'
 
 const pair = (await crypto.subtle.generateKey('Ed25519', true, ['sign', 'verify'])) as CryptoKeyPair
 
@@ -59,4 +62,42 @@ test('a backlog leaves in full segments, one after the other', async () => {
   while (pending.size > 0) await sleep(5)
   await shipper.stop()
   expect(sent.map(({ receipts }) => receipts)).toEqual([100, 100, 50])
+})
+
+test('a clock that the edge does not accept is no reason to register for each receipt', async () => {
+  const calls: Record<string, number> = {}
+  const server = createServer((request, response) => {
+    request.resume()
+    calls[request.url ?? ''] = (calls[request.url ?? ''] ?? 0) + 1
+    const registered = { dispatchSecret: 'x'.repeat(40), heartbeatSeconds: 5 }
+    if (request.url === PATHS.register) response.end(JSON.stringify(registered))
+    else response.writeHead(401).end('{}')
+  })
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
+  const edgeUrl = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const identity = { nodeId: 'n', publicKey: 'x', privateKey: pair.privateKey, sign: async () => 'Bearer x' }
+  const link: EdgeLink = new EdgeLink({
+    ...{ edgeUrl, joinToken: 't', identity, isDraining: () => false, onRegistered: () => shipper.edgeIsBack() },
+    registration: { address: edgeUrl, model: 'm', chatFormat: 'deepseek_v32', contextTokens: 1 },
+    load: () => ({
+      ...{ running: 0, waiting: 0, kvPages: 1, kvPagesUsed: 0, prefillTokensPerSecond: 1 },
+      ...{ promptTokens: 0, cachedTokens: 0, predictedTokens: 0, predictedRightTokens: 0 },
+    }),
+  })
+  const waits = receipt()
+  const shipper = new Shipper({
+    ...{ edgeUrl, identity, deadLetterFile: '/dev/null', onUnknown: () => link.forgotten(), onSettled: () => {} },
+    journal: { pending: new Map([['k', waits]]), acknowledge: () => {} },
+    chain: {
+      ...{ unconfirmed: undefined, confirm: async () => {}, restart: async () => {} },
+      seal: async (receipts) => JSON.stringify({ nodeId: 'n', link: { chain: 'c', index: 0, previous: '' }, receipts }),
+    },
+  })
+  await link.beat()
+  await sleep(2_000)
+  await Promise.all([link.stop(), shipper.stop()])
+  server.close()
+  server.closeAllConnections()
+  expect(calls[PATHS.register]).toBeLessThan(5)
+  expect(calls[PATHS.receipts]).toBeLessThan(10)
 })

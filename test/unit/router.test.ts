@@ -95,6 +95,13 @@ test('the breaker opens at the second failure in a row, lets one run through, an
   expect(breaker.state('n', 5002)).toBe('closed')
 })
 
+test('runs that break together open the breaker once', () => {
+  const breaker = new Breaker()
+  for (let i = 0; i < 10; i++) breaker.failed('n', i)
+  expect(breaker.state('n', 5000)).toBe('open')
+  expect(breaker.state('n', 5001)).toBe('half-open')
+})
+
 test('own runs count between heartbeats: begun since then on top, ended since then off', () => {
   const flights = new InFlight()
   const old = flights.begin('n', 10, 50)
