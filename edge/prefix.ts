@@ -38,7 +38,7 @@ const KEPT_MS = 24 * FRESH_MS
 const ACCOUNT_ROWS_MAX = 20_000
 /** Rows that one statement deletes, and statements of one sweep. */
 const SWEEP_ROWS = 2_000
-const SWEEP_STATEMENTS = 50
+const SWEEP_STATEMENTS = 400
 
 const RECORD = `
   INSERT INTO prefix_blocks (key, node_id, tokens, scope, seen_at)

@@ -4,12 +4,12 @@ import type { Env } from './env.ts'
 
 const DAY_MS = 24 * 3_600_000
 const USAGE_DAYS_DEFAULT = 90
-const SWEEP_ROWS = 1_000
-const SWEEP_STATEMENTS = 50
+const SWEEP_ROWS = 2_000
+const SWEEP_STATEMENTS = 400
 
 export const usageKeptMs = (env: Pick<Env, 'USAGE_DAYS'>): number => {
   const days = Number(env.USAGE_DAYS ?? USAGE_DAYS_DEFAULT)
-  return (Number.isFinite(days) && days >= 1 ? days : USAGE_DAYS_DEFAULT) * DAY_MS
+  return (Number.isFinite(days) && days > 0 ? days : USAGE_DAYS_DEFAULT) * DAY_MS
 }
 
 /** The mark moves before the rows go, so that the audit never takes a swept row for a lost one. */
