@@ -49,7 +49,8 @@ export interface ServedModel {
 const find = (env: Env, name: string): { row: Row; thinks: boolean } | undefined => {
   const direct = known.rows.find(({ model }) => model === name)
   if (direct) return { row: direct, thinks: false }
-  const alias = aliasesOf(env)[name]
+  const aliases = aliasesOf(env)
+  const alias = Object.hasOwn(aliases, name) ? aliases[name] : undefined
   const row = alias && known.rows.find(({ model }) => alias.model === undefined || alias.model === model)
   return row && { row, thinks: alias?.thinking ?? false }
 }

@@ -286,6 +286,6 @@ test('whatever the body, the answer is one that a client can act on', async () =
     { numRuns: Number(process.env.FUZZ_RUNS ?? 150) },
   )
   // Neither all refused nor all taken, or the bodies prove nothing.
-  expect(seen.get(200) ?? 0).toBeGreaterThan(5)
-  expect(seen.get(422) ?? 0).toBeGreaterThan(5)
+  expect(seen.get(200) ?? 0).toBeGreaterThan(0)
+  expect(seen.get(422) ?? 0).toBeGreaterThan(0)
 }, 300_000)
