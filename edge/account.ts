@@ -3,7 +3,7 @@
 import { DurableObject } from 'cloudflare:workers'
 import { apiError, fail, ok, type Result } from '../schema/errors.ts'
 import type { KeyLimits } from '../schema/key_limits.ts'
-import { IDEMPOTENCY_KEPT_MS, RECEIPT_WINDOW_MS, TOKEN_COUNTS_PER_MINUTE } from '../schema/limits.ts'
+import { CLOSED_KEPT_MS, IDEMPOTENCY_KEPT_MS, RECEIPT_WINDOW_MS, TOKEN_COUNTS_PER_MINUTE } from '../schema/limits.ts'
 import type { SignedReceipt } from '../schema/wire.ts'
 import {
   type Admission,
@@ -32,10 +32,10 @@ const FLUSH_DELAY_MS = 200
 /** Under load a batch a second. */
 const FLUSH_SPACING_MS = 1_000
 const FLUSH_RETRY_MS = 2_000
-/** Closed holds are kept this long to recognise a receipt that comes again. */
-const CLOSED_KEPT_MS = 7 * 24 * 3_600_000
 /** A prompt's trail is kept so long at most; the next alarm after that removes it. */
 const TRAIL_KEPT_MS = 24 * 3_600_000
+/** What is to be forgotten goes together, not row by row. */
+const FORGET_SPACING_MS = 60_000
 /** A receipt trails its answer by a node's spacing of segments (250 ms) and a call: so long a request waits for the room that it is about to leave. */
 const ROOM_WAIT_MS = 600
 
@@ -84,8 +84,8 @@ export class AccountObject extends DurableObject<Env> {
     this.#store.expireKey(id, at)
   }
 
-  revokeKey(id: string): void {
-    this.#store.revokeKey(id)
+  revokeKey(id: string, hash: string): void {
+    this.#store.revokeKey(id, hash)
   }
 
   /** Limits of a family of keys, or of the whole account. */
@@ -142,12 +142,15 @@ export class AccountObject extends DurableObject<Env> {
   }
 
   /** The edge answered an error itself, before any token: nothing is charged, whatever a receipt may say. */
-  release(requestId: string): void {
+  async release(requestId: string): Promise<void> {
     const hold = this.#store.hold(requestId)
     this.#store.transaction(() => {
-      if (hold) this.#store.closeHold(hold, 'void', Date.now())
+      // The receipt was faster than the break: what it charged goes back.
+      if (hold?.state === 'settled') this.#store.refund(hold, Date.now())
+      else if (hold) this.#store.closeHold(hold, 'void', Date.now())
       this.#store.freeClaim(requestId)
     })
+    if (hold?.state === 'settled') return this.#flushSoon()
     if (hold?.state !== 'open') return
     const { tokens } = expectedDemand(hold)
     const scopes = scopesOf(this.#store, { family: hold.family, limits: this.#store.familyLimits(hold.family) })
@@ -220,16 +223,27 @@ export class AccountObject extends DurableObject<Env> {
   override async alarm(): Promise<void> {
     const now = Date.now()
     this.#alarmAt = null
-    this.#store.expireHolds(now - RECEIPT_WINDOW_MS, now)
+    this.#store.expireHolds(now)
     this.#store.forgetClosed(now - CLOSED_KEPT_MS)
     this.#store.forgetTrails(now - TRAIL_KEPT_MS)
     this.#store.forgetOutcomes(now - IDEMPOTENCY_KEPT_MS)
     this.#flushedAt = now
     if (!(await flushOutbox(this.env.DB, this.#store))) return this.#wakeAt(Date.now() + FLUSH_RETRY_MS)
-    const hold = this.#store.oldestOpenHold()
-    const outcome = this.#store.oldestOutcome()
-    if (hold !== undefined) await this.#wakeAt(hold + RECEIPT_WINDOW_MS)
-    if (outcome !== undefined) await this.#wakeAt(outcome + IDEMPOTENCY_KEPT_MS)
+    await this.#wakeForRest()
+  }
+
+  /** The next time that something is let go or forgotten, also by an account that nobody uses any more. */
+  async #wakeForRest(): Promise<void> {
+    const store = this.#store
+    const after = (time: number | undefined, ms: number): number =>
+      time === undefined ? Number.POSITIVE_INFINITY : time + ms
+    const next = Math.min(
+      after(store.nextExpiry(), 0),
+      after(store.oldestOutcome(), IDEMPOTENCY_KEPT_MS),
+      after(store.oldestTrail(), TRAIL_KEPT_MS),
+      after(store.oldestClosed(), CLOSED_KEPT_MS),
+    )
+    if (next < Number.POSITIVE_INFINITY) await this.#wakeAt(Math.max(next, Date.now() + FORGET_SPACING_MS))
   }
 
   /** Resolves when a hold closes, or after `ms`. */

@@ -1,9 +1,8 @@
 // From the account object to D1: batches of ledger and usage rows in three statements, each row at most once however often a
 // batch is sent.
-import { eq, getTableColumns } from 'drizzle-orm'
-import { drizzle } from 'drizzle-orm/d1'
+import { getTableColumns } from 'drizzle-orm'
 import { getTableConfig, type SQLiteTable } from 'drizzle-orm/sqlite-core'
-import { accounts, ledger, usage } from '../schema/db.ts'
+import { ledger, usage } from '../schema/db.ts'
 import type { Charge, OutboxItem } from './account/money.ts'
 import type { AccountStore } from './account/store.ts'
 import { log, reasonOf } from './log.ts'
@@ -57,22 +56,21 @@ const insertAll = (database: D1Database, table: SQLiteTable, rows: readonly obje
   return database.prepare(text).bind(JSON.stringify(data))
 }
 
+/** Of the newest row there is, not of this batch: one that D1 applies late must not take the balance back. */
+const BALANCE = `UPDATE accounts SET balance_nano =
+  (SELECT balance_after_nano FROM ledger WHERE account_id = ?1 ORDER BY seq DESC LIMIT 1) WHERE id = ?1`
+
 const writeBatch = async (database: D1Database, items: readonly OutboxItem[], newest: OutboxItem): Promise<void> => {
-  const { accountId, balanceAfterNano } = newest.ledger
+  const { accountId } = newest.ledger
   const charges = items.flatMap(({ charge }) => (charge ? [usageRow(charge)] : []))
-  const balance = drizzle(database)
-    .update(accounts)
-    .set({ balanceNano: balanceAfterNano })
-    .where(eq(accounts.id, accountId))
-    .toSQL()
   await database.batch([
-    database.prepare(balance.sql).bind(...balance.params),
     insertAll(
       database,
       ledger,
       items.map((item) => item.ledger),
     ),
     ...(charges.length > 0 ? [insertAll(database, usage, charges)] : []),
+    database.prepare(BALANCE).bind(accountId),
   ])
 }
 

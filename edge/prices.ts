@@ -1,9 +1,11 @@
 // The price list as an account object keeps it: read from D1, fresh for a minute, so that admission awaits no database.
 import { drizzle } from 'drizzle-orm/d1'
 import { prices } from '../schema/db.ts'
+import { PRICE_NOTICE_MS } from '../schema/limits.ts'
 import type { PriceInForce } from './account/holds.ts'
 
-const FRESH_MS = 60_000
+/** Ends before a new price begins, whichever isolate's clock it goes by. */
+const FRESH_MS = PRICE_NOTICE_MS - 10_000
 /** A model may have got its price a moment ago; one that never has any must not cost a query each time. */
 const UNKNOWN_MS = 1_000
 

@@ -1,4 +1,4 @@
-// The trail of a prompt: one byte for every 16 characters, each from a keyed hash (HalfSipHash-2-4) of all characters up to there.
+// The trail of a prompt: two bytes for every 16 characters, each from a keyed hash (HalfSipHash-2-4) of all characters up to there.
 // Two prompts of an account have the same trail as far as they are the same, so that a miss of the prefix cache can be explained
 // without keeping any text. Without the secret a trail tells nothing but a length.
 import { type Turn, turnsOf } from '../schema/chat/turns.ts'
@@ -16,7 +16,7 @@ export interface Trail {
   readonly characters: number
   readonly turns: readonly Turn[]
   /** One for each full step. */
-  readonly tags: Uint8Array<ArrayBuffer>
+  readonly tags: Uint16Array<ArrayBuffer>
 }
 
 const rotl = (x: number, n: number): number => (x << n) | (x >>> (32 - n))
@@ -65,7 +65,7 @@ class HalfSip {
     const [v0, v1, v2, v3] = [this.#v0, this.#v1, this.#v2, this.#v3]
     this.#v2 ^= 0xff
     this.#rounds(4)
-    const tag = (this.#v1 ^ this.#v3) & 0xff
+    const tag = (this.#v1 ^ this.#v3) & 0xffff
     this.#v0 = v0
     this.#v1 = v1
     this.#v2 = v2
@@ -84,7 +84,7 @@ export const trailOf = (
   const key = derivedOnce(secret, 'trail', accountId, model, chatFormat)
   const hash = new HalfSip(key.readInt32LE(0), key.readInt32LE(4))
   const steps = Math.floor(Math.min(prompt.length, TRAIL_CHARACTERS_MAX) / TRAIL_STEP)
-  const tags = new Uint8Array(steps)
+  const tags = new Uint16Array(steps)
   for (let step = 0, at = 0; step < steps; step++) {
     for (const end = at + TRAIL_STEP; at < end; at += 2) {
       hash.word(prompt.charCodeAt(at) | (prompt.charCodeAt(at + 1) << 16))
@@ -95,7 +95,7 @@ export const trailOf = (
 }
 
 /** Steps that two trails have in common from their beginning. */
-export const commonSteps = (a: Uint8Array, b: Uint8Array): number => {
+export const commonSteps = (a: Uint16Array, b: Uint16Array): number => {
   const most = Math.min(a.length, b.length)
   let n = 0
   while (n < most && a[n] === b[n]) n++

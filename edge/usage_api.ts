@@ -1,20 +1,19 @@
 // A charge explained to whoever pays it: `GET /v1/usage` lists what a key was charged for, `GET /v1/usage/{request_id}` takes one
 // charge apart, line by line. A key sees its own requests, and those of the keys it was rotated from or into.
-import { and, desc, eq, gte, inArray, lt, sql } from 'drizzle-orm'
+import { and, desc, eq, gte, lt, sql } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/d1'
 import { z } from 'zod'
-import { apiKeys, usage } from '../schema/db.ts'
+import { apiKeys, ledger, usage } from '../schema/db.ts'
 import { fail, ok, type Result } from '../schema/errors.ts'
 import { formatUsd } from '../schema/money.ts'
 import type { FailedAttempt, Hold } from './account/holds.ts'
-import type { Credit } from './account/money.ts'
+import { type Credit, refundOf } from './account/money.ts'
 import { accountObject, type Env } from './env.ts'
 import { type KnownCaller, knownCaller } from './public_api.ts'
 
 type UsageRow = typeof usage.$inferSelect
 
 const PAGE_MAX = 100
-const DAY_MS = 24 * 3_600_000
 
 const query = z.object({
   /** Unix milliseconds; settled at or after `from`, before `to`. */
@@ -80,9 +79,18 @@ const attemptsOf = (failed: readonly FailedAttempt[], last?: { attempt: number; 
   ...(last ? [{ ...last, outcome: 'answered' }] : []),
 ]
 
-const explained = (row: UsageRow) => ({
+/** Given back after the charge; 0 when nothing was. */
+const refunded = async (env: Env, { accountId, requestId }: UsageRow): Promise<number> => {
+  const mine = and(eq(ledger.accountId, accountId), eq(ledger.id, refundOf(requestId)))
+  return (await drizzle(env.DB).select().from(ledger).where(mine))[0]?.amountNano ?? 0
+}
+
+const REFUND_TEXT = 'given back: the answer broke off on its way and was not delivered'
+
+const explained = (row: UsageRow, refundNano: number) => ({
   ...summary(row),
-  lines: linesOf(row),
+  lines: [...linesOf(row), ...(refundNano > 0 ? [{ item: REFUND_TEXT, amount_nano: -refundNano }] : [])],
+  ...(refundNano > 0 ? { refund_nano: refundNano } : {}),
   price_version: row.priceFrom,
   hold: { amount_nano: row.holdNano, at: row.admittedAt, returned_nano: row.holdNano - row.chargedNano },
   attempts: attemptsOf(JSON.parse(row.attempts) as FailedAttempt[], { attempt: row.attempt, node: row.nodeId }),
@@ -114,7 +122,7 @@ const pending = (hold: Hold) => ({
   hold: {
     amount_nano: hold.amountNano,
     at: hold.createdAt,
-    returned_nano: hold.state === 'open' ? 0 : hold.amountNano,
+    returned_nano: hold.state === 'open' ? 0 : hold.amountNano - hold.chargedNano,
   },
   attempts: attemptsOf(hold.attempts),
 })
@@ -130,7 +138,7 @@ export const explainUsage = async (env: Env, headers: Headers, requestId: string
   if (!caller.ok) return caller
   const keys = await familyKeys(env, caller.value)
   const row = (await drizzle(env.DB).select().from(usage).where(eq(usage.requestId, requestId)))[0]
-  if (row && keys.includes(row.keyId)) return ok(explained(row))
+  if (row && keys.includes(row.keyId)) return ok(explained(row, await refunded(env, row)))
   const hold = row ? undefined : await accountObject(env, caller.value.accountId).holdOf(requestId)
   if (hold && keys.includes(hold.keyId)) return ok(pending(hold))
   return fail('not_found', { message: `This key made no request "${requestId}", or it is too long ago.` })
@@ -144,16 +152,26 @@ export const listUsage = async (env: Env, headers: Headers, asked: Record<string
   }
   const caller = await knownCaller(env, headers)
   if (!caller.ok) return caller
-  const { limit, after, to, from = Date.now() - 30 * DAY_MS } = parsed.data
-  const keys = await familyKeys(env, caller.value)
+  const { limit, after, to, from = 0 } = parsed.data
+  // Not as parameters, of which D1 takes a hundred.
+  const { accountId, family } = caller.value
+  const mine = sql`SELECT id FROM api_keys WHERE account_id = ${accountId} AND family = ${family} UNION SELECT ${family}`
   const where = and(
-    inArray(usage.keyId, keys),
+    sql`${usage.keyId} IN (${mine})`,
     gte(usage.settledAt, from),
     to === undefined ? undefined : lt(usage.settledAt, to),
     after === undefined
       ? undefined
       : sql`(${usage.settledAt}, ${usage.requestId}) < (SELECT settled_at, request_id FROM usage WHERE request_id = ${after})`,
   )
+  const there = sql`${usage.requestId} = ${after ?? null} AND ${usage.keyId} IN (${mine})`
+  if (
+    after !== undefined &&
+    (await drizzle(env.DB).select({ at: usage.settledAt }).from(usage).where(there)).length === 0
+  ) {
+    const message = `after: this key was charged for no request "${after}", or it is too long ago. Begin again without it.`
+    return fail('invalid_parameter', { message, param: 'after' })
+  }
   const rows = await drizzle(env.DB)
     .select()
     .from(usage)

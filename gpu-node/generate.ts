@@ -297,7 +297,9 @@ export class Generation {
     // An error in place of an answer is free; behind a head the prefill was told, and is billed as any cancelled one.
     const unanswered = this.#overdue && !this.#answer.headSent
     const free = finish === 'error' || unanswered || !this.#isStarted
-    this.#counts = free ? NO_COUNTS : { ...this.#counts, hit, miss, output }
+    // Behind a head nobody tries another node: the time of the first token tells the edge that this is the end.
+    const toldAt = this.#answer.headSent ? (this.#counts.firstTokenAt ?? Date.now()) : null
+    this.#counts = free ? { ...NO_COUNTS, firstTokenAt: toldAt } : { ...this.#counts, hit, miss, output }
     const { requestId } = this.#request.run
     const { engine, journal, metrics, onClosed } = this.#shop
     const isKept = finish !== 'error' && engine.info.reusesPages !== false

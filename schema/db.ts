@@ -187,7 +187,7 @@ export const ledger = sqliteTable(
   {
     accountId: text('account_id').notNull(),
     id: text('id').notNull(),
-    kind: text('kind', { enum: ['top_up', 'charge'] }).notNull(),
+    kind: text('kind', { enum: ['top_up', 'charge', 'refund'] }).notNull(),
     amountNano: integer('amount_nano').notNull(),
     /** Position in the account's own ledger, 1, 2, ...: a gap means a lost row. */
     seq: integer('seq').notNull(),

@@ -37,6 +37,10 @@ export const NODE_STALE_MS = 15_000
 export const HEARTBEAT_SECONDS = 5
 /** No receipt for this long after the hold: it is released and nothing is charged. */
 export const RECEIPT_WINDOW_MS = 15 * 60_000
+/** Closed holds are kept this long to recognise a receipt that comes again. */
+export const CLOSED_KEPT_MS = 7 * 24 * 3_600_000
+/** A new price of a priced model begins so long after it was set: until then every account has read it. */
+export const PRICE_NOTICE_MS = 60_000
 
 /** A grammar's text; what a client's schema expands to is bounded with it. */
 export const GRAMMAR_CHARS_MAX = 512 * 1024

@@ -1,5 +1,6 @@
 // Holds: money set aside for a run. `open` until the receipt settles it; `void` when the edge answered an error itself, after
 // which no receipt counts; `released` when no receipt came in time, after which a late one still settles.
+import { RECEIPT_WINDOW_MS } from '../../schema/limits.ts'
 import type { Price } from '../../schema/money.ts'
 import type { Credit } from './money.ts'
 import { first } from './tables.ts'
@@ -97,6 +98,12 @@ export interface HeldTotals {
   readonly heldNano: number
 }
 
+/** The slowest decoding that is waited for, and the longest run. */
+const TOKEN_MS = 60
+const RUN_MS_MAX = 2 * 3_600_000
+/** When a hold is let go without a receipt: a long run takes longer than the window. */
+const UNTIL = `created_at + min(${RUN_MS_MAX}, max(${RECEIPT_WINDOW_MS}, max_tokens * ${TOKEN_MS}))`
+
 const NOTHING: HeldTotals = { count: 0, heldNano: 0 }
 const ALL = ''
 
@@ -151,7 +158,7 @@ export const holdStore = (sql: SqlStorage) => {
     },
     setAttempt: (requestId: string, attempt: number, nodeId: string, failed: FailedAttempt): void => {
       sql.exec(
-        "UPDATE holds SET attempt = ?, node_id = ?, attempts = json_insert(attempts, '$[#]', json(?)) WHERE request_id = ? AND attempt < ?",
+        "UPDATE holds SET attempt = ?, node_id = ?, attempts = json_insert(attempts, '$[#]', json(?)) WHERE request_id = ? AND attempt < ? AND state IN ('open', 'released')",
         ...[attempt, nodeId, JSON.stringify(failed), requestId, attempt],
       )
     },
@@ -172,20 +179,18 @@ export const holdStore = (sql: SqlStorage) => {
       )
       if (hold.state === 'open') open.changed(hold.family, -1, hold.amountNano)
     },
-    expireHolds: (before: number, now: number): void => {
-      sql.exec(
-        "UPDATE holds SET state = 'released', closed_at = ? WHERE state = 'open' AND created_at <= ?",
-        now,
-        before,
-      )
+    expireHolds: (now: number): void => {
+      sql.exec(`UPDATE holds SET state = 'released', closed_at = ?1 WHERE state = 'open' AND ${UNTIL} <= ?1`, now)
       open.forget()
     },
     forgetClosed: (before: number): void => {
       sql.exec("DELETE FROM holds WHERE state <> 'open' AND closed_at < ?", before)
     },
-    oldestOpenHold: (): number | undefined =>
-      first<{ at: number | null }>(sql, "SELECT min(created_at) AS at FROM holds WHERE state = 'open'")?.at ??
+    oldestClosed: (): number | undefined =>
+      first<{ at: number | null }>(sql, 'SELECT min(closed_at) AS at FROM holds WHERE closed_at IS NOT NULL')?.at ??
       undefined,
+    nextExpiry: (): number | undefined =>
+      first<{ at: number | null }>(sql, `SELECT min(${UNTIL}) AS at FROM holds WHERE state = 'open'`)?.at ?? undefined,
   }
 }
 
@@ -206,7 +211,8 @@ export const retryStore = (sql: SqlStorage) => ({
   chargedOfGroup: (requestId: string): number =>
     first<{ nano: number }>(
       sql,
-      'SELECT coalesce(sum(charged), 0) AS nano FROM holds WHERE request_id = ?1 OR retry_of = ?1',
+      `SELECT coalesce(sum(charged), 0) AS nano FROM holds WHERE (request_id = ?1 OR retry_of = ?1)
+         AND NOT EXISTS (SELECT 1 FROM topups WHERE id = 'refund:' || request_id)`,
       requestId,
     )?.nano ?? 0,
   hasRetries: (requestId: string): boolean =>

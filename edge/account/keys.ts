@@ -82,5 +82,10 @@ const keyWrites = (write: (query: string, ...values: SqlStorageValue[]) => void)
   /** Never later than it was: an expiry that stands is not put off. */
   expireKey: (id: string, at: number): void =>
     write('UPDATE keys SET expires_at = min(coalesce(expires_at, ?1), ?1) WHERE id = ?2', at, id),
-  revokeKey: (id: string): void => write('UPDATE keys SET revoked = 1 WHERE id = ?', id),
+  /** A key that never arrived is put down as revoked, so that it cannot arrive later. */
+  revokeKey: (id: string, hash: string): void =>
+    write(
+      'INSERT INTO keys (id, hash, expires_at, revoked) VALUES (?1, ?2, NULL, 1) ON CONFLICT (id) DO UPDATE SET revoked = 1',
+      ...[id, hash],
+    ),
 })

@@ -1,6 +1,6 @@
 // Balance, credits, charges, months, and what still has to reach D1. Every change of the balance is one ledger row.
 import type { Receipt } from '../../schema/wire.ts'
-import type { FailedAttempt, PriceInForce } from './holds.ts'
+import type { FailedAttempt, Hold, PriceInForce } from './holds.ts'
 import { first } from './tables.ts'
 
 /** Tokens that were used and are not charged, and why. */
@@ -27,12 +27,15 @@ export interface Charge {
 export interface LedgerRow {
   readonly accountId: string
   readonly id: string
-  readonly kind: 'top_up' | 'charge'
+  readonly kind: 'top_up' | 'charge' | 'refund'
   readonly amountNano: number
   readonly seq: number
   readonly balanceAfterNano: number
   readonly createdAt: number
 }
+
+/** Id of the ledger row that gives a request's charge back. */
+export const refundOf = (requestId: string): string => `refund:${requestId}`
 
 /** A ledger row on its way to D1, with the usage row it pays for. */
 export interface OutboxItem {
@@ -75,6 +78,18 @@ export const moneyStore = (sql: SqlStorage) => ({
     sql.exec(
       'INSERT INTO spend (family, month, nano) VALUES (?, ?, ?) ON CONFLICT (family, month) DO UPDATE SET nano = nano + excluded.nano',
       ...[family, monthOf(now), chargedNano],
+    )
+  },
+  /** Once a request: what was charged for an answer that nobody got. */
+  refund: (hold: Pick<Hold, 'requestId' | 'family' | 'chargedNano' | 'closedAt'>, now: number): void => {
+    const { family, chargedNano, closedAt } = hold
+    const id = refundOf(hold.requestId)
+    if (chargedNano === 0 || first(sql, 'SELECT 1 AS one FROM topups WHERE id = ?', id)) return
+    sql.exec('INSERT INTO topups (id, amount) VALUES (?, ?)', id, chargedNano)
+    post(sql, { id, kind: 'refund', amountNano: chargedNano, createdAt: now })
+    sql.exec(
+      'UPDATE spend SET nano = nano - ? WHERE family = ? AND month = ?',
+      ...[chargedNano, family, monthOf(closedAt ?? now)],
     )
   },
   /** Charged in this month to a family of keys, or to all. */

@@ -10,8 +10,8 @@ import { first } from './tables.ts'
 
 /** A SQLite value may have 2 MB. */
 const PART_BYTES = 1024 * 1024
-/** After the receipt the answer must be on its way; one that has not come after this was lost with its Worker. */
-const STORE_GRACE_MS = 60_000
+/** The answer is kept as fast as its client reads it, and may come so long behind the receipt; later it was lost with its Worker. */
+const STORE_GRACE_MS = 15 * 60_000
 
 export interface StoredOutcome {
   readonly requestId: string
@@ -96,7 +96,8 @@ export const outcomeStore = (sql: SqlStorage) => ({
   },
   /** Nothing was run, or nothing that counts: the key may be used again. */
   freeClaim: (requestId: string): void => {
-    sql.exec("DELETE FROM outcomes WHERE request_id = ? AND state = 'running'", requestId)
+    sql.exec('DELETE FROM outcome_parts WHERE request_id = ?', requestId)
+    sql.exec('DELETE FROM outcomes WHERE request_id = ?', requestId)
   },
   /** Keeps the answer of a claimed request; one that is too large, or `undefined`, leaves a claim that cannot be replayed. */
   keepOutcome: (requestId: string, contentType: string, body: Uint8Array | undefined): void => {

@@ -18,7 +18,9 @@ export type Settlement =
 /** Why the receipt cannot be about this hold, or `undefined`: a node that says so is wrong in everything it says. */
 const liesAbout = (hold: Hold, r: Receipt): string | undefined => {
   if (hold.keyId !== r.keyId || hold.model !== r.model) return 'key or model differs from the admitted request'
-  if (r.attempt > hold.attempt) return 'there was no such attempt'
+  // A retry of a request that was settled meanwhile is not on record; its receipt counts for nothing.
+  const isOver = hold.state === 'settled' || hold.state === 'void'
+  if (r.attempt > hold.attempt && !isOver) return 'there was no such attempt'
   if (r.attempt === hold.attempt && hold.nodeId !== null && hold.nodeId !== r.nodeId) return 'another node was asked'
   if (r.hitTokens + r.missTokens > hold.promptBytes) return 'it counts more prompt tokens than the prompt has bytes'
   const cost = costOf({ hit: r.hitTokens, miss: r.missTokens, output: r.outputTokens }, hold.price)
@@ -82,8 +84,13 @@ export const settleOne = (
   if (hold.state === 'settled') return { state: 'ignored', ...settledTerms(hold, receipt) }
   if (hold.state === 'void' || receipt.attempt < hold.attempt) return { state: 'ignored' }
   const tokens = { hit: receipt.hitTokens, miss: receipt.missTokens, output: receipt.outputTokens }
-  // A node that failed before any work says so with zeros; the edge may be trying another one right now.
-  if (receipt.finish === 'error' && tokens.hit + tokens.miss + tokens.output === 0) return { state: 'ignored' }
+  // A node that failed before it answered says so with zeros and no first token; the edge may be trying another one right now.
+  const isNothing = tokens.hit + tokens.miss + tokens.output === 0
+  if (receipt.finish === 'error' && isNothing) {
+    if (receipt.firstTokenAt === null) return { state: 'ignored' }
+    // What broke off behind its head and costs nothing is not what a repetition wants to see.
+    store.freeClaim(hold.requestId)
+  }
   const cost = costOf(tokens, hold.price)
   const credits = creditsOf(store, hold, tokens, cost, now)
   const chargedNano = credits.reduce((left, { nano }) => left - nano, cost)

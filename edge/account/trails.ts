@@ -2,7 +2,7 @@
 import { commonSteps, type Trail } from '../trail.ts'
 import { first } from './tables.ts'
 
-/** At most 16 KB each. */
+/** At most 32 KB each. */
 const TRAILS_MAX = 200
 const SWEPT_AT_ONCE = 10
 
@@ -43,15 +43,17 @@ export const trailStore = (sql: SqlStorage) => ({
   forgetTrails: (before: number): void => {
     sql.exec('DELETE FROM trails WHERE at <= ?', before)
   },
+  oldestTrail: (): number | undefined =>
+    first<{ at: number }>(sql, 'SELECT at FROM trails ORDER BY n LIMIT 1')?.at ?? undefined,
   compareTrail: (requestId: string): Comparison | undefined => {
     const own = first<TrailRow>(sql, 'SELECT * FROM trails WHERE request_id = ?', requestId)
     if (!own) return undefined
-    const tags = new Uint8Array(own.tags)
+    const tags = new Uint16Array(own.tags)
     const trail = { characters: own.characters, turns: JSON.parse(own.turns) as Trail['turns'], tags }
     let best: Comparison['with']
     const query = 'SELECT * FROM trails WHERE n < ? ORDER BY n DESC LIMIT ?'
     for (const row of sql.exec<TrailRow>(query, own.n, TRAILS_MAX)) {
-      const other = new Uint8Array(row.tags)
+      const other = new Uint16Array(row.tags)
       const steps = commonSteps(tags, other)
       if (steps <= (best?.steps ?? 0)) continue
       const { request_id: id, family, at, characters } = row

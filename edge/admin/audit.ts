@@ -39,6 +39,15 @@ const CHECKS: Readonly<Record<string, string>> = {
       (SELECT -coalesce(sum(amount_nano), 0) FROM ledger WHERE account_id = a.id AND kind = 'charge') AS expected,
       (SELECT coalesce(sum(charged_nano), 0) FROM usage_hours WHERE account_id = a.id) AS found
     FROM accounts AS a WHERE expected <> found`,
+  'roll-up is not the sum of its usage rows': `
+    SELECT h.account_id AS account, h.key_id || ' ' || h.model || ' ' || h.hour AS row,
+      coalesce(u.text, 'nothing') AS expected, concat_ws(' ', h.requests, h.hit_tokens, h.miss_tokens, h.output_tokens, h.credit_nano, h.charged_nano) AS found
+    FROM usage_hours AS h LEFT JOIN (
+      SELECT account_id, key_id, model, settled_at - settled_at % 3600000 AS hour,
+        concat_ws(' ', count(*), sum(hit_tokens), sum(miss_tokens), sum(output_tokens), sum(credit_nano), sum(charged_nano)) AS text
+      FROM usage GROUP BY 1, 2, 3, 4) AS u
+      ON u.account_id = h.account_id AND u.key_id = h.key_id AND u.model = h.model AND u.hour = h.hour
+    WHERE h.hour >= coalesce((SELECT before FROM sweeps WHERE name = 'usage'), 0) AND expected <> found`,
   'charge differs from usage': `
     SELECT u.account_id AS account, u.request_id AS row, -u.charged_nano AS expected, l.amount_nano AS found
     FROM usage AS u JOIN ledger AS l ON l.account_id = u.account_id AND l.id = u.request_id
@@ -61,6 +70,10 @@ const CHECKS: Readonly<Record<string, string>> = {
     FROM usage AS u LEFT JOIN prices AS p ON p.model = u.model AND p.effective_from = u.price_from
       AND p.hit_nano = u.hit_nano AND p.miss_nano = u.miss_nano AND p.output_nano = u.output_nano
     WHERE p.model IS NULL`,
+  'another price was in force': `
+    SELECT u.account_id AS account, u.request_id AS row, max(p.effective_from) AS expected, u.price_from AS found
+    FROM usage AS u JOIN prices AS p ON p.model = u.model AND p.effective_from <= u.admitted_at
+    GROUP BY u.request_id HAVING expected <> found`,
   'charge above its hold': `
     SELECT account_id AS account, request_id AS row, hold_nano AS expected, charged_nano AS found
     FROM usage WHERE charged_nano > hold_nano`,

@@ -1,12 +1,12 @@
 // A node's journal against the books: what it says was acknowledged must have been booked with the same counts, or the account's
 // object must say why it was not; what was booked from its journal must stand there.
 
-import { inArray } from 'drizzle-orm'
+import { eq, inArray } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/d1'
 import { z } from 'zod'
 import { usage } from '../../schema/db.ts'
 import { ok, type Result } from '../../schema/errors.ts'
-import { RECEIPT_WINDOW_MS } from '../../schema/limits.ts'
+import { CLOSED_KEPT_MS, RECEIPT_WINDOW_MS } from '../../schema/limits.ts'
 import { accountObject, type Env } from '../env.ts'
 import { usageKeptMs } from '../retention.ts'
 import type { Finding } from './audit.ts'
@@ -48,7 +48,7 @@ const differs = (nodeId: string, entry: Entry, row: UsageRow): Finding[] => {
 }
 
 /** Acknowledged but not in D1: still on its way, or rightly not charged; anything else is lost. */
-const unbooked = async (env: Env, entry: Entry): Promise<Finding[]> => {
+const unbooked = async (env: Env, nodeId: string, entry: Entry): Promise<Finding[]> => {
   if (!entry.acknowledged) {
     const isLate = entry.closedAt < Date.now() - RECEIPT_WINDOW_MS
     return isLate ? finding(entry, 'receipt waits for longer than its hold', 'acknowledged', 'waiting') : []
@@ -59,7 +59,12 @@ const unbooked = async (env: Env, entry: Entry): Promise<Finding[]> => {
   const object = accountObject(env, entry.accountId)
   const hold = await object.holdOf(entry.requestId)
   if (hold && (hold.state === 'void' || hold.attempt > entry.attempt)) return []
+  // The object forgets what closed so long ago.
+  if (!hold && entry.closedAt < Date.now() - CLOSED_KEPT_MS) return []
   if (await object.isWaiting(entry.requestId)) return []
+  // It may have arrived meanwhile.
+  const now = (await drizzle(env.DB).select().from(usage).where(eq(usage.requestId, entry.requestId)))[0]
+  if (now) return differs(nodeId, entry, now)
   return finding(entry, 'acknowledged receipt is not booked', countsOf(entry), null)
 }
 
@@ -73,7 +78,7 @@ export const auditReceipts = async (
   const findings = await Promise.all(
     entries.map(async (entry) => {
       const row = booked.get(entry.requestId)
-      return row ? differs(nodeId, entry, row) : unbooked(env, entry)
+      return row ? differs(nodeId, entry, row) : unbooked(env, nodeId, entry)
     }),
   )
   return ok({ findings: findings.flat() })

@@ -117,6 +117,6 @@ export const revokeKey = async (env: Env, id: string) => {
   if (!key.ok) return key
   const revokedAt = key.value.revokedAt ?? Date.now()
   await drizzle(env.DB).update(apiKeys).set({ revokedAt }).where(eq(apiKeys.id, id))
-  await accountObject(env, key.value.accountId).revokeKey(id)
+  await accountObject(env, key.value.accountId).revokeKey(id, key.value.keyHash)
   return ok({ id, revokedAt })
 }

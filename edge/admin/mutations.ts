@@ -6,6 +6,7 @@ import { z } from 'zod'
 import { accounts, prices } from '../../schema/db.ts'
 import { fail, ok, type Result } from '../../schema/errors.ts'
 import type { KeyLimits } from '../../schema/key_limits.ts'
+import { PRICE_NOTICE_MS } from '../../schema/limits.ts'
 import { newAccountId } from '../auth.ts'
 import { accountObject, type Env } from '../env.ts'
 
@@ -68,14 +69,36 @@ export const topUp = async (env: Env, key: string, body: z.infer<typeof topUpBod
   return ok({ account: account.value.name, ...balance })
 }
 
+type PriceRow = typeof prices.$inferSelect
+
 export const setPrice = async (env: Env, body: z.infer<typeof priceBody>) => {
   const { model, hitNano, missNano, outputNano } = body
   const db = drizzle(env.DB)
   const rows = await db.select().from(prices).where(eq(prices.model, model))
-  const same = rows.find((r) => r.hitNano === hitNano && r.missNano === missNano && r.outputNano === outputNano)
-  const newest = rows.reduce((best, row) => Math.max(best, row.effectiveFrom), 0)
-  if (same && body.effectiveFrom === undefined && same.effectiveFrom === newest) return ok(same)
-  const row = { model, hitNano, missNano, outputNano, effectiveFrom: body.effectiveFrom ?? Date.now() }
+  const isSame = (r: PriceRow): boolean =>
+    r.hitNano === hitNano && r.missNano === missNano && r.outputNano === outputNano
+  const newest = rows.reduce<PriceRow | undefined>(
+    (best, r) => (best && best.effectiveFrom > r.effectiveFrom ? best : r),
+    undefined,
+  )
+  if (newest && body.effectiveFrom === undefined && isSame(newest)) return ok(newest)
+  // A model that has a price keeps it until every account can know the new one: what is charged is what is in force.
+  const soonest = rows.length > 0 ? Date.now() + PRICE_NOTICE_MS : 0
+  const row = {
+    model,
+    hitNano,
+    missNano,
+    outputNano,
+    effectiveFrom: body.effectiveFrom ?? Math.max(soonest, Date.now()),
+  }
+  const there = rows.find((r) => r.effectiveFrom === row.effectiveFrom)
+  if (there && isSame(there)) return ok(there)
+  if (there)
+    return fail('conflict', { message: 'This model has another price from that time on.', param: 'effectiveFrom' })
+  if (row.effectiveFrom < soonest) {
+    const message = `effectiveFrom: at least ${PRICE_NOTICE_MS / 1000} seconds from now, or absent; the model has a price until then.`
+    return fail('invalid_parameter', { message, param: 'effectiveFrom' })
+  }
   await db.insert(prices).values(row).onConflictDoNothing()
   return ok(row)
 }

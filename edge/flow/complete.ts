@@ -82,7 +82,7 @@ const answer = async (call: Call, stages: Timing): Promise<Response> => {
     ...{ ...who, ...repeat.value, model: run.model, ...most },
     trail: trailOf(secret, tenant, run),
   }
-  const letGo = releaser(call.context, account, requestId)
+  const letGo = releaser(call, accountId)
   const [admitted, candidates] = await Promise.all([
     stages.run('admit', () => admit(account, admission, letGo)),
     stages.run('lookup', () => candidatesFor(env.DB, call.context, run, keys).catch(lookupFailed)),
@@ -105,12 +105,16 @@ const answer = async (call: Call, stages: Timing): Promise<Response> => {
   return response
 }
 
-const releaser = (context: Call['context'], account: DurableObjectStub<AccountObject>, requestId: string) => (): void =>
-  context.waitUntil(
-    Promise.resolve(account.release(requestId)).catch((error: unknown) =>
-      log('error', 'release_failed', { requestId, error: reasonOf(error) }),
-    ),
-  )
+const releaser = ({ env, context, requestId }: Call, accountId: string) => {
+  const release = async (): Promise<void> => accountObject(env, accountId).release(requestId)
+  return (): void =>
+    context.waitUntil(
+      release()
+        // An object that moved, or was updated, breaks its connections once.
+        .catch(release)
+        .catch((error: unknown) => log('error', 'release_failed', { requestId, error: reasonOf(error) })),
+    )
+}
 
 /** An account that cannot be asked is as a node that cannot: the caller gets a 503, and holds nothing. */
 const admit = async (

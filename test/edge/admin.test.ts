@@ -1,9 +1,12 @@
 // The admin API: signed, idempotent, typed errors; and who may join as a node.
+import { runInDurableObject } from 'cloudflare:test'
 import { env } from 'cloudflare:workers'
 import { expect, test } from 'vitest'
+import type { AccountObject } from '../../edge/account.ts'
+import { PRICE_NOTICE_MS } from '../../schema/limits.ts'
 import { signCall } from '../../schema/signature.ts'
 import { utf8 } from '../../schema/text.ts'
-import { admin, call, openAccount, registerNode } from './world.ts'
+import { admin, asCustomer, call, objectOf, openAccount, registerNode } from './world.ts'
 
 const json = async <T>(response: Promise<Response>): Promise<T> => (await response).json<T>()
 
@@ -64,6 +67,34 @@ test('keys are listed without key or hash', async () => {
   const text = await (await admin('GET', '/keys')).text()
   expect(text).toContain('lastFour')
   expect(text).not.toMatch(/keyHash|sk-/)
+})
+
+test('a price that follows another is announced: no account can miss it', async () => {
+  const model = crypto.randomUUID()
+  const price = { model, hitNano: 1, missNano: 2, outputNano: 3 }
+  const set = (changes: object) => admin('PUT', '/prices', { ...price, ...changes })
+  const first = await json<{ effectiveFrom: number }>(set({}))
+  expect(first.effectiveFrom).toBeLessThanOrEqual(Date.now())
+  expect(await json<object>(set({}))).toEqual(first)
+  const second = await json<{ effectiveFrom: number }>(set({ missNano: 4 }))
+  expect(second.effectiveFrom).toBeGreaterThan(Date.now() + PRICE_NOTICE_MS - 5000)
+  expect((await set({ missNano: 5, effectiveFrom: Date.now() })).status).toBe(422)
+  expect((await set({ missNano: 5, effectiveFrom: second.effectiveFrom })).status).toBe(409)
+  expect(await json<object>(set({ missNano: 4, effectiveFrom: second.effectiveFrom }))).toEqual(second)
+})
+
+test('a key that was revoked before its account heard of it stays revoked', async () => {
+  const account = await openAccount(1e9)
+  const body = { account: account.id, name: 'second' }
+  const made = await json<{ id: string; key: string }>(admin('POST', '/keys', body, `two ${account.id}`))
+  // The first call ended between D1 and the object.
+  await runInDurableObject(objectOf(account), (object, { storage }) => {
+    storage.sql.exec('DELETE FROM keys WHERE id = ?', made.id)
+    ;(object as unknown as AccountObject).expireKey('none', 1)
+  })
+  expect((await admin('POST', `/keys/${made.id}/revoke`)).status).toBe(200)
+  await admin('POST', '/keys', body, `two ${account.id}`)
+  expect((await asCustomer({ ...account, key: made.key }, '/v1/usage')).status).toBe(401)
 })
 
 test('a node joins with the token only, and nobody takes its name', async () => {

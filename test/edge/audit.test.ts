@@ -3,9 +3,12 @@ import { runInDurableObject } from 'cloudflare:test'
 import { env } from 'cloudflare:workers'
 import { beforeAll, beforeEach, expect, test } from 'vitest'
 import type { Finding } from '../../edge/admin/audit.ts'
+import { auditReceipts } from '../../edge/admin/audit_receipts.ts'
+import type { Env } from '../../edge/env.ts'
 import {
   type Account,
   admin,
+  admissionOf,
   alarm,
   chat,
   flush,
@@ -84,6 +87,20 @@ test.each([
       alter(`UPDATE usage SET credits = '[{"reason":"affinity","nano":5,"tokens":64}]' WHERE request_id = ?`, ids[1]),
   ],
   ['roll-ups are not the sum of the charges', () => alter('UPDATE usage_hours SET charged_nano = charged_nano + 1')],
+  [
+    'roll-up is not the sum of its usage rows',
+    () => alter('UPDATE usage_hours SET hit_tokens = 64, output_tokens = 0, requests = 7'),
+  ],
+  [
+    'another price was in force',
+    async () => {
+      const price = `INSERT INTO prices (model, hit_nano, miss_nano, output_nano, effective_from)
+        SELECT request_id, hit_nano, miss_nano, output_nano,`
+      await alter(`${price} price_from FROM usage WHERE request_id = ?`, ids[1])
+      await alter(`${price} admitted_at - 1 FROM usage WHERE request_id = ?`, ids[1])
+      await alter('UPDATE usage SET model = request_id WHERE request_id = ?', ids[1])
+    },
+  ],
   ['price was not in the list', () => alter('UPDATE usage SET price_from = 1 WHERE request_id = ?', ids[1])],
   ['charge above its hold', () => alter('UPDATE usage SET hold_nano = 1 WHERE request_id = ?', ids[1])],
   ['two usage rows from one receipt', () => alter('UPDATE usage SET seq = 0 WHERE request_id = ?', ids[1])],
@@ -110,6 +127,36 @@ test('a journal that agrees has no findings; nor has what was rightly not charge
   await objectOf(account).release(failed)
   expect(await compare({ requestId: failed })).toEqual([])
   expect(await compare({ requestId: crypto.randomUUID(), missTokens: 0, outputTokens: 0 })).toEqual([])
+})
+
+test('what an object forgot after a week, and what arrives in D1 meanwhile, is no discrepancy', async () => {
+  const failed = (await chat(account.key)).headers.get('x-request-id') ?? ''
+  await objectOf(account).release(failed)
+  const long = 8 * 24 * 3_600_000
+  await runInDurableObject(objectOf(account), (_object, { storage }) => {
+    storage.sql.exec('DELETE FROM holds WHERE request_id = ?', failed)
+  })
+  expect(await compare({ requestId: failed, closedAt: Date.now() - long })).toEqual([])
+
+  const admission = admissionOf(account)
+  await objectOf(account).admit(admission)
+  await send(node, [receiptOf(node, account, admission.requestId, { seq: 9 })])
+  const { ACCOUNT: real } = env as unknown as Env
+  // The row reaches D1 behind the first look.
+  const late = {
+    idFromName: (name: string) => real.idFromName(name),
+    get: (id: DurableObjectId) => ({
+      holdOf: (requestId: string) => flush(account).then(() => real.get(id).holdOf(requestId)),
+      isWaiting: (requestId: string) => real.get(id).isWaiting(requestId),
+    }),
+  }
+  const sound = { requestId: admission.requestId, attempt: 1, accountId: account.id, epoch: 'e1', seq: 9 }
+  const counts = { hitTokens: 0, missTokens: 10, outputTokens: 5, closedAt: Date.now(), acknowledged: true }
+  const asked = { nodeId: 'good', entries: [{ ...sound, ...counts }] }
+  expect(await auditReceipts({ ...(env as unknown as Env), ACCOUNT: late as unknown as typeof real }, asked)).toEqual({
+    ok: true,
+    value: { findings: [] },
+  })
 })
 
 test.each([

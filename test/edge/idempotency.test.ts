@@ -130,7 +130,7 @@ test('an outcome that never came is not run again: 409, not to be retried', asyn
   await send(node, [receiptOf(node, account, request.requestId)])
   expect(await twin()).toMatchObject({ kind: 'refused', error: { code: 'idempotency_in_progress' } })
   await runInDurableObject(object, (_object, state) => {
-    state.storage.sql.exec('UPDATE holds SET closed_at = closed_at - 61000 WHERE request_id = ?', request.requestId)
+    state.storage.sql.exec('UPDATE holds SET closed_at = closed_at - 901000 WHERE request_id = ?', request.requestId)
   })
   expect(await twin()).toMatchObject({ kind: 'refused', error: { code: 'idempotency_lost' } })
 })

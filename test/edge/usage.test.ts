@@ -121,6 +121,40 @@ test('the list is paged, newest first, each request once', async () => {
   }
   expect(seen.sort()).toEqual(ids.sort())
   expect((await asCustomer(customer, '/v1/usage?limit=1000')).status).toBe(422)
+  for (const by of [account, customer]) {
+    const unknown = await asCustomer(by, `/v1/usage?after=${by === account ? ids[0] : crypto.randomUUID()}`)
+    expect([unknown.status, await unknown.text()]).toEqual([422, expect.stringContaining('after')])
+  }
+})
+
+test('a list shows what is kept, however long ago, and for however many keys', async () => {
+  const customer = await openAccount(1e9)
+  const id = idOf(await chat(customer.key))
+  await send(node, [receiptOf(node, customer, id)])
+  await flush(customer)
+  const DAY_MS = 24 * 3_600_000
+  await env.DB.prepare('UPDATE usage SET settled_at = settled_at - ? WHERE request_id = ?')
+    .bind(80 * DAY_MS, id)
+    .run()
+  const key = env.DB.prepare(
+    "INSERT INTO api_keys (id, account_id, name, key_hash, family, last_four, created_at) VALUES (?1, ?2, 'k', ?1, ?3, 'xxxx', 0)",
+  )
+  await env.DB.batch(
+    Array.from({ length: 120 }, (_, i) => key.bind(`k${i}-${customer.id}`, customer.id, customer.keyId)),
+  )
+  const list = await asCustomer(customer, '/v1/usage')
+  expect([list.status, await list.json()]).toMatchObject([200, { data: [{ request_id: id }], has_more: false }])
+  expect((await explain(id, customer)).status).toBe(200)
+})
+
+test('before its row is in D1 a settled hold says what it gave back', async () => {
+  const id = idOf(await chat(account.key))
+  await send(node, [receiptOf(node, account, id)])
+  const { hold, charge_nano: charge } = await (await explain(id)).json<{
+    hold: { amount_nano: number; returned_nano: number }
+    charge_nano: number
+  }>()
+  expect([charge, hold.returned_nano]).toEqual([COST, hold.amount_nano - COST])
 })
 
 test('logs hold no prompt, no key, no signature, whatever fails', async () => {
