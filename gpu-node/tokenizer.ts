@@ -64,6 +64,8 @@ const PIECE_CHARS = 4096
  */
 const CUT = /(?<=\S)(?= \p{L})|(?<=\S\n)(?=\S)/gu
 const YIELD_MS = 5
+/** Text without such a place (Chinese, base64, a run of blanks) is cut anyway: in one piece it would stop every stream for seconds. */
+const PIECE_CHARS_MAX = 8192
 const CACHE_CHARS = 8 * 1024 * 1024
 const CACHE_MIN_CHARS = 32
 
@@ -138,14 +140,17 @@ class PieceCache {
   }
 }
 
-/** `text` in pieces of at least PIECE_CHARS, cut where no token spans. */
+/** `text` in pieces of PIECE_CHARS to PIECE_CHARS_MAX, cut where no token spans or, where there is no such place, between characters. */
 export const cutPieces = (text: string): string[] => {
   const pieces: string[] = []
   let start = 0
   while (text.length - start > PIECE_CHARS) {
-    CUT.lastIndex = start + PIECE_CHARS
-    const cut = CUT.exec(text)?.index
-    if (cut === undefined) break
+    const from = start + PIECE_CHARS - 2
+    CUT.lastIndex = 2
+    const found = CUT.exec(text.slice(from, start + PIECE_CHARS_MAX + 2))?.index
+    if (found === undefined && text.length - start <= PIECE_CHARS_MAX) break
+    let cut = found === undefined ? start + PIECE_CHARS_MAX : from + found
+    if (/[\ud800-\udbff]/.test(text[cut - 1] ?? '')) cut--
     pieces.push(text.slice(start, cut))
     start = cut
   }

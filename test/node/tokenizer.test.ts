@@ -66,6 +66,22 @@ test('same ids across the cuts of long texts', async () => {
   expect(cutPieces(prose).length).toBeGreaterThan(5)
 })
 
+test('text without a place to cut is cut all the same, between characters', async () => {
+  for (const text of [
+    '日本語'.repeat(10_000),
+    '🎉'.repeat(9_000),
+    '0123456789abcdef'.repeat(2_000),
+    ' '.repeat(30_000),
+  ]) {
+    const pieces = cutPieces(text)
+    expect(pieces.join('')).toBe(text)
+    expect(Math.max(...pieces.map(({ length }) => length))).toBeLessThanOrEqual(8192)
+    for (const piece of pieces) expect(piece.isWellFormed()).toBe(true)
+    const bytes = (await ids(text)).map((id) => tokenizer.textBytes[id] ?? new Uint8Array())
+    expect(Buffer.concat(bytes).toString()).toBe(text)
+  }
+})
+
 test('bytes of the tokens are the bytes of the text', async () => {
   const text = '<｜begin▁of▁sentence｜><｜User｜>Grüße 🎉 漢字\n<｜Assistant｜></think>'
   const { ids: encoded, bytes } = await tokenizer.encode(text)
