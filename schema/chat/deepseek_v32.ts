@@ -106,6 +106,11 @@ class Writer {
     return this.#thinking && index >= this.#last ? THINK : THINK_END
   }
 
+  /** Calls of the assistant message at work that no result answers yet. */
+  get isWaiting(): boolean {
+    return this.#calls.length > 0
+  }
+
   user(index: number, text: string): void {
     this.parts.push(USER, plainText(text), ASSISTANT, this.#tag(index))
     this.#calls = []
@@ -160,6 +165,8 @@ const renderTurns = (writer: Writer, messages: readonly Message[], first: number
   for (let i = first; i < messages.length; i++) {
     const message = messages[i]
     if (!message) break
+    if (message.role !== 'tool' && writer.isWaiting)
+      return { message: 'must be followed by a result for each tool call', param: `messages.${i - 1}` }
     if (message.role === 'assistant') {
       const fault = writer.assistant(i, message)
       if (fault) return { ...fault, param: `messages.${i}.${fault.param}` }

@@ -91,6 +91,9 @@ const prefixFault = ({ messages, response_format, tool_choice }: ChatBody): stri
   return isForced && tool_choice ? `${param}: does not go with this tool_choice` : undefined
 }
 
+const isForced = ({ tool_choice }: ChatBody): boolean =>
+  tool_choice === 'required' || (typeof tool_choice === 'object' && tool_choice !== null)
+
 const runOf = (body: ChatBody, bodyText: () => string, context: ParseContext): Result<Run> => {
   const fault = prefixFault(body)
   if (fault) return fail('invalid_parameter', { message: `${fault}.`, param: fault.slice(0, fault.indexOf(':')) })
@@ -119,7 +122,8 @@ const runOf = (body: ChatBody, bodyText: () => string, context: ParseContext): R
     stream,
     includeUsage: stream && (body.stream_options?.include_usage ?? false),
     maxTokens: maxTokensOf(body),
-    ...samplingOf(body, context.seed),
+    // A call that is demanded is all of the answer, and no stop string can mean its markup.
+    ...samplingOf(isForced(body) ? { ...body, stop: null } : body, context.seed),
     topLogprobs: body.logprobs ? (body.top_logprobs ?? 0) : undefined,
     ...callerOf(body),
     ...(grammar ? { grammar: { text: grammar.value.text, marks: [...grammar.value.marks] } } : {}),

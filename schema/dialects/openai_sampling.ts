@@ -10,7 +10,11 @@ export const sampling = {
   temperature: z.number().min(0).max(2).nullish(),
   top_p: z.number().min(0).max(1).nullish(),
   /** -1 and 0: all. */
-  top_k: z.int().min(-1).nullish(),
+  top_k: z
+    .int()
+    .min(-1)
+    .max(2 ** 31 - 1)
+    .nullish(),
   min_p: z.number().min(0).max(1).nullish(),
   frequency_penalty: z.number().min(-2).max(2).nullish(),
   presence_penalty: z.number().min(-2).max(2).nullish(),

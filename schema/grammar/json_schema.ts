@@ -49,6 +49,12 @@ const literalOf = (value: unknown, wanted: Wanted): Piece | undefined => {
   return isRaw(value) ? text(value) : undefined
 }
 
+/** Whether JavaScript rounds such numbers: what the client wrote is not known any more. */
+const isRounded = (value: unknown): boolean =>
+  typeof value === 'number'
+    ? !Number.isFinite(value) || (Number.isInteger(value) && !Number.isSafeInteger(value))
+    : typeof value === 'object' && value !== null && Object.values(value).some(isRounded)
+
 /** A pointer in a fragment is percent-encoded; what is not stays as it is. */
 const decoded = (step: string): string => {
   try {
@@ -149,6 +155,12 @@ export class SchemaGrammar {
     const fitting = values.filter(
       (value) => types === undefined || typeOfValue(value).some((name) => types.includes(name)),
     )
+    if (fitting.some(isRounded))
+      throw new SchemaFault(
+        path,
+        Object.hasOwn(schema, 'const') ? 'const' : 'enum',
+        'is supported for whole numbers up to 2^53',
+      )
     return this.#either(fitting.map((value) => literalOf(value, wanted)))
   }
 
@@ -209,13 +221,13 @@ export class SchemaGrammar {
     const least = countAt(schema, path, 'minLength', COUNT_MAX)
     const most = countAt(schema, path, 'maxLength', Number.MAX_SAFE_INTEGER)
     const { pattern, format } = schema
-    if (format !== undefined && (typeof format !== 'string' || !Object.hasOwn(FORMATS, format)))
+    // Beside a pattern a format is an annotation: Zod, for one, writes both, and the pattern is the exact one.
+    const isKnown = typeof format === 'string' && Object.hasOwn(FORMATS, format)
+    if (pattern === undefined && format !== undefined && !isKnown)
       throw new SchemaFault(path, 'format', `is supported as ${Object.keys(FORMATS).join(', ')}`)
     const keyword = pattern !== undefined ? 'pattern' : 'format'
     const source = pattern ?? (typeof format === 'string' ? FORMATS[format] : undefined)
     if (source !== undefined) {
-      if (pattern !== undefined && format !== undefined)
-        throw new SchemaFault(path, 'format', 'is not supported beside pattern')
       const counted = least !== undefined && least > 0 ? 'minLength' : most !== undefined ? 'maxLength' : undefined
       if (counted) throw new SchemaFault(path, counted, `is not supported beside ${keyword}`)
       if (typeof source !== 'string') throw new SchemaFault(path, keyword, 'must be a string')

@@ -43,11 +43,17 @@ const KNOWN = new Set<string>([
 const speaking = (schema: Schema): string[] =>
   Object.keys(schema).filter((key) => schema[key] !== undefined && KNOWN.has(key))
 
+/** Every name is a string: Zod says so of each record. */
+const namesAny = (value: unknown): boolean =>
+  value === true ||
+  (isSchema(value) && Object.entries(value).every(([key, inner]) => key === 'type' && inner === 'string'))
+
 /** multipleOf 1 of an integer, uniqueItems false and the like ask for nothing. */
 const asksNothing = (keyword: string, value: unknown): boolean =>
   (keyword === 'multipleOf' && value === 1) ||
   (keyword === 'unevaluatedProperties' && typeof value === 'boolean') ||
-  (keyword === 'unevaluatedItems' && value === true)
+  (keyword === 'unevaluatedItems' && value === true) ||
+  (keyword === 'propertyNames' && namesAny(value))
 
 export const refuseImpossible = (schema: Schema, path: readonly string[]): void => {
   const found = REFUSED.find((keyword) => schema[keyword] !== undefined && !asksNothing(keyword, schema[keyword]))

@@ -23,11 +23,8 @@ test.each<[string, Message[], string]>([
   ['a result of another call', [user('a'), assistant(call('x')), tool('y')], 'messages.2.tool_call_id'],
   ['the same call answered twice', [user('a'), assistant(call('x')), tool('x'), tool('x')], 'messages.3.tool_call_id'],
   ['a call without a result', [user('a'), assistant(call('x'), call('y')), tool('x')], 'messages.2'],
-  [
-    'a result after the user went on',
-    [user('a'), assistant(call('x')), user('b'), tool('x')],
-    'messages.3.tool_call_id',
-  ],
+  ['a result after the user went on', [user('a'), assistant(call('x')), user('b'), tool('x')], 'messages.1'],
+  ['a call without any result', [user('a'), assistant(call('x')), user('b')], 'messages.1'],
   [
     'arguments that are no JSON',
     [user('a'), assistant(call('x', '{')), tool('x')],

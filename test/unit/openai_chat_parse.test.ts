@@ -40,6 +40,11 @@ test.each<[string, object, Partial<Run>]>([
   ['max_completion_tokens wins', { max_tokens: 7, max_completion_tokens: 9 }, { maxTokens: 9 }],
   ['one stop string', { stop: 'x' }, { stop: ['x'] }],
   ['stop strings', { stop: ['x', 'y'] }, { stop: ['x', 'y'] }],
+  [
+    'no stop string means the markup of a call that is demanded',
+    { stop: '\n', tools: [{ type: 'function', function: { name: 'f' } }], tool_choice: 'required' },
+    { stop: [] },
+  ],
   ['seed', { seed: 7 }, { seed: '7' }],
   ['negative seed, modulo 2^64', { seed: -1 }, { seed: '18446744073709551615' }],
   ['stream', { stream: true }, { stream: true, includeUsage: false }],

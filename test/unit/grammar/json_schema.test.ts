@@ -79,6 +79,19 @@ const CASES: readonly (readonly [string, unknown, readonly unknown[], readonly u
     [{}, { kids: [{}, { kids: [] }] }],
     [{ kids: [1] }],
   ],
+  [
+    'a format beside a pattern is an annotation (Zod writes both)',
+    { type: 'string', format: 'date', pattern: '^\\d{2}$' },
+    ['26'],
+    ['2026-11-29'],
+  ],
+  ['an unknown one too', { type: 'string', format: 'cuid2', pattern: '^[0-9a-z]+$' }, ['a1'], ['A']],
+  [
+    'names that may be any string',
+    { type: 'object', propertyNames: { type: 'string' }, additionalProperties: { type: 'null' } },
+    [{ x: null }],
+    [{ x: 1 }],
+  ],
   ['allOf of one', { allOf: [{ type: 'boolean' }], description: 'd' }, [true], [1]],
 ]
 
@@ -103,6 +116,10 @@ const REFUSED: readonly (readonly [unknown, string, string])[] = [
   [{ type: 'text' }, 'type', 'no type'],
   [{ type: 'string', minLength: -1 }, 'minLength', 'whole number'],
   [{ type: 'string', minLength: 2, pattern: 'a' }, 'minLength', 'beside pattern'],
+  [object({ a: { const: 2 ** 63 } }), 'properties.a.const', '2^53'],
+  [{ enum: [1, { a: [2 ** 53] }] }, 'enum', '2^53'],
+  [{ const: Number.POSITIVE_INFINITY }, 'const', '2^53'],
+  [{ propertyNames: { pattern: 'x' } }, 'propertyNames', 'is not supported'],
   [{ enum: ['a'], minLength: 1 }, 'minLength', 'beside enum'],
   [object({ a: 5 }), 'properties.a', 'must be a schema'],
   [object({ a: false }, { required: ['a'] }), '', 'fits no value'],
