@@ -71,23 +71,32 @@ const addUser = (chat: Conversation, { content }: UserMessage, at: string): Resu
   return ok(undefined)
 }
 
-const addAssistant = (chat: Conversation, { content }: AssistantMessage, at: string): void => {
+/** `text`: the message as the client wrote it, whose calls keep the order of their keys and numbers that JavaScript would round. */
+const addAssistant = (chat: Conversation, { content }: AssistantMessage, at: string, text: () => string): void => {
   const blocks = typeof content === 'string' ? [{ type: 'text' as const, text: content }] : content
   const texts = blocks.filter((block) => block.type === 'text')
-  const calls = blocks
-    .filter((block) => block.type === 'tool_use')
-    .map(({ id, name, input }) => ({ id, type: 'function', function: { name, arguments: JSON.stringify(input) } }))
+  const given = blocks.some(({ type }) => type === 'tool_use') ? rawItems(text(), ['content']) : []
+  const calls = blocks.flatMap((block, i) => {
+    if (block.type !== 'tool_use') return []
+    const json = rawJson(given[i] ?? '', ['input']) ?? JSON.stringify(block.input)
+    return [{ id: block.id, type: 'function', function: { name: block.name, arguments: json } }]
+  })
   const reasoning = blocks.map((block) => (block.type === 'thinking' ? block.thinking : '')).join('')
   const parts = texts.length > 0 ? partsOf(texts) : ''
   chat.add({ role: 'assistant', content: parts, reasoning_content: reasoning, tool_calls: calls }, at)
 }
 
-const conversationOf = (body: AnthropicCount): Result<Conversation> => {
+const conversationOf = (body: AnthropicCount, bodyText: string): Result<Conversation> => {
   const chat = new Conversation()
+  let texts: string[] | undefined
+  const textAt = (i: number): string => {
+    texts ??= rawItems(bodyText, ['messages'])
+    return texts[i] ?? ''
+  }
   const system = partsOf(body.system ?? [])
   if (system.length > 0) chat.add({ role: 'system', content: system }, 'system')
   for (const [i, message] of body.messages.entries()) {
-    if (message.role === 'assistant') addAssistant(chat, message, `messages.${i}`)
+    if (message.role === 'assistant') addAssistant(chat, message, `messages.${i}`, () => textAt(i))
     else {
       const added = addUser(chat, message, `messages.${i}`)
       if (!added.ok) return added
@@ -115,7 +124,7 @@ const NAMES = {
 } as const
 
 const translate = (body: AnthropicCount & Partial<AnthropicBody>, bodyText: string): Result<Translation> => {
-  const chat = conversationOf(body)
+  const chat = conversationOf(body, bodyText)
   if (!chat.ok) return chat
   const { thinking } = body
   const format = body.output_config?.format

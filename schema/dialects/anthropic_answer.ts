@@ -53,7 +53,11 @@ export const anthropicMessageSchema = z.strictObject({
 
 export const anthropicErrorSchema = z.strictObject({
   type: z.literal('error'),
-  error: z.strictObject({ type: z.string(), message: z.string() }),
+  error: z.strictObject({
+    type: z.string(),
+    message: z.string(),
+    details: z.strictObject({ error_code: z.string(), unsupported: z.array(z.string()) }).exactOptional(),
+  }),
 })
 
 export const anthropicEventSchema = z.discriminatedUnion('type', [

@@ -109,11 +109,19 @@ export const anthropicBodySchema = z.strictObject({
   stream: z.boolean().nullish(),
   temperature: z.number().min(0).max(2).nullish(),
   top_p: z.number().min(0).max(1).nullish(),
-  top_k: z.int().min(0).nullish(),
+  top_k: z
+    .int()
+    .min(0)
+    .max(2 ** 31 - 1)
+    .nullish(),
   metadata: z.strictObject({ user_id: z.string().max(512).nullish() }).nullish(),
   service_tier: z.enum(['auto', 'standard_only']).nullish(),
   speed: z.literal('standard').nullish(),
   container: z.null('containers are not supported').optional(),
+  /** Anthropic's tool runner asks for one, and goes on without where it is told so (anthropic_format.ts). */
+  thread: z.null('message threads are not supported; send the whole conversation').optional(),
+  inference_geo: z.null('is not supported').optional(),
+  diagnostics: z.null('is not supported').optional(),
 })
 
 /** The body of `count_tokens`: a request without what only an answer needs. */

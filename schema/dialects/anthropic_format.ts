@@ -136,20 +136,21 @@ export const anthropicStream = (run: Run): StreamFormatter => {
   }
 }
 
-const contentOf = (deltas: readonly Delta[]): object[] => {
-  const content: object[] = []
+/** Blocks as JSON texts: the input of a call is the model's own, with numbers that JavaScript would round. */
+const contentOf = (deltas: readonly Delta[]): string[] => {
+  const content: string[] = []
   let text = ''
   for (const [i, delta] of deltas.entries()) {
     if (delta.kind === 'tool_call') {
       const isOurs = (one: Delta) => one.kind === 'tool_arguments' && one.index === delta.index
       const json = deltas.map((one) => (isOurs(one) && 'text' in one ? one.text : '')).join('')
-      content.push({ ...toolUse(delta), input: JSON.parse(json || '{}') as unknown })
+      content.push(`${JSON.stringify(toolUse(delta)).slice(0, -1)},"input":${json || '{}'}}`)
     }
     if (delta.kind !== 'reasoning' && delta.kind !== 'content') continue
     text += delta.text
     if (deltas[i + 1]?.kind === delta.kind) continue
     const thinking = { type: 'thinking', thinking: text, signature: signatureOf(text) }
-    content.push(delta.kind === 'reasoning' ? thinking : { type: 'text', text, citations: null })
+    content.push(JSON.stringify(delta.kind === 'reasoning' ? thinking : { type: 'text', text, citations: null }))
     text = ''
   }
   return content
@@ -157,7 +158,8 @@ const contentOf = (deltas: readonly Delta[]): object[] => {
 
 export const anthropicWhole = (run: Run, choices: readonly Choice[], usage: Usage): string => {
   const { deltas = [], finish = 'stop', stop } = choices[0] ?? {}
-  return JSON.stringify(messageOf(run, contentOf(deltas), stopOf(finish, stop), usage))
+  const message = JSON.stringify(messageOf(run, [], stopOf(finish, stop), usage))
+  return message.replace('"content":[]', () => `"content":[${contentOf(deltas).join(',')}]`)
 }
 
 /** Anthropic has 400 for every fault in a request, and 529 where others have 503. */
@@ -178,10 +180,14 @@ const TYPES: Readonly<Record<number, string>> = {
   529: 'overloaded_error',
 }
 
+/** What makes Anthropic's client send the conversation again, whole and without a thread. */
+const NO_THREADS = { error_code: 'thread_unsupported_request', unsupported: ['thread'] }
+
 export const anthropicError = (error: ApiError): string => {
   const status = anthropicStatus(error.code)
   const type = TYPES[status] ?? (status >= 500 ? 'api_error' : 'invalid_request_error')
-  return JSON.stringify({ type: 'error', error: { type, message: error.message } })
+  const details = error.param === 'thread' ? { details: NO_THREADS } : {}
+  return JSON.stringify({ type: 'error', error: { type, message: error.message, ...details } })
 }
 
 export const anthropicErrorFrame = (error: ApiError): string => `event: error\ndata: ${anthropicError(error)}\n\n`

@@ -224,3 +224,36 @@ test('what is sent has the types that Anthropic publishes', () => {
   type Told = Exclude<z.infer<typeof anthropicEventSchema>, { type: 'ping' | 'error' }>
   expectTypeOf<Told>().toExtend<MessageStreamEvent>()
 })
+
+test('numbers of a call are what was written, in the history and in the answer', () => {
+  const input = '{"z": 12345678901234567891, "1": 1.10}'
+  const bodyText = `{"model":"m","max_tokens":5,"messages":[{"role":"user","content":"a"},{"role":"assistant","content":[
+    {"type":"text","text":"b"},{"type":"tool_use","id":"t","name":"f","input":${input}}]},
+    {"role":"user","content":[{"type":"tool_result","tool_use_id":"t"}]}]}`
+  const run = anthropic.parse(JSON.parse(bodyText), { ...context, bodyText })
+  if (!run.ok) throw new Error(run.error.message)
+  expect(run.value.prompt).toMatch(/"z".*12345678901234567891[\s\S]*"1".*1\.10/)
+  const deltas: Delta[] = [
+    { kind: 'tool_call', index: 0, id: 'c', name: 'f' },
+    { kind: 'tool_arguments', index: 0, text: input },
+  ]
+  const whole = anthropic.whole(run.value, [{ deltas, finish: 'tool_calls' }], {
+    hit: 0,
+    miss: 1,
+    output: 1,
+    reasoning: 0,
+  })
+  expect(whole).toContain(`"input":${input}`)
+  anthropicMessageSchema.parse(JSON.parse(whole))
+})
+
+test('a thread is refused as Anthropic refuses it, so that its client goes on without', () => {
+  const error = refusal({ thread: { type: 'create' } })
+  expect(error.param).toBe('thread')
+  const { details } = anthropicErrorSchema.parse(
+    JSON.parse(anthropic.errorBody(error as ReturnType<typeof apiError>)),
+  ).error
+  expect(details).toEqual({ error_code: 'thread_unsupported_request', unsupported: ['thread'] })
+  expect(refusal({ thread: null, inference_geo: null, diagnostics: null })).toEqual({})
+  expect(refusal({ top_k: 2 ** 31 }).param).toBe('top_k')
+})

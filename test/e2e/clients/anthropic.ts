@@ -1,5 +1,6 @@
 // Anthropic's own SDK: messages, the stream helper, tools, thinking, counted tokens, errors.
 import Anthropic from '@anthropic-ai/sdk'
+import { betaTool } from '@anthropic-ai/sdk/helpers/beta/json-schema'
 import { expect, test } from 'vitest'
 import { anthropicEventSchema, anthropicMessageSchema } from '../../../schema/dialects/anthropic_answer.ts'
 import { MODEL, type TestStack } from '../stack.ts'
@@ -9,6 +10,7 @@ const weather: Anthropic.Tool = {
   description: 'Get the weather of a city.',
   input_schema: { type: 'object', properties: { city: { type: 'string' } }, required: ['city'] },
 }
+const CITY = { type: 'object', properties: { city: { type: 'string' } }, required: ['city'] } as const
 const thinking = { type: 'enabled', budget_tokens: 1024 } as const
 
 const ask = (
@@ -53,6 +55,22 @@ export const anthropicSdk = (stack: () => TestStack): void => {
       { type: 'text', text: '7 + 5 = 12' },
     ])
     expect(message.usage.output_tokens).toBe(whole.usage.output_tokens)
+  })
+
+  test('the tool runner works: threads, which it asks for, are refused as it expects', async () => {
+    const runner = client().beta.messages.toolRunner({
+      ...{ model: MODEL, max_tokens: 200, temperature: 0 },
+      messages: [{ role: 'user', content: 'What is the weather in Paris?' }],
+      tools: [
+        betaTool({
+          name: 'get_weather',
+          description: 'Get the weather of a city.',
+          inputSchema: CITY,
+          run: () => '18 degrees, sunny',
+        }),
+      ],
+    })
+    expect(JSON.stringify((await runner).content)).toMatch(/18|sunny/)
   })
 
   test('a tool loop ends in an answer made of the result; the prompt of its second half is cached', async () => {
