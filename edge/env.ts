@@ -27,6 +27,12 @@ const aliasesSchema = z.record(z.string().min(1).max(128), aliasSchema).default(
 const environmentSchema = z.object({
   ...{ SPARROW_SECRET: secret, ADMIN_SECRET: secret, JOIN_TOKEN: secret },
   MODEL_ALIASES: aliasesSchema,
+  AFFINITY_CREDIT: z.enum(['on', 'off']).optional(),
+  USAGE_DAYS: z
+    .string()
+    .regex(/^\d+(\.\d+)?$/, 'must be a number of days')
+    .refine((days) => Number(days) > 0, 'must be above 0')
+    .optional(),
 })
 
 export type Aliases = z.infer<typeof aliasesSchema>

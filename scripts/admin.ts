@@ -1,5 +1,5 @@
 // `npm run admin -- <command>`: the operator's command line, thin over the admin API. `--json` prints the API's own answer.
-import { existsSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import type { KeyLimits } from '../schema/key_limits.ts'
@@ -26,7 +26,7 @@ Settings: SPARROW_URL (default http://127.0.0.1:8787), ADMIN_SECRET (default: wh
 
 class UsageError extends Error {}
 
-const { values, positionals } = parseArgs({
+const CONFIG = {
   allowPositionals: true,
   options: {
     json: { type: 'boolean', default: false },
@@ -38,7 +38,18 @@ const { values, positionals } = parseArgs({
       ].map((n) => [n, { type: 'string' as const }]),
     ),
   },
-})
+} as const
+
+const parsed = (): ReturnType<typeof parseArgs<typeof CONFIG>> => {
+  try {
+    return parseArgs(CONFIG)
+  } catch (error) {
+    console.error(`${(error as Error).message}\n${USAGE}`)
+    process.exit(1)
+  }
+}
+
+const { values, positionals } = parsed()
 const options = values as Readonly<Record<string, string | boolean | undefined>>
 
 const need = (name: string): string => {
@@ -77,7 +88,10 @@ const call = <T>(method: string, path: string, body?: object): Promise<T> => {
   })
 }
 
-const list = (name: string): string[] => need(name).split(',')
+const list = (name: string): string[] =>
+  need(name)
+    .split(',')
+    .map((part) => part.trim())
 
 const onOrOff = (name: string): boolean => {
   const value = need(name)
@@ -99,14 +113,26 @@ const limits = (): KeyLimits => ({
 
 const expiry = (): { expiresAt?: number } => {
   if (options.expires === undefined) return {}
-  const expiresAt = Date.parse(need('expires'))
-  if (Number.isNaN(expiresAt)) throw new UsageError('--expires takes a date, such as 2027-01-31')
+  const text = need('expires')
+  const expiresAt = Date.parse(text)
+  // JavaScript takes 31 February for 3 March.
+  const isDay = !/^\d{4}-\d\d-\d\d$/.test(text) || new Date(expiresAt || 0).toISOString().startsWith(text)
+  if (Number.isNaN(expiresAt) || !isDay) throw new UsageError('--expires takes a date, such as 2027-01-31')
   return { expiresAt }
 }
 
 const stateDir = process.env.SPARROW_HOME ?? join(ROOT, '.sparrow')
 
-const journalDir = (): string => (options.journal === undefined ? join(stateDir, 'node', 'journal') : need('journal'))
+/** None is nothing to prove by; one that is named must be there. */
+const journalDirs = (): string[] => {
+  if (options.journal === undefined) return [join(stateDir, 'node', 'journal')].filter((dir) => existsSync(dir))
+  const dir = need('journal')
+  if (!existsSync(dir) || !readdirSync(dir).some((name) => /^journal-.*\.log$/.test(name)))
+    throw new UsageError(
+      `--journal: ${dir} holds no journal of a node (journal-*.log in the folder \`journal\` of its state directory)`,
+    )
+  return [dir]
+}
 
 const ofAccount = (path: string): string => `${path}?account=${encodeURIComponent(need('account'))}`
 
@@ -139,7 +165,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<object>>> = {
   ledger: () => call('GET', ofAccount('/ledger')),
   usage: () => call('GET', ofAccount('/usage')),
   log: () => call('GET', '/log'),
-  audit: () => auditBooks(call, [journalDir()]),
+  audit: () => auditBooks(call, journalDirs()),
   evidence: () => evidence(),
 }
 
@@ -148,12 +174,16 @@ const SETTLING_MS = 60_000
 
 /** The books against the evidence; with `--account` the bill, written to `--out` line by line. */
 const evidence = async () => {
+  if (options.out !== undefined && options.account === undefined) throw new UsageError('--out needs --account')
   const path = options.account === undefined ? undefined : `/accounts/${encodeURIComponent(need('account'))}`
   const account = path === undefined ? undefined : await call<{ id: string }>('GET', path)
   const { lines, sha256, ...report } = await deriveBills(call, Date.now() - SETTLING_MS, account?.id)
   if (options.out !== undefined) writeFileSync(need('out'), lines.map((line) => `${line}\n`).join(''))
   return account ? { ...report, lines: lines.length, sha256 } : report
 }
+
+/** Rows of one answer of the API. */
+const ROWS_MAX = 1000
 
 /** Money columns in dollars, for people; `--json` keeps the integers. */
 const readable = (row: object): object =>
@@ -167,8 +197,10 @@ const readable = (row: object): object =>
 
 const print = (answer: object): void => {
   if (options.json) console.log(JSON.stringify(answer))
-  else if ('data' in answer && Array.isArray(answer.data)) console.table(answer.data.map(readable))
-  else if ('findings' in answer && Array.isArray(answer.findings)) {
+  else if ('data' in answer && Array.isArray(answer.data)) {
+    console.table(answer.data.map(readable))
+    if (answer.data.length === ROWS_MAX) console.error(`Only ${ROWS_MAX} rows are shown.`)
+  } else if ('findings' in answer && Array.isArray(answer.findings)) {
     const { findings, ...rest } = answer
     console.log(
       Object.entries(rest)
@@ -195,6 +227,7 @@ const main = async (): Promise<void> => {
 main().catch((error: unknown) => {
   if (error instanceof UsageError) console.error(error.message)
   else if (error instanceof AdminError) console.error(`${error.code}: ${error.message}`)
+  else if ((error as NodeJS.ErrnoException).syscall === 'open') console.error((error as Error).message)
   else if (error instanceof TypeError) console.error('The edge cannot be reached. Is it running? (SPARROW_URL)')
   else throw error
   process.exitCode = 1

@@ -12,11 +12,18 @@ const DEMO_CREDIT_NANO = 10 * NANO_PER_USD
 /** The demo account's API key; kept in the state directory, readable by its owner only, so that a later start shows it. */
 export const firstKey = async (stateDir: string, baseUrl: string, secrets: Secrets, model: string): Promise<string> => {
   const file = join(stateDir, 'api_key')
-  if (existsSync(file)) return readFileSync(file, 'utf8').trim()
-  const call = <T>(method: string, path: string, body: unknown, idempotencyKey: string) =>
-    adminCall<T>({ baseUrl, secret: secrets.ADMIN_SECRET, method, path, body, idempotencyKey })
+  const call = <T>(method: string, path: string, body?: unknown, idempotencyKey?: string) =>
+    adminCall<T>({
+      ...{ baseUrl, secret: secrets.ADMIN_SECRET, method, path },
+      ...(body === undefined ? {} : { body }),
+      ...(idempotencyKey === undefined ? {} : { idempotencyKey }),
+    })
+  const { data } = await call<{ data: { model: string }[] }>('GET', '/admin/v1/prices')
   const { hit, miss, output } = DEFAULT_PRICE
-  await call('PUT', '/admin/v1/prices', { model, hitNano: hit, missNano: miss, outputNano: output }, 'first-price')
+  const price = { model, hitNano: hit, missNano: miss, outputNano: output }
+  // Also of a model that a later start serves: without a price nobody may ask it.
+  if (!data.some((row) => row.model === model)) await call('PUT', '/admin/v1/prices', price, `first-price ${model}`)
+  if (existsSync(file)) return readFileSync(file, 'utf8').trim()
   await call('POST', '/admin/v1/accounts', { name: DEMO_ACCOUNT, creditNano: DEMO_CREDIT_NANO }, 'first-account')
   const created = await call<{ key: string }>(
     'POST',

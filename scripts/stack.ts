@@ -6,6 +6,7 @@ import { createWriteStream, existsSync, mkdirSync, readdirSync, readFileSync, wr
 import { createServer } from 'node:net'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { endLeftovers, remember } from './leftovers.ts'
 import { ended, type Failure, Watch } from './watch.ts'
 
 export const ROOT = fileURLToPath(new URL('..', import.meta.url))
@@ -57,6 +58,11 @@ export interface Secrets {
 export const loadSecrets = (stateDir: string): Secrets => {
   const file = join(stateDir, 'dev.env')
   if (!existsSync(file)) {
+    // Over books that stand, new secrets would make every key and all evidence worthless.
+    if (existsSync(join(stateDir, 'd1')))
+      throw new StackError(
+        `${file} is gone: keys and evidence depend on it. Restore it, or delete ${stateDir} to start anew.`,
+      )
     const fresh = () => randomBytes(32).toString('base64url')
     mkdirSync(stateDir, { recursive: true, mode: 0o700 })
     const lines = [`SPARROW_SECRET=${fresh()}`, `ADMIN_SECRET=${fresh()}`, `JOIN_TOKEN=${fresh()}`, '']
@@ -103,7 +109,8 @@ const start = (name: string, command: string, args: readonly string[], stateDir:
   const child = spawn(command, args, { cwd: ROOT, env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] })
   child.stdout.pipe(log)
   child.stderr.pipe(log)
-  // Whatever way this process ends, nothing it started stays behind.
+  // However this process ends, nothing it started stays behind; where it is killed, the next start sees to that.
+  if (child.pid) remember(stateDir, child.pid, args)
   process.once('exit', () => signalGroup(child, 'SIGKILL'))
   return child
 }
@@ -164,6 +171,9 @@ const startEdge = (options: StackOptions): ChildProcess =>
     environment({}),
   )
 
+/** Of `npm start`: Ctrl-C is not to wait for half a minute. */
+const DRAIN_SECONDS = 5
+
 const startNode = (options: StackOptions, secrets: Secrets): ChildProcess =>
   start(
     'node',
@@ -177,7 +187,7 @@ const startNode = (options: StackOptions, secrets: Secrets): ChildProcess =>
       SPARROW_STATE_DIR: join(options.stateDir, 'node'),
       SPARROW_JOIN_TOKEN: secrets.JOIN_TOKEN,
       // Below the grace that stop() gives, so that a drain always ends in receipts, never in a kill.
-      SPARROW_DRAIN_SECONDS: '5',
+      SPARROW_DRAIN_SECONDS: String(DRAIN_SECONDS),
       ...options.nodeEnv,
     }),
   )
@@ -206,6 +216,7 @@ const isRouted = async (baseUrl: string): Promise<boolean> => {
 /** Boots everything and returns when the edge routes to the node. Errors: StackError, with what to do. */
 export const bootStack = async (options: StackOptions): Promise<Stack> => {
   const { stateDir, edgePort, nodePort, progress = () => {} } = options
+  if ((await endLeftovers(stateDir)) > 0) progress('ended what a start that was killed had left running')
   await assertFree(edgePort, 'SPARROW_PORT')
   await assertFree(nodePort, 'SPARROW_NODE_PORT')
   const secrets = loadSecrets(stateDir)

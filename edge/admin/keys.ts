@@ -17,7 +17,10 @@ const DAY_SECONDS = 24 * 3600
 export const createKeyBody = z.object({
   account: nameSchema,
   name: nameSchema,
-  expiresAt: z.int().positive().nullish(),
+  expiresAt: z
+    .int()
+    .refine((time) => time > Date.now(), 'lies in the past')
+    .nullish(),
   limits: keyLimitsSchema.default({}),
 })
 export const rotateBody = z.object({
@@ -58,9 +61,16 @@ const make = async (env: Env, idempotencyKey: string, wanted: Wanted): Promise<R
   const row = await findKey(env, made.id)
   if (!row.ok) return row
   const { value } = row
-  if (value.name !== name || value.expiresAt !== expiresAt || value.family !== family)
-    return fail('conflict', { param: 'idempotency-key' })
-  const record = { id: made.id, hash: made.hash, family, expiresAt, limits: JSON.parse(value.limits) as KeyLimits }
+  // A rotated key has the expiry that the old one had before its first rotation shortened it.
+  const isOther = wanted.family === undefined && value.expiresAt !== expiresAt
+  if (value.name !== name || isOther || value.family !== family) return fail('conflict', { param: 'idempotency-key' })
+  const record = {
+    id: made.id,
+    hash: made.hash,
+    family,
+    expiresAt: value.expiresAt,
+    limits: JSON.parse(value.limits) as KeyLimits,
+  }
   await accountObject(env, accountId).putKey(record)
   return ok({ ...value, key: made.key })
 }
@@ -79,15 +89,20 @@ export const createKey = async (env: Env, idempotencyKey: string, body: z.infer<
   return ok({ ...keyView(row), account: account.value.name, key })
 }
 
-/** A new key with the old one's name, limits and spending; the old one works until the overlap ends. */
+/** A new key with the old one's name, limits, expiry and spending; the old one works until the overlap ends. */
 export const rotateKey = async (env: Env, idempotencyKey: string, id: string, body: z.infer<typeof rotateBody>) => {
   const old = await findKey(env, id)
   if (!old.ok) return old
   const { accountId, name, limits } = old.value
   if (old.value.revokedAt !== null) return fail('conflict', { message: `The key "${id}" is revoked.` })
   const family = old.value.family || id
-  const wanted = { accountId, name, family, expiresAt: null, limits: JSON.parse(limits) as KeyLimits }
-  const made = await make(env, `rotate ${id} ${idempotencyKey}`, wanted)
+  const { expiresAt } = old.value
+  const call = `rotate ${id} ${idempotencyKey}`
+  const isRepeat = (await findKey(env, newKey(env.SPARROW_SECRET, accountId, call).id)).ok
+  if (expiresAt !== null && expiresAt <= Date.now() && !isRepeat)
+    return fail('conflict', { message: `The key "${id}" has expired; create a new one.` })
+  const wanted = { accountId, name, family, expiresAt, limits: JSON.parse(limits) as KeyLimits }
+  const made = await make(env, call, wanted)
   if (!made.ok) return made
   // From the new key's birth, so that repeating the call does not lengthen the overlap.
   const oldExpiresAt = made.value.createdAt + body.overlapSeconds * 1000

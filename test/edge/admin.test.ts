@@ -3,6 +3,7 @@ import { runInDurableObject } from 'cloudflare:test'
 import { env } from 'cloudflare:workers'
 import { expect, test } from 'vitest'
 import type { AccountObject } from '../../edge/account.ts'
+import { type Env, environmentFault } from '../../edge/env.ts'
 import { PRICE_NOTICE_MS } from '../../schema/limits.ts'
 import { signCall } from '../../schema/signature.ts'
 import { utf8 } from '../../schema/text.ts'
@@ -82,6 +83,31 @@ test('a price that follows another is announced: no account can miss it', async 
   expect((await set({ missNano: 5, effectiveFrom: second.effectiveFrom })).status).toBe(409)
   expect(await json<object>(set({ missNano: 4, effectiveFrom: second.effectiveFrom }))).toEqual(second)
 })
+
+test('a rotated key lasts no longer than the old one; one that has expired is not rotated', async () => {
+  const account = await openAccount(1e9)
+  const create = (expiresAt: number, call: string) =>
+    admin('POST', '/keys', { account: account.id, name: 'k', expiresAt }, `${call} ${account.id}`)
+  const expiresAt = Date.now() + 3_600_000
+  const { id } = await json<{ id: string }>(create(expiresAt, 'late'))
+  const rotate = () => json<{ expiresAt: number }>(admin('POST', `/keys/${id}/rotate`, { overlapSeconds: 1 }, 'once'))
+  const rotated = await rotate()
+  expect(rotated.expiresAt).toBe(expiresAt)
+  expect(await rotate()).toEqual(rotated)
+  expect((await create(Date.now() - 1, 'past')).status).toBe(422)
+  const short = await json<{ id: string }>(create(Date.now() + 50, 'short'))
+  await new Promise((done) => setTimeout(done, 60))
+  expect((await admin('POST', `/keys/${short.id}/rotate`, {})).status).toBe(409)
+})
+
+test.each([{ USAGE_DAYS: 'abc' }, { USAGE_DAYS: '0' }, { AFFINITY_CREDIT: 'of' }])(
+  'a setting that means nothing: %o',
+  (bad) => {
+    const environment = env as unknown as Env
+    expect(environmentFault({ ...environment })).toBeUndefined()
+    expect(environmentFault({ ...environment, ...bad })).toContain(Object.keys(bad)[0])
+  },
+)
 
 test('a key that was revoked before its account heard of it stays revoked', async () => {
   const account = await openAccount(1e9)
