@@ -160,6 +160,17 @@ test.each([{ kvPages: 1e9 }, { kvBytes: 2 ** 49 }])('more KV pages than there is
   await expect(opened).rejects.toMatchObject({ code: 'engine_failed', message: expect.stringMatching(/KV pages; ask/) })
 })
 
+test('the context is what the pages hold, where that is less', async () => {
+  await withEngine({ modelDir: MODEL_DIR, kvPages: 3 }, async (small) => {
+    expect(small.info.contextLength).toBe(192)
+    const spec = { ...GREEDY, ignoreEos: true, maxTokens: 1000 }
+    const { end, ids } = await collect(small, { ...spec, tokens: prompt(150, vocab()) })
+    expect([end.reason, ids.length]).toEqual(['length', 42])
+    expect(() => small.submit({ ...spec, tokens: prompt(192, vocab()) }, () => {})).toThrow(/192/)
+    expect(small.integrity()).toBe('')
+  })
+})
+
 test('closing with work in flight ends it', async () => {
   const other = await openNativeEngine({ modelDir: MODEL_DIR, tokenBytes: [] })
   const running = collect(other, { tokens: prompt(3000, vocab(), 12), maxTokens: 500 })

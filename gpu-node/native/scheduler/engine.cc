@@ -125,11 +125,6 @@ Status Engine::submit(Request r) {
       return error(Code::kBadArgument, "stop: a string is empty or too long");
   }
   r.max_tokens = std::min(r.max_tokens, context() - static_cast<int32_t>(r.tokens.size()));
-  if (pages_for(static_cast<int64_t>(r.tokens.size()) + r.max_tokens) > pool_.pages()) {
-    return error(Code::kContextTooLong, "prompt and answer need more KV pages than the engine has (" +
-                                            std::to_string(pool_.pages()) + " of " + std::to_string(SP_PAGE_TOKENS) +
-                                            " tokens)");
-  }
   auto s = std::make_unique<Sequence>(std::move(r));
   s->arrived = Clock::now();
   if (s->request.deadline_ms > 0) s->deadline = s->arrived + std::chrono::milliseconds(s->request.deadline_ms);

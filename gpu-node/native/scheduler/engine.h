@@ -1,6 +1,7 @@
 // The engine: one thread owns the model, the pages and the schedule. Callers post commands; events come back once a
 // step.
 #pragma once
+#include <algorithm>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -65,7 +66,10 @@ class Engine {
   void mask(Mask mask);
   EngineStats stats() const;
   Model& model() { return model_; }
-  int context() const { return model_.context(); }
+  /// Tokens of one sequence: what the model takes, and what the pages hold.
+  int context() const {
+    return static_cast<int>(std::min<int64_t>(model_.context(), int64_t{pool_.pages()} * SP_PAGE_TOKENS));
+  }
   int pages() const { return pool_.pages(); }
 
   /// Runs `work` on the engine thread between steps and waits for it. For probes and tests.
