@@ -5,6 +5,7 @@ import { cors } from 'hono/cors'
 import { v7 as uuidv7 } from 'uuid'
 import { anthropic } from '../schema/dialects/anthropic.ts'
 import { COUNTERS } from '../schema/dialects/counters.ts'
+import type { Dialect } from '../schema/dialects/dialect.ts'
 import { DIALECTS } from '../schema/dialects/index.ts'
 import { openAiChat } from '../schema/dialects/openai_chat.ts'
 import { type ApiError, apiError, type Result } from '../schema/errors.ts'
@@ -50,6 +51,11 @@ const EXPOSED = [
 ].join(',')
 
 const error = (e: ApiError): Response => errorResponse(openAiChat, e)
+/** Whose shape an error at this path has. */
+const dialectAt = (path: string): Pick<Dialect, 'status' | 'errorBody'> =>
+  DIALECTS.find(({ paths }) => paths.includes(path)) ??
+  COUNTERS.find(({ paths }) => paths.includes(path))?.dialect ??
+  (path.startsWith('/anthropic/') ? anthropic : openAiChat)
 const json = (result: Result<object>): Response => (result.ok ? Response.json(result.value) : error(result.error))
 
 const parse = (bytes: Uint8Array): unknown => parseJson(new TextDecoder().decode(bytes))
@@ -65,7 +71,7 @@ app.use(async (c, next) => {
   const fault = environmentFault(c.env)
   if (fault) {
     log('error', 'bad_environment', { fault })
-    c.res = error(apiError('internal_error', { message: NOT_CONFIGURED }))
+    c.res = errorResponse(dialectAt(c.req.path), apiError('internal_error', { message: NOT_CONFIGURED }))
   } else await next()
   const { headers } = c.res
   // A replayed answer keeps the id of the request that was run.
@@ -144,15 +150,12 @@ app.post(
 app.route('/admin/v1', adminApi)
 
 app.notFound((c) => {
-  const dialect = c.req.path.startsWith('/anthropic/') ? anthropic : openAiChat
-  return errorResponse(
-    dialect,
-    apiError('not_found', { message: `There is nothing at ${c.req.method} ${c.req.path}.` }),
-  )
+  const message = `There is nothing at ${c.req.method} ${c.req.path}.`
+  return errorResponse(dialectAt(c.req.path), apiError('not_found', { message }))
 })
 app.onError((failure, c) => {
   log('error', 'exception', { requestId: c.get('requestId'), error: reasonOf(failure), at: framesOf(failure) })
-  return error(apiError('internal_error'))
+  return errorResponse(dialectAt(c.req.path), apiError('internal_error'))
 })
 
 export default {

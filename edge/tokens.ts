@@ -38,7 +38,9 @@ export const countTokens = async (
   const read = await readRun({ env, context, request, requestId, dialect: counter })
   if (!read.ok) return refuse(read.error)
   const counted = read.value.run
-  const who = { keyHash: caller.value.keyHash, ip: clientIp(request.headers), model: counted.model }
+  const { model, shownModel } = counted
+  const alias = shownModel === undefined ? {} : { alias: shownModel }
+  const who = { keyHash: caller.value.keyHash, ip: clientIp(request.headers), model, ...alias }
   const allowed = await accountObject(env, caller.value.accountId).admitCount(who)
   if (!allowed.ok) return refuse(allowed.error)
   const answer = await ask(env, counted, counter.withIds)

@@ -23,6 +23,8 @@ export interface Admission {
   readonly requestId: string
   readonly keyHash: string
   readonly model: string
+  /** The name that the client gave, where it stands for the model. */
+  readonly alias?: string
   readonly promptBytes: number
   readonly maxTokens: number
   /** The client's address, as far as it is known. */
@@ -37,7 +39,7 @@ export interface Admission {
   readonly isRetry: boolean
 }
 
-export type Caller = Pick<Admission, 'keyHash' | 'ip' | 'model'>
+export type Caller = Pick<Admission, 'keyHash' | 'ip' | 'model' | 'alias'>
 
 export type AdmissionAnswer =
   | { readonly kind: 'admitted'; readonly keyId: string; readonly rates: readonly RateState[] }
@@ -84,7 +86,8 @@ export const whoAndWhat = (
   if (address) return address
   const price = prices.current(a.model, now)
   if (!price) return apiError('model_not_found', { message: `There is no model "${a.model}".`, param: 'model' })
-  if (limits.some(({ models }) => models && !models.includes(a.model))) {
+  const names = [a.model, ...(a.alias === undefined ? [] : [a.alias])]
+  if (limits.some(({ models }) => models && !names.some((name) => models.includes(name)))) {
     return apiError('permission_denied', { message: `This key may not use the model "${a.model}".`, param: 'model' })
   }
   return { key, price }

@@ -80,6 +80,7 @@ const answer = async (call: Call, stages: Timing): Promise<Response> => {
   const who = { requestId, keyHash, ip: clientIp(request.headers) }
   const admission = {
     ...{ ...who, ...repeat.value, model: run.model, ...most },
+    ...(run.shownModel === undefined ? {} : { alias: run.shownModel }),
     trail: trailOf(secret, tenant, run),
   }
   const letGo = releaser(call, accountId)
