@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -36,6 +37,7 @@ struct Record {
 };
 static_assert(sizeof(Header) == 128 && sizeof(Record) == 128);
 
+constexpr uint64_t kLeftFree = uint64_t{64} << 20;
 constexpr int64_t kHeaderBytes = sizeof(Header), kRecordBytes = sizeof(Record);
 
 uint64_t sum_of(const Header& h, uint64_t seed) {
@@ -126,6 +128,12 @@ Status DiskFile::start(const DiskOptions& options) {
   if (!sized || (!ours && !write_all(index_.get(), &wanted, sizeof wanted, 0)))
     return refused(dir, std::strerror(errno));
   return ok_status();
+}
+
+bool DiskFile::may_grow() const {
+  struct statvfs disk;
+  return fstatvfs(pages_.get(), &disk) != 0 ||
+         uint64_t{disk.f_bavail} * disk.f_frsize >= kLeftFree + static_cast<uint64_t>(page_bytes_);
 }
 
 int64_t DiskFile::scan(const std::function<void(const Found&)>& found) const {

@@ -43,6 +43,8 @@ class DiskFile {
 
   int64_t slots() const { return slots_; }
   int64_t page_bytes() const { return page_bytes_; }
+  /// Whether the disk has more than what it must keep for others: the node's journal lies on it too.
+  bool may_grow() const;
 
   struct Found {
     int64_t slot;

@@ -10,13 +10,13 @@ int64_t DiskIndex::find(const PageKey& key) const {
   return found == by_key_.end() ? -1 : found->second;
 }
 
-DiskIndex::Slot DiskIndex::take(const PageKey& parent) {
+DiskIndex::Slot DiskIndex::take(const PageKey& parent, bool may_grow) {
   if (!free_.empty()) {
     const int64_t slot = free_.back();
     free_.pop_back();
     return {slot, false};
   }
-  while (untouched_ < slots_) {
+  while (may_grow && untouched_ < slots_) {
     const int64_t slot = untouched_++;
     if (slot >= static_cast<int64_t>(entries_.size()) || !at(slot).used) return {slot, false};
   }

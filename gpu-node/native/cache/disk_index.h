@@ -23,7 +23,7 @@ class DiskIndex {
     bool evicted = false;  // it held a page that is forgotten now
   };
   /// A slot for a page that follows `parent`, which is never the one to go.
-  Slot take(const PageKey& parent);
+  Slot take(const PageKey& parent, bool may_grow = true);
   /// Names what lies in a slot that take() gave, or that was found at the start. False: the key has a slot already.
   bool insert(int64_t slot, const PageKey& key, const PageKey& parent, uint64_t stamp);
   /// Forgets a page; its slot is free.

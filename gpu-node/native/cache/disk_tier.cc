@@ -163,9 +163,10 @@ bool DiskTier::read_one(const Wanted& wanted) {
 
 /// None when the page needs no slot or gets none.
 DiskIndex::Slot DiskTier::reserve(const Put& put) {
+  const bool may_grow = file_.may_grow();
   std::lock_guard lock(mutex_);
   if (index_.find(put.key) >= 0 || (!put.first && index_.find(put.parent) < 0)) return {};
-  const DiskIndex::Slot slot = index_.take(put.parent);
+  const DiskIndex::Slot slot = index_.take(put.parent, may_grow);
   stats_.evictions += slot.evicted;
   return slot;
 }
