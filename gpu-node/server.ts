@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { ZodType } from 'zod'
 import { type ApiError, fail, ok, type Result, statusOf } from '../schema/errors.ts'
 import { REQUEST_BODY_BYTES_MAX } from '../schema/limits.ts'
-import { verifyCall } from '../schema/signature.ts'
+import { bodyHash, verifyToken } from '../schema/signature.ts'
 import { abandonRequestSchema, type RunRequest, runRequestSchema } from '../schema/wire.ts'
 import { Answer } from './answer.ts'
 import { type RunHandler, sendJson } from './front.ts'
@@ -110,13 +110,16 @@ const verified = async (
   { shop, dispatchKey }: ServerOptions,
   request: IncomingMessage,
 ): Promise<Result<Uint8Array>> => {
-  const body = await readBody(request)
-  if (!body.ok) return body
   const key = dispatchKey()
   if (!key) return fail('no_node', { message: 'This node is not registered yet.', retryAfterSeconds: 1 })
-  const call = await verifyCall(key, 'HS256', shop.nodeId, request.headers.authorization, body.value)
+  // Before the body is read: only the edge may fill memory.
+  const call = await verifyToken(key, 'HS256', shop.nodeId, request.headers.authorization)
   if (!call.ok) return call
-  return call.value === 'edge' ? body : fail('invalid_signature')
+  if (call.value.issuer !== 'edge') return fail('invalid_signature')
+  const body = await readBody(request)
+  if (!body.ok) return body
+  const isSigned = call.value.bodyHash === (await bodyHash(body.value))
+  return isSigned ? body : fail('invalid_signature', { internal: 'body hash differs' })
 }
 
 const count = async (options: ServerOptions, request: IncomingMessage, response: ServerResponse): Promise<void> => {

@@ -32,14 +32,13 @@ export const signCall = async (
   return `Bearer ${token}`
 }
 
-/** Checks signature, audience, expiry and body hash; the value is the issuer. Error: `invalid_signature`. */
-export const verifyCall = async (
+/** Checks all but the body: signature, audience, expiry. Error: `invalid_signature`. */
+export const verifyToken = async (
   key: SigningKey,
   algorithm: SignatureAlgorithm,
   audience: string,
   authorization: string | null | undefined,
-  body: Uint8Array<ArrayBuffer>,
-): Promise<Result<string>> => {
+): Promise<Result<{ readonly issuer: string; readonly bodyHash: unknown }>> => {
   const token = /^Bearer (\S+)$/.exec(authorization ?? '')?.[1]
   if (!token) return fail('invalid_signature', { message: 'The signature is missing.' })
   try {
@@ -49,11 +48,25 @@ export const verifyCall = async (
       requiredClaims: ['exp', 'iat', 'iss', 'bsh'],
       clockTolerance: CLOCK_TOLERANCE_SECONDS,
     })
-    if (payload.bsh !== (await bodyHash(body))) return fail('invalid_signature', { internal: 'body hash differs' })
-    return ok(payload.iss ?? '')
+    return ok({ issuer: payload.iss ?? '', bodyHash: payload.bsh })
   } catch (error) {
     return fail('invalid_signature', { internal: error instanceof Error ? error.message : String(error) })
   }
+}
+
+/** Checks signature, audience, expiry and body hash; the value is the issuer. Error: `invalid_signature`. */
+export const verifyCall = async (
+  key: SigningKey,
+  algorithm: SignatureAlgorithm,
+  audience: string,
+  authorization: string | null | undefined,
+  body: Uint8Array<ArrayBuffer>,
+): Promise<Result<string>> => {
+  const token = await verifyToken(key, algorithm, audience, authorization)
+  if (!token.ok) return token
+  if (token.value.bodyHash !== (await bodyHash(body)))
+    return fail('invalid_signature', { internal: 'body hash differs' })
+  return ok(token.value.issuer)
 }
 
 /** Ed25519 public key from its JWK `x`. */
