@@ -13,8 +13,22 @@ const stateSchema = z.object({
   previous: z.string(),
   /** The segment at `index`, when it is sealed and not confirmed. */
   sealed: z.string().nullable(),
+  /** SHA-256 of the others; files of older versions have none. */
+  sum: z.string().optional(),
 })
 type State = z.infer<typeof stateSchema>
+
+const sumOf = ({ chain, index, previous, sealed }: State): string =>
+  createHash('sha256')
+    .update(JSON.stringify([chain, index, previous, sealed]))
+    .digest('hex')
+
+/** Throws when it is damaged. */
+const parseState = (text: string): State => {
+  const state = stateSchema.parse(JSON.parse(text))
+  if (state.sum !== undefined && state.sum !== sumOf(state)) throw new Error('its checksum is wrong')
+  return state
+}
 
 const fresh = (): State => ({ chain: randomUUID(), index: 0, previous: '', sealed: null })
 
@@ -35,7 +49,7 @@ export class SegmentChain {
     const text = await readFile(file, 'utf8').catch(() => undefined)
     let state: State | undefined
     try {
-      state = text === undefined ? undefined : stateSchema.parse(JSON.parse(text))
+      state = text === undefined ? undefined : parseState(text)
     } catch {
       log('warn', 'chain_damaged', { file })
     }
@@ -73,7 +87,7 @@ export class SegmentChain {
   async #write(state: State): Promise<void> {
     const file = await open(`${this.#file}.new`, 'w', 0o600)
     try {
-      await file.writeFile(JSON.stringify(state))
+      await file.writeFile(JSON.stringify({ ...state, sum: sumOf(state) }))
       await file.datasync()
     } finally {
       await file.close()

@@ -30,6 +30,8 @@ const readConfig = async (path: string): Promise<z.infer<typeof configSchema>> =
     return configSchema.parse(JSON.parse((await readIfThere(path)) ?? '{}'))
   } catch (error) {
     if (error instanceof StartError) throw error
+    if (error instanceof z.ZodError)
+      throw new StartError(`${path}: ${error.issues[0]?.path.join('.')}: ${error.issues[0]?.message}`)
     throw new StartError(`${path}: ${error instanceof Error ? error.message : String(error)}`)
   }
 }

@@ -9,7 +9,9 @@ const MODEL_DIR = fileURLToPath(new URL('./model', import.meta.url).href)
 const count = (least: number, most: number) => z.coerce.number().int().min(least).max(most)
 
 const settings = z.object({
-  SPARROW_EDGE_URL: z.url().describe('base address of the edge'),
+  SPARROW_EDGE_URL: z
+    .url({ protocol: /^https?$/, error: 'must begin with http:// or https://' })
+    .describe('base address of the edge'),
   SPARROW_JOIN_TOKEN: z.string().min(1).describe('admits this node at the edge'),
   SPARROW_NODE_ID: z
     .string()
@@ -18,7 +20,10 @@ const settings = z.object({
     .describe('name of this node; default: random, kept in the state directory'),
   SPARROW_NODE_HOST: z.string().min(1).default('127.0.0.1').describe('address to listen on'),
   SPARROW_NODE_PORT: count(0, 65_535).default(8788).describe('port to listen on; 0: any free one'),
-  SPARROW_NODE_ADDRESS: z.url().optional().describe('base address at which the edge reaches this node'),
+  SPARROW_NODE_ADDRESS: z
+    .url({ protocol: /^https?$/, error: 'must begin with http:// or https://' })
+    .optional()
+    .describe('base address at which the edge reaches this node'),
   SPARROW_MODEL_DIR: z.string().min(1).default(MODEL_DIR).describe('checkpoint: config, weights, tokenizer'),
   SPARROW_MODEL_NAME: z.string().min(1).max(128).default('sparrow-mini').describe('public name of the model'),
   SPARROW_CHAT_FORMAT: z.string().min(1).max(32).default('auto').describe('auto, deepseek_v32 or jinja'),

@@ -61,7 +61,9 @@ export const loadIdentity = async (stateDir: string, nodeId: string | undefined)
     throw new StartError(`${stateDir} belongs to node ${identity.nodeId}. Choose another SPARROW_STATE_DIR.`)
   }
   const jwk = { kty: 'OKP', crv: 'Ed25519', x: identity.x, d: identity.d }
-  const privateKey = await crypto.subtle.importKey('jwk', jwk, 'Ed25519', false, ['sign'])
+  const privateKey = await crypto.subtle.importKey('jwk', jwk, 'Ed25519', false, ['sign']).catch(() => {
+    throw new StartError(`${file} is damaged. Restore it, or choose another SPARROW_STATE_DIR.`)
+  })
   return {
     nodeId: identity.nodeId,
     publicKey: identity.x,

@@ -66,6 +66,15 @@ export class Journal {
    * a new epoch. The number of damaged lines is logged; each cost at most itself.
    */
   static async start(options: JournalOptions): Promise<Journal> {
+    return Journal.#begin(options).catch((error: unknown) => {
+      if (error instanceof StartError) throw error
+      throw new StartError(
+        `${options.dir} cannot be used: ${reasonOf(error)}. Mend it, or choose another SPARROW_STATE_DIR.`,
+      )
+    })
+  }
+
+  static async #begin(options: JournalOptions): Promise<Journal> {
     await mkdir(options.dir, { recursive: true, mode: 0o700 })
     const state = new JournalState()
     const files = await journalFiles(options.dir)
@@ -190,7 +199,7 @@ export class Journal {
       this.#buffer = []
       try {
         await this.#write(text)
-        if (this.#bytes > this.#rotateAt) await this.#rotate()
+        if (this.#bytes > this.#rotateAt) await this.#tryRotate()
         for (const { resolve } of waiters) resolve()
       } catch (error) {
         this.#fail(error, waiters)
@@ -216,6 +225,19 @@ export class Journal {
     this.#bytes += bytes.length
   }
 
+  /** Without room or descriptors for a new file the old one goes on: nothing is lost by its growing. */
+  async #tryRotate(): Promise<void> {
+    const [file, epoch, seq] = [this.#file, this.#epoch, this.#seq]
+    try {
+      await this.#rotate()
+    } catch (error) {
+      if (this.#file !== file) throw error
+      ;[this.#epoch, this.#seq] = [epoch, Math.max(seq, this.#seq)]
+      this.#rotateAt = 2 * this.#bytes
+      log('warn', 'journal_not_rotated', { error: reasonOf(error) })
+    }
+  }
+
   async #rotate(): Promise<void> {
     const old = this.#file
     const files = await journalFiles(this.#options.dir)
@@ -239,10 +261,17 @@ export class Journal {
     const { dir, rotateBytes = ROTATE_BYTES } = this.#options
     const records = this.#state.snapshot(Date.now() - SEEN_MS)
     const bytes = Buffer.from(records.map(encodeRecord).join(''))
-    const file = await open(join(dir, `journal-${this.#epoch}.log`), 'ax', 0o600)
-    await file.appendFile(bytes)
-    await file.sync()
-    await syncDir(dir)
+    const path = join(dir, `journal-${this.#epoch}.log`)
+    const file = await open(path, 'ax', 0o600)
+    try {
+      await file.appendFile(bytes)
+      await file.sync()
+      await syncDir(dir)
+    } catch (error) {
+      await file.close().catch(() => {})
+      await unlink(path).catch(() => {})
+      throw error
+    }
     this.#file = file
     this.#bytes = bytes.length
     this.#rotateAt = Math.max(rotateBytes, 2 * bytes.length)

@@ -30,6 +30,9 @@ const openEngine: OpenEngine = async (settings, { tokenBytes }) => {
   return reuses ? engine : withoutReuse(engine)
 }
 
+// Whoever read the log is gone: that is no reason to break answers.
+process.stderr.on('error', () => {})
+
 const main = async (): Promise<void> => {
   obeySignals(await startNode(readSettings(process.env), openEngine, () => process.exit(1)))
 }

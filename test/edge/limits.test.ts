@@ -1,6 +1,6 @@
 // Limits of keys and accounts, as a customer meets them: statuses, headers, rotation, revocation; and that a forged key costs nothing.
 import { env } from 'cloudflare:workers'
-import { beforeAll, expect, test } from 'vitest'
+import { beforeAll, expect, test, vi } from 'vitest'
 import type { Env } from '../../edge/env.ts'
 import worker from '../../edge/index.ts'
 import type { KeyLimits } from '../../schema/key_limits.ts'
@@ -127,6 +127,9 @@ test('models: others are refused, and not listed', async () => {
   expect(await (await asCustomer(key, '/v1/models')).json()).toMatchObject({ data: [] })
   await admin('PUT', `/keys/${key.keyId}/limits`, { models: [MODEL] })
   expect((await chat(key.key)).status).toBe(200)
+  await admin('PUT', `/keys/${key.keyId}/limits`, { models: ['deepseek-chat'] })
+  await vi.waitFor(async () => expect((await chat(key.key, { model: 'deepseek-chat' })).status).toBe(200), 5000)
+  expect((await chat(key.key)).status).toBe(403)
 })
 
 test('addresses: a key works from its ranges only, for whatever it asks', async () => {

@@ -1,6 +1,6 @@
 // Sealed segments: what an edge may have seen goes out again byte for byte, over restarts too, and each names the one before it.
 import { createHash } from 'node:crypto'
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { SegmentChain } from '../../gpu-node/chain.ts'
@@ -77,4 +77,25 @@ test('a sealed segment survives a kill; a damaged file starts another chain', as
   expect(linkOf(await next.seal([]))).toEqual({ chain: linkOf(sealed).chain, index: 1, previous: sha256(sealed) })
   writeFileSync(join(dir.path, 'chain.json'), '{"chain":')
   expect(linkOf(await (await SegmentChain.load(dir.path, 'n')).seal([])).index).toBe(0)
+})
+
+test('one damaged bit of the chain starts another one; every receipt is billed', async () => {
+  const seal = async (): Promise<{ file: string; text: Buffer }> => {
+    const chain = await SegmentChain.load(dir.path, 'n')
+    await chain.seal([])
+    const file = join(dir.path, 'chain.json')
+    return { file, text: readFileSync(file) }
+  }
+  const { file, text } = await seal()
+  const before = JSON.parse(text.toString()) as { chain: string }
+  for (let bit = 0; bit < text.length * 8; bit += 5) {
+    const damaged = Buffer.from(text)
+    damaged[bit >> 3] = (damaged[bit >> 3] as number) ^ (1 << (bit & 7))
+    writeFileSync(file, damaged)
+    const chain = await SegmentChain.load(dir.path, 'n')
+    // As it was, or another one: nothing in between.
+    if (chain.unconfirmed !== undefined)
+      expect(chain.unconfirmed, `bit ${bit}`).toBe(JSON.parse(text.toString()).sealed)
+    else expect(linkOf(await chain.seal([])).chain).not.toBe(before.chain)
+  }
 })

@@ -12,6 +12,8 @@ test('two settings are enough; other programs and empty variables do not matter'
 
 const wrong: [string, Record<string, string>][] = [
   ['SPARROW_EDGE_URL', { SPARROW_JOIN_TOKEN: 'join' }],
+  ['SPARROW_EDGE_URL', { ...base, SPARROW_EDGE_URL: 'localhost:8787' }],
+  ['SPARROW_NODE_ADDRESS', { ...base, SPARROW_NODE_ADDRESS: 'ftp://host' }],
   ['SPARROW_JOIN_TOKEN', { SPARROW_EDGE_URL: 'http://127.0.0.1' }],
   ['SPARROW_THREAD is not a setting', { ...base, SPARROW_THREAD: '2' }],
   ['SPARROW_THREADS', { ...base, SPARROW_THREADS: 'two' }],

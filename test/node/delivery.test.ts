@@ -1,7 +1,7 @@
 // From CLOSE to acknowledgement: an edge that is down, fails, forgets the node or refuses; a node that is killed, drains or
 // starts again. Every receipt arrives, none is billed twice, none is lost.
 import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, expect, test } from 'vitest'
@@ -140,6 +140,27 @@ test('a state directory that cannot be made is told in one line', async () => {
   )
   await expect(started).rejects.toThrow(/state cannot be written: .*Choose another SPARROW_STATE_DIR/)
   await expect(started).rejects.toBeInstanceOf(StartError)
+})
+
+test.each([
+  ['identity.json', (text: string) => text.replace(/"d":"./, (d) => `${d.slice(0, -1)}${d.endsWith('A') ? 'B' : 'A'}`)],
+  ['journal', undefined],
+])('%s that is damaged is told in one line', async (name, change) => {
+  await (await boot()).drain()
+  nodes.pop()
+  const path = join(dir.path, name)
+  if (change) writeFileSync(path, change(readFileSync(path, 'utf8')))
+  else {
+    rmSync(path, { recursive: true })
+    writeFileSync(path, '')
+  }
+  const started = startNode(
+    testSettings(edge.url, dir.path),
+    async () => scriptedEngine(() => ({ ids: [] })),
+    () => {},
+  )
+  await expect(started).rejects.toBeInstanceOf(StartError)
+  await expect(started).rejects.toThrow(name)
 })
 
 test('one state directory serves one node, and keeps its name', async () => {
