@@ -35,7 +35,7 @@ const FLUSH_RETRY_MS = 2_000
 /** A prompt's trail is kept so long at most; the next alarm after that removes it. */
 const TRAIL_KEPT_MS = 24 * 3_600_000
 /** What is to be forgotten goes together, not row by row. */
-const FORGET_SPACING_MS = 60_000
+const FORGET_SPACING_MS = 3_600_000
 /** A receipt trails its answer by a node's spacing of segments (250 ms) and a call: so long a request waits for the room that it is about to leave. */
 const ROOM_WAIT_MS = 600
 
@@ -237,13 +237,13 @@ export class AccountObject extends DurableObject<Env> {
     const store = this.#store
     const after = (time: number | undefined, ms: number): number =>
       time === undefined ? Number.POSITIVE_INFINITY : time + ms
-    const next = Math.min(
-      after(store.nextExpiry(), 0),
+    const forgets = Math.min(
       after(store.oldestOutcome(), IDEMPOTENCY_KEPT_MS),
       after(store.oldestTrail(), TRAIL_KEPT_MS),
       after(store.oldestClosed(), CLOSED_KEPT_MS),
     )
-    if (next < Number.POSITIVE_INFINITY) await this.#wakeAt(Math.max(next, Date.now() + FORGET_SPACING_MS))
+    const next = Math.min(after(store.nextExpiry(), 0), Math.max(forgets, Date.now() + FORGET_SPACING_MS))
+    if (next < Number.POSITIVE_INFINITY) await this.#wakeAt(next)
   }
 
   /** Resolves when a hold closes, or after `ms`. */

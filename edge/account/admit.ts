@@ -18,6 +18,8 @@ const CONCURRENT_RUNS_MAX = 256
 const BYTES_PER_TOKEN = 4
 /** An SDK gives up its retries well within this time. */
 const RETRY_MEMORY_MS = 10 * 60_000
+/** More than SDKs make of one request; whoever sends the header with all of its requests pays for them by so many. */
+const RETRIES_MAX = 10
 
 export interface Admission {
   readonly requestId: string
@@ -157,10 +159,9 @@ export const decide = (store: AccountStore, rates: Rates, prices: PriceList, a: 
   if (room) return { ...room, rates: rates.states(scopes, now) }
   rates.take(scopes, demand, now)
   const { requestId, model, promptBytes, maxTokens, fingerprint } = a
-  const retryOf =
-    a.isRetry && fingerprint !== null
-      ? (store.firstWithBody(key.family, fingerprint, now - RETRY_MEMORY_MS) ?? null)
-      : null
+  const first =
+    a.isRetry && fingerprint !== null ? store.firstWithBody(key.family, fingerprint, now - RETRY_MEMORY_MS) : undefined
+  const retryOf = first !== undefined && store.retriesOf(first) < RETRIES_MAX ? first : null
   store.addHold({
     ...{ requestId, keyId: key.id, family: key.family, model, amountNano, promptBytes, maxTokens, price },
     ...{ createdAt: now, fingerprint, retryOf },

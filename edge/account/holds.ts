@@ -215,6 +215,8 @@ export const retryStore = (sql: SqlStorage) => ({
          AND NOT EXISTS (SELECT 1 FROM topups WHERE id = 'refund:' || request_id)`,
       requestId,
     )?.nano ?? 0,
+  retriesOf: (requestId: string): number =>
+    first<{ n: number }>(sql, 'SELECT count(*) AS n FROM holds WHERE retry_of = ?', requestId)?.n ?? 0,
   hasRetries: (requestId: string): boolean =>
     first(sql, 'SELECT 1 AS one FROM holds WHERE retry_of = ? LIMIT 1', requestId) !== undefined,
 })

@@ -217,6 +217,16 @@ test('tries join the first of them for ten minutes, however often they come', as
   expect((await objectOf(customer).balance()).balanceNano).toBe(1e9 - 2 * COST)
 })
 
+test('a header on every request makes no more of them free than an SDK would try', async () => {
+  const customer = await openAccount(1e9)
+  for (let i = 0; i < 23; i++) {
+    const id = idOf(await chat(customer.key, {}, { 'x-stainless-retry-count': '1' }))
+    await send(node, [receiptOf(node, customer, id)])
+  }
+  // One and its ten tries are charged as one: 11, 11 and 1.
+  expect((await objectOf(customer).balance()).balanceNano).toBe(1e9 - 3 * COST)
+})
+
 test('the same body without a retry count is a request of its own', async () => {
   const customer = await openAccount(1e9)
   for (let i = 0; i < 2; i++) {
