@@ -104,7 +104,8 @@ for (const prefix of ['', '/v1']) {
     if (!caller.ok) return error(caller.error)
     return c.json({ object: 'list', data: await listModels(c.env, caller.value.models) })
   })
-  app.get(`${prefix}/models/:id`, async (c) => {
+  // Names may have slashes, as those of Hugging Face do.
+  app.get(`${prefix}/models/:id{.+}`, async (c) => {
     const caller = await knownCaller(c.env, c.req.raw.headers)
     if (!caller.ok) return error(caller.error)
     const model = (await listModels(c.env, caller.value.models)).find(({ id }) => id === c.req.param('id'))

@@ -7,18 +7,27 @@ import { MAX_TOKENS_MAX, NODE_STALE_MS } from '../schema/limits.ts'
 import { formatUsd } from '../schema/money.ts'
 import type { modelSchema } from '../schema/public_answers.ts'
 import { authenticate, authorizationOf } from './auth.ts'
-import { accountObject, clientIp, type Env } from './env.ts'
+import { accountObject, aliasesOf, clientIp, type Env } from './env.ts'
 
 export type ModelEntry = z.infer<typeof modelSchema>
 
 type PriceRow = typeof prices.$inferSelect
 
+const isLive = (node: NodeRow): boolean => node.heartbeatAt > Date.now() - NODE_STALE_MS && !node.draining
+
 /** What a live node takes at least, or the last one known did: a request may meet any of them. */
 const contextOf = (rows: readonly NodeRow[], model: string): number | null => {
   const known = rows.filter((node) => node.model === model)
-  const live = known.filter((node) => node.heartbeatAt > Date.now() - NODE_STALE_MS && !node.draining)
+  const live = known.filter(isLive)
   const lengths = (live.length > 0 ? live : known).map((node) => node.contextTokens)
   return lengths.length > 0 ? Math.min(...lengths) : null
+}
+
+/** The model that an alias without one stands for now: what most live nodes serve. */
+const commonest = (rows: readonly NodeRow[]): string | undefined => {
+  const counts = new Map<string, number>()
+  for (const { model } of rows.filter(isLive)) counts.set(model, (counts.get(model) ?? 0) + 1)
+  return [...counts].sort(([a, n], [b, m]) => m - n || (a < b ? -1 : 1))[0]?.[0]
 }
 type NodeRow = typeof nodes.$inferSelect
 
@@ -38,16 +47,25 @@ const entryOf = (model: string, rows: readonly PriceRow[], contextLength: number
   }
 }
 
-/** Models with a price in effect, of those that a key may use. */
+/** Models with a price in effect, and the names that stand for one of them; of those, what a key may use. */
 export const listModels = async (env: Env, allowed: readonly string[] | null): Promise<ModelEntry[]> => {
   const database = drizzle(env.DB)
-  const [priced, live] = await database.batch([database.select().from(prices), database.select().from(nodes)])
-  const served = priced.filter((row) => row.effectiveFrom <= Date.now() && (allowed?.includes(row.model) ?? true))
-  const models = [...new Set(served.map((row) => row.model))].sort()
-  return models.map((model) => {
-    const rows = served.filter((row) => row.model === model)
-    return entryOf(model, rows, contextOf(live, model))
-  })
+  const [priced, known] = await database.batch([database.select().from(prices), database.select().from(nodes)])
+  const inForce = priced.filter((row) => row.effectiveFrom <= Date.now())
+  const models = [...new Set(inForce.map((row) => row.model))].sort()
+  const aliases = Object.entries(aliasesOf(env)).map(([name, { model }]) => [name, model ?? commonest(known)] as const)
+  const named = [
+    ...models.map((model) => [model, model] as const),
+    ...aliases.flatMap(([name, model]) =>
+      model !== undefined && models.includes(model) && !models.includes(name) ? [[name, model] as const] : [],
+    ),
+  ]
+  return named
+    .filter(([name, model]) => allowed === null || allowed.includes(name) || allowed.includes(model))
+    .map(([name, model]) => {
+      const rows = inForce.filter((row) => row.model === model)
+      return { ...entryOf(model, rows, contextOf(known, model)), id: name }
+    })
 }
 
 export interface KnownCaller {

@@ -175,10 +175,14 @@ test('the longest prefix hit of each node comes from one statement', async () =>
 
 test('models are listed and found', async () => {
   const headers = { authorization: `Bearer ${account.key}` }
-  expect(await (await call('/v1/models', { headers })).json()).toMatchObject({
-    object: 'list',
-    data: [{ id: MODEL, object: 'model' }],
-  })
-  expect((await call(`/models/${MODEL}`, { headers })).status).toBe(200)
+  const { object, data } = await (await call('/v1/models', { headers })).json<{
+    object: string
+    data: { id: string }[]
+  }>()
+  // The model, and the names that stand for what most nodes serve.
+  expect([object, data.map(({ id }) => id)]).toEqual(['list', [MODEL, 'deepseek-chat', 'deepseek-reasoner']])
+  for (const { id } of data) expect(await (await call(`/models/${id}`, { headers })).json()).toMatchObject({ id })
+  await admin('PUT', '/prices', { model: 'maker/model', hitNano: 1, missNano: 1, outputNano: 1 })
+  expect((await call('/v1/models/maker/model', { headers })).status).toBe(200)
   expect(await codeOf(await call('/models/none', { headers }))).toEqual([404, 'model_not_found'])
 })
