@@ -28,7 +28,8 @@ const environmentSchema = z.object({
   ...{ SPARROW_SECRET: secret, ADMIN_SECRET: secret, JOIN_TOKEN: secret },
   MODEL_ALIASES: aliasesSchema,
   AFFINITY_CREDIT: z.enum(['on', 'off']).optional(),
-  USAGE_DAYS: z
+  // Without quotes in wrangler.toml it is a number.
+  USAGE_DAYS: z.coerce
     .string()
     .regex(/^\d+(\.\d+)?$/, 'must be a number of days')
     .refine((days) => Number(days) > 0, 'must be above 0')

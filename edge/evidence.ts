@@ -9,6 +9,7 @@ import { fail, ok, type Result } from '../schema/errors.ts'
 import type { Segment } from '../schema/wire.ts'
 import { derive } from './auth.ts'
 import type { Env } from './env.ts'
+import { log, reasonOf } from './log.ts'
 import { giveWay } from './turns.ts'
 
 /** What one object in R2 holds, as JSON. */
@@ -85,7 +86,12 @@ export const keepSegment = async (
   const head = sha256(segment)
   await giveWay()
   const advance = env.DB.prepare(ADVANCE).bind(nodeId, link.chain, link.index + 1, head, Date.now())
-  await env.DB.batch([advance, ...beside])
+  await env.DB.batch([advance, ...beside]).catch(async (error: unknown) => {
+    if (beside.length === 0) throw error
+    // What goes beside is a prediction: receipts must not wait for it for ever.
+    log('error', 'prefix_record_failed', { error: reasonOf(error) })
+    await advance.run()
+  })
   if (heads.size >= HEADS_MAX) heads.clear()
   heads.set(chainName(sealed), { segments: link.index + 1, head })
   return ok(true)

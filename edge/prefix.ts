@@ -67,12 +67,12 @@ export const recording = (
 /** Walks the scopes by their index; of each, what is too old or beyond the account's share goes. */
 export const SWEEP = `
   WITH RECURSIVE scopes (scope) AS (
-    SELECT min(scope) FROM prefix_blocks
+    SELECT min(scope) FROM prefix_blocks WHERE scope >= ?4
     UNION ALL SELECT (SELECT min(p.scope) FROM prefix_blocks AS p WHERE p.scope > scopes.scope) FROM scopes WHERE scope IS NOT NULL)
   DELETE FROM prefix_blocks WHERE rowid IN (
     SELECT p.rowid FROM scopes AS s CROSS JOIN prefix_blocks AS p ON p.scope = s.scope AND p.seen_at < max(?1, coalesce(
       (SELECT q.seen_at FROM prefix_blocks AS q WHERE q.scope = s.scope ORDER BY q.seen_at DESC LIMIT 1 OFFSET ?2), 0))
-    LIMIT ?3)`
+    LIMIT ?3) RETURNING scope`
 
 /** Bounded batches, at most so many; what is left waits for the next turn. Returns the rows that went. */
 export const sweepPrefixes = async (
@@ -81,13 +81,16 @@ export const sweepPrefixes = async (
   rowsMax = ACCOUNT_ROWS_MAX,
 ): Promise<number> => {
   let swept = 0
+  // Each statement goes on where the one before it ended: scopes in order, none walked twice.
+  let from = ''
   for (let i = 0; i < SWEEP_STATEMENTS; i++) {
-    const { meta } = await database
+    const { results } = await database
       .prepare(SWEEP)
-      .bind(now - KEPT_MS, rowsMax, SWEEP_ROWS)
-      .run()
-    swept += meta.changes
-    if (meta.changes < SWEEP_ROWS) break
+      .bind(now - KEPT_MS, rowsMax, SWEEP_ROWS, from)
+      .all<{ scope: string }>()
+    swept += results.length
+    if (results.length < SWEEP_ROWS) break
+    from = results.reduce((last, { scope }) => (scope > last ? scope : last), from)
   }
   return swept
 }

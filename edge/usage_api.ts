@@ -55,7 +55,7 @@ const linesOf = (row: UsageRow): Line[] => [
   })),
 ]
 
-const summary = (row: UsageRow) => ({
+const summary = (row: UsageRow, refundNano: number) => ({
   object: 'usage.request',
   request_id: row.requestId,
   model: row.model,
@@ -71,6 +71,7 @@ const summary = (row: UsageRow) => ({
   },
   charge_nano: row.chargedNano,
   charge_usd: formatUsd(row.chargedNano),
+  ...(refundNano > 0 ? { refund_nano: refundNano } : {}),
   settled_at: row.settledAt,
 })
 
@@ -79,18 +80,19 @@ const attemptsOf = (failed: readonly FailedAttempt[], last?: { attempt: number; 
   ...(last ? [{ ...last, outcome: 'answered' }] : []),
 ]
 
-/** Given back after the charge; 0 when nothing was. */
-const refunded = async (env: Env, { accountId, requestId }: UsageRow): Promise<number> => {
-  const mine = and(eq(ledger.accountId, accountId), eq(ledger.id, refundOf(requestId)))
-  return (await drizzle(env.DB).select().from(ledger).where(mine))[0]?.amountNano ?? 0
+/** Given back after the charge, by request; most never are. */
+const refundsOf = async (env: Env, accountId: string, rows: readonly UsageRow[]): Promise<Map<string, number>> => {
+  const ids = JSON.stringify(rows.map(({ requestId }) => refundOf(requestId)))
+  const mine = and(eq(ledger.accountId, accountId), sql`${ledger.id} IN (SELECT value FROM json_each(${ids}))`)
+  const found = await drizzle(env.DB).select().from(ledger).where(mine)
+  return new Map(found.map(({ id, amountNano }) => [id, amountNano]))
 }
 
 const REFUND_TEXT = 'given back: the answer broke off on its way and was not delivered'
 
 const explained = (row: UsageRow, refundNano: number) => ({
-  ...summary(row),
+  ...summary(row, refundNano),
   lines: [...linesOf(row), ...(refundNano > 0 ? [{ item: REFUND_TEXT, amount_nano: -refundNano }] : [])],
-  ...(refundNano > 0 ? { refund_nano: refundNano } : {}),
   price_version: row.priceFrom,
   hold: { amount_nano: row.holdNano, at: row.admittedAt, returned_nano: row.holdNano - row.chargedNano },
   attempts: attemptsOf(JSON.parse(row.attempts) as FailedAttempt[], { attempt: row.attempt, node: row.nodeId }),
@@ -138,7 +140,10 @@ export const explainUsage = async (env: Env, headers: Headers, requestId: string
   if (!caller.ok) return caller
   const keys = await familyKeys(env, caller.value)
   const row = (await drizzle(env.DB).select().from(usage).where(eq(usage.requestId, requestId)))[0]
-  if (row && keys.includes(row.keyId)) return ok(explained(row, await refunded(env, row)))
+  if (row && keys.includes(row.keyId)) {
+    const refunds = await refundsOf(env, row.accountId, [row])
+    return ok(explained(row, refunds.get(refundOf(requestId)) ?? 0))
+  }
   const hold = row ? undefined : await accountObject(env, caller.value.accountId).holdOf(requestId)
   if (hold && keys.includes(hold.keyId)) return ok(pending(hold))
   return fail('not_found', { message: `This key made no request "${requestId}", or it is too long ago.` })
@@ -156,14 +161,19 @@ export const listUsage = async (env: Env, headers: Headers, asked: Record<string
   // Not as parameters, of which D1 takes a hundred.
   const { accountId, family } = caller.value
   const mine = sql`SELECT id FROM api_keys WHERE account_id = ${accountId} AND family = ${family} UNION SELECT ${family}`
-  const where = and(
-    sql`${usage.keyId} IN (${mine})`,
+  const inTime = and(
     gte(usage.settledAt, from),
     to === undefined ? undefined : lt(usage.settledAt, to),
     after === undefined
       ? undefined
       : sql`(${usage.settledAt}, ${usage.requestId}) < (SELECT settled_at, request_id FROM usage WHERE request_id = ${after})`,
   )
+  const order = [desc(usage.settledAt), desc(usage.requestId)] as const
+  // Of each key no more than the page, in the order of its index: one sort over all keys would read all that they ever used.
+  const page = sql`SELECT ${usage.requestId} FROM ${usage} WHERE ${usage.keyId} = k.id AND ${inTime}
+    ORDER BY ${usage.settledAt} DESC, ${usage.requestId} DESC LIMIT ${limit + 1}`
+  const where = sql`${usage.requestId} IN (
+    SELECT u.request_id FROM (${mine}) AS k CROSS JOIN usage AS u WHERE u.request_id IN (${page}))`
   const there = sql`${usage.requestId} = ${after ?? null} AND ${usage.keyId} IN (${mine})`
   if (
     after !== undefined &&
@@ -176,8 +186,10 @@ export const listUsage = async (env: Env, headers: Headers, asked: Record<string
     .select()
     .from(usage)
     .where(where)
-    .orderBy(desc(usage.settledAt), desc(usage.requestId))
+    .orderBy(...order)
     .limit(limit + 1)
-  const page = rows.slice(0, limit)
-  return ok({ object: 'list', data: page.map(summary), has_more: rows.length > limit })
+  const shown = rows.slice(0, limit)
+  const refunds = await refundsOf(env, accountId, shown)
+  const data = shown.map((row) => summary(row, refunds.get(refundOf(row.requestId)) ?? 0))
+  return ok({ object: 'list', data, has_more: rows.length > limit })
 }

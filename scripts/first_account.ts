@@ -22,7 +22,7 @@ export const firstKey = async (stateDir: string, baseUrl: string, secrets: Secre
   const { hit, miss, output } = DEFAULT_PRICE
   const price = { model, hitNano: hit, missNano: miss, outputNano: output }
   // Also of a model that a later start serves: without a price nobody may ask it.
-  if (!data.some((row) => row.model === model)) await call('PUT', '/admin/v1/prices', price, `first-price ${model}`)
+  if (!data.some((row) => row.model === model)) await call('PUT', '/admin/v1/prices', price, 'first-price')
   if (existsSync(file)) return readFileSync(file, 'utf8').trim()
   await call('POST', '/admin/v1/accounts', { name: DEMO_ACCOUNT, creditNano: DEMO_CREDIT_NANO }, 'first-account')
   const created = await call<{ key: string }>(

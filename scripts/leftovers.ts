@@ -1,34 +1,38 @@
 // Processes that a stack started and could not end, since it was killed itself: written down as they start, ended at the next start
 // on the same state.
-import { appendFileSync, existsSync, readFileSync, rmSync } from 'node:fs'
+import { appendFileSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 const GRACE_MS = 10_000
 
 const fileOf = (stateDir: string): string => join(stateDir, 'processes')
 
-/** Its command line, or `undefined` where no such process runs. Linux only: elsewhere nothing is known to be ours, and nothing is ended. */
-const commandOf = (pid: number): string | undefined => {
+/** Which process has the id: boot and start time, or `undefined` where none has. Linux only: elsewhere nothing is known to be ours, and nothing is ended. */
+const identityOf = (pid: number): string | undefined => {
   try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8') || undefined
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
+    return `${boot} ${stat.slice(stat.lastIndexOf(')')).split(' ')[20]}`
   } catch {
     return undefined
   }
 }
 
-/** Notes that this process started `pid` with `args`, and that it leads a group of its own. */
-export const remember = (stateDir: string, pid: number, args: readonly string[]): void =>
-  appendFileSync(fileOf(stateDir), `${JSON.stringify({ stack: process.pid, pid, args })}\n`)
-
 interface Started {
   readonly stack: number
+  readonly stackIs?: string
   readonly pid: number
-  readonly args: readonly string[]
+  readonly pidIs?: string
 }
 
-/** Still the process that was started, and the stack that did is gone. */
-const isLeft = ({ stack, pid, args }: Started): boolean =>
-  commandOf(pid)?.includes(args.join('\0')) === true && !commandOf(stack)?.includes('serve.ts')
+/** Notes that this process started `pid`, and that it leads a group of its own. */
+export const remember = (stateDir: string, pid: number): void => {
+  const [stack, stackIs, pidIs] = [process.pid, identityOf(process.pid), identityOf(pid)]
+  appendFileSync(fileOf(stateDir), `${JSON.stringify({ stack, stackIs, pid, pidIs })}\n`)
+}
+
+const isStill = (pid: number, identity: string | undefined): boolean =>
+  identity !== undefined && identityOf(pid) === identity
 
 /** False where the group is gone. */
 const signal = (pid: number, name: NodeJS.Signals | 0): boolean => {
@@ -55,15 +59,16 @@ export const endLeftovers = async (stateDir: string): Promise<number> => {
   const lines = readFileSync(file, 'utf8')
     .split('\n')
     .filter((line) => line.endsWith('}'))
-  const left = lines
-    .map((line) => JSON.parse(line) as Started)
-    .filter(isLeft)
-    .map(({ pid }) => pid)
+  const started = lines.map((line) => JSON.parse(line) as Started)
+  // Of a stack that runs, its record stays.
+  const kept = started.filter(({ stack, stackIs }) => isStill(stack, stackIs))
+  const left = started.filter((one) => !kept.includes(one) && isStill(one.pid, one.pidIs)).map(({ pid }) => pid)
   for (const pid of left) signal(pid, 'SIGTERM')
   if (!(await gone(left, GRACE_MS))) {
     for (const pid of left) signal(pid, 'SIGKILL')
     await gone(left, GRACE_MS)
   }
-  rmSync(file, { force: true })
+  if (kept.length === 0) rmSync(file, { force: true })
+  else writeFileSync(file, kept.map((one) => `${JSON.stringify(one)}\n`).join(''))
   return left.length
 }

@@ -110,7 +110,7 @@ const start = (name: string, command: string, args: readonly string[], stateDir:
   child.stdout.pipe(log)
   child.stderr.pipe(log)
   // However this process ends, nothing it started stays behind; where it is killed, the next start sees to that.
-  if (child.pid) remember(stateDir, child.pid, args)
+  if (child.pid) remember(stateDir, child.pid)
   process.once('exit', () => signalGroup(child, 'SIGKILL'))
   return child
 }

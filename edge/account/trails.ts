@@ -16,6 +16,9 @@ type TrailRow = {
   tags: ArrayBuffer
 }
 
+/** A Worker of before may still send trails of one byte a step: they agree with nothing. */
+const tagsOf = ({ tags }: TrailRow): Uint16Array<ArrayBuffer> => new Uint16Array(tags.slice(0, tags.byteLength & ~1))
+
 export interface Comparison {
   readonly trail: Trail
   /** The most similar prompt before it, the newest of several; absent when none has anything in common. */
@@ -48,12 +51,12 @@ export const trailStore = (sql: SqlStorage) => ({
   compareTrail: (requestId: string): Comparison | undefined => {
     const own = first<TrailRow>(sql, 'SELECT * FROM trails WHERE request_id = ?', requestId)
     if (!own) return undefined
-    const tags = new Uint16Array(own.tags)
+    const tags = tagsOf(own)
     const trail = { characters: own.characters, turns: JSON.parse(own.turns) as Trail['turns'], tags }
     let best: Comparison['with']
     const query = 'SELECT * FROM trails WHERE n < ? ORDER BY n DESC LIMIT ?'
     for (const row of sql.exec<TrailRow>(query, own.n, TRAILS_MAX)) {
-      const other = new Uint16Array(row.tags)
+      const other = tagsOf(row)
       const steps = commonSteps(tags, other)
       if (steps <= (best?.steps ?? 0)) continue
       const { request_id: id, family, at, characters } = row

@@ -43,7 +43,7 @@ const CHECKS: Readonly<Record<string, string>> = {
     SELECT h.account_id AS account, h.key_id || ' ' || h.model || ' ' || h.hour AS row,
       coalesce(u.text, 'nothing') AS expected, concat_ws(' ', h.requests, h.hit_tokens, h.miss_tokens, h.output_tokens, h.credit_nano, h.charged_nano) AS found
     FROM usage_hours AS h LEFT JOIN (
-      SELECT account_id, key_id, model, settled_at - settled_at % 3600000 AS hour,
+      SELECT account_id, key_id, model, CAST(settled_at - settled_at % 3600000 AS INTEGER) AS hour,
         concat_ws(' ', count(*), sum(hit_tokens), sum(miss_tokens), sum(output_tokens), sum(credit_nano), sum(charged_nano)) AS text
       FROM usage GROUP BY 1, 2, 3, 4) AS u
       ON u.account_id = h.account_id AND u.key_id = h.key_id AND u.model = h.model AND u.hour = h.hour
@@ -70,6 +70,10 @@ const CHECKS: Readonly<Record<string, string>> = {
     FROM usage AS u LEFT JOIN prices AS p ON p.model = u.model AND p.effective_from = u.price_from
       AND p.hit_nano = u.hit_nano AND p.miss_nano = u.miss_nano AND p.output_nano = u.output_nano
     WHERE p.model IS NULL`,
+  'refund is not its charge': `
+    SELECT r.account_id AS account, r.id AS row, -c.amount_nano AS expected, r.amount_nano AS found
+    FROM ledger AS r LEFT JOIN ledger AS c ON c.account_id = r.account_id AND c.id = substr(r.id, 8) AND c.kind = 'charge'
+    WHERE r.kind = 'refund' AND (c.id IS NULL OR r.amount_nano <> -c.amount_nano)`,
   'another price was in force': `
     SELECT u.account_id AS account, u.request_id AS row, max(p.effective_from) AS expected, u.price_from AS found
     FROM usage AS u JOIN prices AS p ON p.model = u.model AND p.effective_from <= u.admitted_at

@@ -1,6 +1,6 @@
 // Keys as the operator handles them: made once, limited, rotated with overlap, revoked at once. The secret part is derived from the
 // call's idempotency key, so that repeating a call shows the same key without storing it.
-import { eq } from 'drizzle-orm'
+import { and, desc, eq } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/d1'
 import { z } from 'zod'
 import { apiKeys } from '../../schema/db.ts'
@@ -101,7 +101,11 @@ export const rotateKey = async (env: Env, idempotencyKey: string, id: string, bo
   const isRepeat = (await findKey(env, newKey(env.SPARROW_SECRET, accountId, call).id)).ok
   if (expiresAt !== null && expiresAt <= Date.now() && !isRepeat)
     return fail('conflict', { message: `The key "${id}" has expired; create a new one.` })
-  const wanted = { accountId, name, family, expiresAt, limits: JSON.parse(limits) as KeyLimits }
+  // The newest of the family has the expiry that was asked for; an older one's was shortened by its rotation.
+  const mine = and(eq(apiKeys.accountId, accountId), eq(apiKeys.family, family))
+  const newest = (await drizzle(env.DB).select().from(apiKeys).where(mine).orderBy(desc(apiKeys.createdAt)).limit(1))[0]
+  const lasting = (newest ?? old.value).expiresAt
+  const wanted = { accountId, name, family, expiresAt: lasting, limits: JSON.parse(limits) as KeyLimits }
   const made = await make(env, call, wanted)
   if (!made.ok) return made
   // From the new key's birth, so that repeating the call does not lengthen the overlap.

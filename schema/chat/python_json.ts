@@ -66,6 +66,24 @@ export const pythonJson = (text: string): string | undefined => {
   return parts.join('')
 }
 
+const SPACE = ' \t\n\r'
+
+/** Index just after the value that begins at `start` of valid JSON. */
+const valueEnd = (text: string, start: number): number => {
+  let depth = 0
+  for (let i = start; i < text.length; ) {
+    const char = text[i] ?? ''
+    if (depth === 0 && i > start && ',}]'.includes(char)) return i
+    if (char === '"') i = stringEnd(text, i)
+    else {
+      if (char === '{' || char === '[') depth++
+      else if (char === '}' || char === ']') depth--
+      i++
+    }
+  }
+  return text.length
+}
+
 /**
  * Children of a JSON object or array in their own order; of a key that occurs twice the last value counts, at the first
  * one's place, as in Python. `undefined` when `text` is no JSON object or array.
@@ -75,29 +93,18 @@ export const jsonChildren = (text: string): JsonChild[] | undefined => {
   if (!/^[{[]/.test(trimmed) || !isJson(text)) return undefined
   const isObject = trimmed.startsWith('{')
   const children = new Map<string, string>()
-  let depth = 0
-  let key: string | undefined
-  let from = -1
-  let to = -1
-  const close = (): void => {
-    if (from >= 0) children.set(key ?? String(children.size), text.slice(from, to))
-    key = undefined
-    from = -1
+  const skip = (from: number, what: string): number => {
+    let i = from
+    while (what.includes(text[i] ?? '?')) i++
+    return i
   }
-  for (const token of tokens(text)) {
-    const opens = token.text === '{' || token.text === '['
-    if (token.text === '}' || token.text === ']') depth--
-    if (depth === 0) {
-      close()
-    } else if (depth === 1 && token.text === ',') {
-      close()
-    } else if (depth === 1 && isObject && key === undefined) {
-      key = String(JSON.parse(token.text))
-    } else if (!(depth === 1 && token.text === ':')) {
-      if (from < 0) from = token.start
-      to = token.start + token.text.length
-    }
-    if (opens) depth++
+  for (let i = skip(text.length - trimmed.length + 1, SPACE); text[i] !== '}' && text[i] !== ']'; ) {
+    const keyEnd = isObject ? stringEnd(text, i) : i
+    const key = isObject ? String(JSON.parse(text.slice(i, keyEnd))) : String(children.size)
+    const from = isObject ? skip(keyEnd, `${SPACE}:`) : i
+    const to = valueEnd(text, from)
+    children.set(key, text.slice(from, to).trimEnd())
+    i = skip(to, `${SPACE},`)
   }
   return [...children].map(([name, value]) => ({ key: name, text: value }))
 }

@@ -101,6 +101,11 @@ test.each([
       await alter('UPDATE usage SET model = request_id WHERE request_id = ?', ids[1])
     },
   ],
+  [
+    'refund is not its charge',
+    () =>
+      alter("UPDATE ledger SET kind = 'refund', amount_nano = -amount_nano, id = 'refund:' || id WHERE id = ?", ids[1]),
+  ],
   ['price was not in the list', () => alter('UPDATE usage SET price_from = 1 WHERE request_id = ?', ids[1])],
   ['charge above its hold', () => alter('UPDATE usage SET hold_nano = 1 WHERE request_id = ?', ids[1])],
   ['two usage rows from one receipt', () => alter('UPDATE usage SET seq = 0 WHERE request_id = ?', ids[1])],

@@ -70,6 +70,15 @@ test('charged before its answer broke off: the charge goes back, the key runs ag
     refund_nano: number
   }>()
   expect(explained.refund_nano).toBe(COST)
+  const list = await (await asCustomer(account, '/v1/usage')).json<{
+    data: { request_id: string; refund_nano?: number }[]
+  }>()
+  expect(new Map(list.data.map((row) => [row.request_id, row.refund_nano]))).toEqual(
+    new Map([
+      [first.requestId, COST],
+      [second.requestId, undefined],
+    ]),
+  )
   expect(explained.lines.reduce((sum, line) => sum + line.amount_nano, 0)).toBe(0)
 })
 

@@ -141,7 +141,7 @@ test('the look-up uses the primary key, the sweep the index by account', async (
   const look = await plan(LOOKUP, '[]', MODEL, 0, 'deepseek_v32')
   expect(look).toContain('SEARCH p USING INDEX sqlite_autoindex_prefix_blocks_1 (key=?)')
   expect(look.filter((line) => /SCAN (?:p|prefix_blocks)\b/.test(line))).toEqual([])
-  const swept = await plan(SWEEP, 0, 10, 10)
+  const swept = await plan(SWEEP, 0, 10, 10, '')
   expect(
     swept.some((line) => line.includes('SEARCH p USING COVERING INDEX prefix_blocks_scope (scope=? AND seen_at<?)')),
   ).toBe(true)

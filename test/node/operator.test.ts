@@ -1,6 +1,6 @@
 // What an operator mistypes, loses or kills: one line that says what to do.
 import { spawn, spawnSync } from 'node:child_process'
-import { appendFileSync, mkdirSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, expect, test } from 'vitest'
@@ -43,26 +43,29 @@ test('secrets that are lost are not made anew over books that stand', () => {
 
 const idle = (...args: string[]) =>
   spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)', ...args], { detached: true, stdio: 'ignore' })
-const argsOf = (child: ReturnType<typeof idle>) => child.spawnargs.slice(1)
 const ended = (child: ReturnType<typeof idle>) => new Promise((done) => child.once('exit', done))
 
 test.runIf(process.platform === 'linux')(
   'what a killed stack left running is ended, what another one runs is not',
   async () => {
-    const [left, kept, stack] = [idle('left'), idle('kept'), idle('serve.ts')]
+    const file = join(dir.path, 'processes')
+    const [left, kept, other] = [idle(), idle(), idle()]
     const gone = ended(left)
-    const line = (by: number, child: typeof left) => JSON.stringify({ stack: by, pid: child.pid, args: argsOf(child) })
-    appendFileSync(join(dir.path, 'processes'), `${line(2 ** 30, left)}\n${line(stack.pid ?? 0, kept)}\n{"torn`)
+    for (const { pid = 0 } of [left, kept, other]) remember(dir.path, pid)
+    const [first, second, third] = readFileSync(file, 'utf8').trim().split('\n')
+    const changed = (line: string | undefined, by: object) => JSON.stringify({ ...JSON.parse(line ?? ''), ...by })
+    // The first one's stack is gone; so is the third's, and its number is another process's now.
+    const lines = [changed(first, { stackIs: 'gone' }), second, changed(third, { stackIs: 'gone', pidIs: 'gone' })]
+    writeFileSync(file, `${lines.join('\n')}\n{"torn`)
     try {
       expect(await endLeftovers(dir.path)).toBe(1)
       await gone
-      expect(kept.exitCode ?? kept.signalCode).toBeNull()
-      expect(await endLeftovers(dir.path)).toBe(0)
-      // One that had another process's number since then.
-      remember(dir.path, kept.pid ?? 0, ['something else'])
+      expect([kept, other].map((child) => child.exitCode ?? child.signalCode)).toEqual([null, null])
+      // What a running stack wrote down stays, should it be killed later.
+      expect(readFileSync(file, 'utf8').trim()).toBe(second)
       expect(await endLeftovers(dir.path)).toBe(0)
     } finally {
-      for (const child of [kept, stack]) child.kill('SIGKILL')
+      for (const child of [kept, other]) child.kill('SIGKILL')
     }
   },
 )
