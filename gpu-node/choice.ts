@@ -83,6 +83,11 @@ export class ChoiceText {
     this.#minTokens = run.minTokens ?? 0
   }
 
+  /** Its text ended at a stop string, also at one in the text of special tokens, where the engine matches none. */
+  get isCut(): boolean {
+    return this.#parser.stopped
+  }
+
   get hasDeltas(): boolean {
     return this.#deltas.length > 0
   }
@@ -100,6 +105,8 @@ export class ChoiceText {
 
   tokens(ids: readonly number[], logprobs?: readonly SampledLogprob[]): void {
     for (const [i, id] of ids.entries()) {
+      // What is sampled before the engine hears of it is not the reader's.
+      if (this.isCut) return
       this.output++
       const text = this.#utf8.decode(this.#textBytes[id], { stream: true })
       const logprob = logprobs?.[i]
@@ -112,7 +119,7 @@ export class ChoiceText {
 
   end(reason: EndReason, sampledTokens: number): void {
     this.reason = reason
-    this.output = sampledTokens
+    this.output = this.isCut ? this.output : sampledTokens
     const rest = this.#utf8.decode()
     if (rest !== '') this.#add(this.#parser.push(rest))
     const { deltas, toolCalls, stop } = this.#parser.end()

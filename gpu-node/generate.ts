@@ -245,7 +245,9 @@ export class Generation {
     }
     const group = this.#groupOf(index)
     if (!group.isDone) this.#promptDone(group)
-    this.#choices[index]?.tokens(ids, logprobs)
+    const choice = this.#choices[index]
+    choice?.tokens(ids, logprobs)
+    if (choice?.isCut) this.#handles.get(index)?.cancel()
     const [output, reasoning] = [this.#sum('output'), this.#sum('reasoning')]
     this.#counts = { ...this.#counts, output, reasoning, firstTokenAt: this.#counts.firstTokenAt ?? Date.now() }
     if (output < this.#progressAt) return
@@ -257,7 +259,9 @@ export class Generation {
     return this.#choices.reduce((sum, choice) => sum + choice[of], 0)
   }
 
-  #endChoice(index: number, event: EndEvent): void {
+  #endChoice(index: number, ended: EndEvent): void {
+    const isCut = this.#choices[index]?.isCut && ended.reason !== 'error' && !this.#cancelled
+    const event: EndEvent = isCut ? { ...ended, reason: 'stop_string' } : ended
     this.#choices[index]?.end(event.reason, event.sampledTokens)
     const { requestId } = this.#request.run
     if (event.reason === 'error') {

@@ -38,6 +38,10 @@ export abstract class AnswerReader implements AnswerParser {
   /** Nothing follows: a call that is not whole becomes content. */
   protected abstract giveUp(): void
 
+  get stopped(): boolean {
+    return this.#stop.stopped
+  }
+
   push(text: string, unstopped = false): Delta[] {
     const whole = this.#surrogate + text
     const halved = /[\ud800-\udbff]$/.test(whole)

@@ -42,6 +42,8 @@ export interface AnswerParser {
   push(text: string, unstopped?: boolean): Delta[]
   /** Flushes what was held back; tells how many (complete) tool calls there were, and the stop string that cut the text. */
   end(): { deltas: Delta[]; toolCalls: number; stop: string | undefined }
+  /** A stop string was seen: whatever follows is not part of the answer. */
+  readonly stopped: boolean
   /** True while inside the think tags: tokens sampled now are reasoning tokens. */
   readonly inReasoning: boolean
 }

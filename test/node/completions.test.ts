@@ -58,6 +58,26 @@ const start = async (settings: Readonly<Record<string, string>> = {}): Promise<R
 const raw: Partial<Run> = { dialect: 'completions', raw: true, prompt: 'One two' }
 const answerOf = async (response: Response) => ({ status: response.status, ...((await response.json()) as object) })
 
+test.each(['ss', '<｜Assistant｜>'])(
+  'a stop string in the text of a special token ends the run, and the bill: %s',
+  async (stop) => {
+    const { encode } = await loadTokenizer(MODEL)
+    const special = (await encode('<｜Assistant｜>')).ids
+    script = { ids: [70, ...special, ...new Array(4000).fill(71)], stepMs: 10 }
+    const request = runRequest({ ...raw, stream: false, stop: [stop], maxTokens: 4000 })
+    const began = performance.now()
+    const before = (await encode('<｜Assistant｜>')).ids.length + 1
+    expect(await answerOf(await post(await start(), request))).toMatchObject({
+      choices: [{ text: expect.not.stringContaining(stop), finish_reason: 'stop' }],
+      usage: { completion_tokens: before },
+    })
+    await until('the receipt', () => edge.receipts.length === 1)
+    expect(edge.receipts[0]).toMatchObject({ outputTokens: before, finish: 'stop' })
+    // All of the script takes forty seconds.
+    expect(performance.now() - began).toBeLessThan(10_000)
+  },
+)
+
 test('a raw answer is text as it comes, up to the token that ends it', async () => {
   const { encode } = await loadTokenizer(MODEL)
   const { ids } = await encode('\n\n<think>a</think> <｜DSML｜function_calls> b')
