@@ -73,7 +73,7 @@ export const createFront = ({ metrics, live, readiness, health }: FrontOptions):
   }
   const http = createServer({ ...TIMEOUTS }, (request, response) => {
     // Whatever stands in a request line: not every target is a URL.
-    const path = (request.url ?? '').split('?', 1)[0] ?? ''
+    const path = URL.parse(request.url ?? '', 'http://node')?.pathname ?? ''
     handle(path, request, response).catch((error) => {
       if (!response.destroyed) log('error', 'request_failed', { path, error: reasonOf(error) })
       response.destroy()

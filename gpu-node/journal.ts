@@ -227,12 +227,11 @@ export class Journal {
 
   /** Without room or descriptors for a new file the old one goes on: nothing is lost by its growing. */
   async #tryRotate(): Promise<void> {
-    const [file, epoch, seq] = [this.#file, this.#epoch, this.#seq]
+    const file = this.#file
     try {
       await this.#rotate()
     } catch (error) {
       if (this.#file !== file) throw error
-      ;[this.#epoch, this.#seq] = [epoch, Math.max(seq, this.#seq)]
       this.#rotateAt = 2 * this.#bytes
       log('warn', 'journal_not_rotated', { error: reasonOf(error) })
     }
@@ -241,8 +240,13 @@ export class Journal {
   async #rotate(): Promise<void> {
     const old = this.#file
     const files = await journalFiles(this.#options.dir)
+    // Only here: what closed while the folder was read took numbers of this epoch.
+    const [epoch, seq] = [this.#epoch, this.#seq]
     this.#nextEpoch(files.at(-1))
-    await this.#writeSnapshot(files)
+    await this.#writeSnapshot(files).catch((error: unknown) => {
+      if (this.#file === old) [this.#epoch, this.#seq] = [epoch, seq]
+      throw error
+    })
     await old?.close()
   }
 

@@ -263,12 +263,13 @@ const takeApart = async (parts: Parts): Promise<void> => {
     for (const generation of server.live) generation.shutDown()
     await admission.idle(LAST_RECEIPTS_MS)
   }
-  front.http.close()
   await within(LAST_RECEIPTS_MS, told)
   const delivered = await shipper.flush(LAST_RECEIPTS_MS)
   await Promise.all([shipper.stop(), link.stop()])
   // What was computed is paid for: its readers may take it until the time is over.
   await within(deadline - Date.now(), server.taken())
+  // Probes are answered until here; runs were refused all the time.
+  front.http.close()
   front.http.closeAllConnections()
   watchdog.stop()
   await engine.close()

@@ -31,6 +31,15 @@ export const remember = (stateDir: string, pid: number): void => {
   appendFileSync(fileOf(stateDir), `${JSON.stringify({ stack, stackIs, pid, pidIs })}\n`)
 }
 
+/** A line that was torn names nothing. */
+const parsed = (line: string): Started[] => {
+  try {
+    return [JSON.parse(line) as Started]
+  } catch {
+    return []
+  }
+}
+
 const isStill = (pid: number, identity: string | undefined): boolean =>
   identity !== undefined && identityOf(pid) === identity
 
@@ -56,10 +65,7 @@ const gone = async (pids: readonly number[], ms: number): Promise<boolean> => {
 export const endLeftovers = async (stateDir: string): Promise<number> => {
   const file = fileOf(stateDir)
   if (!existsSync(file)) return 0
-  const lines = readFileSync(file, 'utf8')
-    .split('\n')
-    .filter((line) => line.endsWith('}'))
-  const started = lines.map((line) => JSON.parse(line) as Started)
+  const started = readFileSync(file, 'utf8').split('\n').flatMap(parsed)
   // Of a stack that runs, its record stays.
   const kept = started.filter(({ stack, stackIs }) => isStill(stack, stackIs))
   const left = started.filter((one) => !kept.includes(one) && isStill(one.pid, one.pidIs)).map(({ pid }) => pid)

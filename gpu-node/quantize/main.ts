@@ -1,16 +1,7 @@
 // npm run quantize -- --from DIR --to DIR --format int8|int4|fp8
 // Weights of a BF16 checkpoint to a low-bit one of the same architecture (formats.ts has the layout). Files are written
 // under another name and renamed when whole: run the same command again after a break and the finished ones are kept.
-import {
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { z } from 'zod'
@@ -131,7 +122,8 @@ const run = (options: Options): void => {
   mkdirSync(options.to, { recursive: true })
   begin(options, config)
   for (const name of COPIED)
-    if (existsSync(join(options.from, name))) copyFileSync(join(options.from, name), join(options.to, name))
+    if (existsSync(join(options.from, name)))
+      writeFileSync(join(options.to, name), readFileSync(join(options.from, name)))
   const bytesOf = (shard: Shard) => shard.steps.reduce((sum, step) => sum + step.source.bytes, 0)
   const advance = progressBar(shards.reduce((sum, shard) => sum + bytesOf(shard), 0))
   for (const shard of shards) {

@@ -2,7 +2,7 @@
 // an attempt is never closed twice, and the files stay small.
 import { spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { appendFileSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { appendFileSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, expect, test } from 'vitest'
@@ -51,6 +51,29 @@ test('a restart closes orphans from their last progress, once', async () => {
   expect(third.hasSeen(silent)).toBe(true)
   expect(third.hasSeen({ ...silent, attempt: 2 })).toBe(false)
   await third.stop()
+})
+
+test('where no new file can be made the old one goes on, and every receipt has a number of its own', async () => {
+  const journal = await start(2000)
+  const away = `${dir.path}-away`
+  const serve = async (): Promise<string> => {
+    const run = opening()
+    await journal.open(run)
+    const { epoch, seq } = await journal.close(run, { finish: 'stop', prefix: [], counts: counts(1) })
+    return `${epoch} ${seq}`
+  }
+  const many = (): Promise<string[]> => Promise.all(Array.from({ length: 50 }, serve))
+  renameSync(dir.path, away)
+  const names = [...(await many()), ...(await many())]
+  expect(journal.failed).toBe(false)
+  renameSync(away, dir.path)
+  for (let i = 0; i < 10; i++) names.push(...(await many()))
+  expect(new Set(names).size).toBe(names.length)
+  expect(new Set(names.map((name) => name.split(' ')[0])).size).toBeGreaterThan(1)
+  await journal.stop()
+  const again = await start()
+  expect(again.pending.size).toBe(names.length)
+  await again.stop()
 })
 
 test('acknowledged receipts are gone after a restart', async () => {

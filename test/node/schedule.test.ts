@@ -158,7 +158,10 @@ test('drain: a reader that never comes is left when the time is over', async () 
   const answer = await postUnread(node, request)
   answer.on('error', () => {})
   await receiptOf(edge, request.run.requestId)
-  await node.drain()
+  const drained = node.drain()
+  await new Promise((done) => setTimeout(done, 300))
+  expect((await fetch(`${node.address}/livez`)).status).toBe(200)
+  await drained
   expect(answer.complete).toBe(false)
 })
 
