@@ -1,7 +1,7 @@
 // One of the answers to a prompt while it is made: token ids to text, text to deltas, deltas with the tokens behind them.
 import type { AnswerParser, ChatFormat } from '../schema/chat/chat_format.ts'
 import type { Delta, SampledToken } from '../schema/dialects/dialect.ts'
-import type { Run, RunRequest } from '../schema/wire.ts'
+import type { FinishReason, Run, RunRequest } from '../schema/wire.ts'
 import type { EndReason, SampledLogprob, SequenceSpec } from './engine/engine.ts'
 import { TokenLog } from './token_log.ts'
 
@@ -55,6 +55,16 @@ export const sampledToken = (
   return { bytes: bytesOf(id), logprob, top: top.map((one) => ({ bytes: bytesOf(one.id), logprob: one.logprob })) }
 }
 
+const FINISH: Readonly<Record<EndReason, FinishReason>> = {
+  stop_token: 'stop',
+  stop_string: 'stop',
+  length: 'length',
+  cancelled: 'cancelled',
+  // The reader gets what there is, as at max_tokens.
+  deadline: 'length',
+  error: 'error',
+}
+
 export class ChoiceText {
   readonly #parser: AnswerParser
   readonly #textBytes: readonly Uint8Array[]
@@ -86,6 +96,12 @@ export class ChoiceText {
   /** Its text ended at a stop string, also at one in the text of special tokens, where the engine matches none. */
   get isCut(): boolean {
     return this.#parser.stopped
+  }
+
+  /** As its reader is told. */
+  get finish(): FinishReason {
+    const finish = FINISH[this.reason ?? 'cancelled']
+    return finish === 'stop' && this.toolCalls > 0 ? 'tool_calls' : finish
   }
 
   get hasDeltas(): boolean {

@@ -10,7 +10,7 @@ import type { FinishReason, Run, RunRequest } from '../schema/wire.ts'
 import type { Admission, Place } from './admission.ts'
 import type { Answer, Head } from './answer.ts'
 import { ChoiceText, specOf } from './choice.ts'
-import type { EndReason, Engine, EngineEvent, SampledLogprob, SequenceHandle } from './engine/engine.ts'
+import type { Engine, EngineEvent, SampledLogprob, SequenceHandle } from './engine/engine.ts'
 import type { GrammarSession, Grammars } from './grammar.ts'
 import type { Meter } from './journal.ts'
 import { NO_COUNTS, type RunCounts } from './journal_records.ts'
@@ -38,16 +38,6 @@ export interface Workshop {
 }
 
 const PROGRESS_TOKENS = 64
-
-const FINISH: Readonly<Record<EndReason, FinishReason>> = {
-  stop_token: 'stop',
-  stop_string: 'stop',
-  length: 'length',
-  cancelled: 'cancelled',
-  // The reader gets what there is, as at max_tokens.
-  deadline: 'length',
-  error: 'error',
-}
 
 type EndEvent = Extract<EngineEvent, { kind: 'end' }>
 type StartEvent = Extract<EngineEvent, { kind: 'start' }>
@@ -284,12 +274,7 @@ export class Generation {
     if (this.#overdue) return 'cancelled'
     const cancelled = this.#choices.some((choice) => choice.reason === 'cancelled' || choice.reason === undefined)
     if (this.#failed || (this.#shutDown && cancelled)) return 'error'
-    return cancelled ? 'cancelled' : this.#finishOf(this.#choices[0])
-  }
-
-  #finishOf(choice: ChoiceText | undefined): FinishReason {
-    const finish = FINISH[choice?.reason ?? 'cancelled']
-    return finish === 'stop' && (choice?.toolCalls ?? 0) > 0 ? 'tool_calls' : finish
+    return cancelled ? 'cancelled' : (this.#choices[0]?.finish ?? 'cancelled')
   }
 
   /** Every choice has ended. */
@@ -361,7 +346,7 @@ export class Generation {
       if (choice.hasDeltas && !this.#answer.isFull) text += this.#format.deltas(i, choice.take())
     }
     if (this.#finish !== undefined && !this.#choices.some((choice) => choice.hasDeltas)) {
-      const reasons = this.#choices.map((choice) => this.#finishOf(choice))
+      const reasons = this.#choices.map((choice) => choice.finish)
       const stops = this.#choices.map((choice) => choice.stop)
       this.#answer.end(text + this.#format.finish(reasons, this.#usage, stops))
       this.#done.resolve()
@@ -379,7 +364,7 @@ export class Generation {
   #endWhole(): void {
     this.#answer.head(this.#head)
     const choices = this.#choices.map((choice) => ({
-      ...{ deltas: choice.take(), finish: this.#finishOf(choice), stop: choice.stop },
+      ...{ deltas: choice.take(), finish: choice.finish, stop: choice.stop },
     }))
     this.#answer.end(this.#dialect.whole(this.#run, choices, this.#usage))
     this.#done.resolve()
