@@ -5,7 +5,7 @@ import { parseArgs } from 'node:util'
 import type { KeyLimits } from '../schema/key_limits.ts'
 import { formatUsd, parseUsd } from '../schema/money.ts'
 import { auditBooks } from './admin_audit.ts'
-import { AdminError, adminCall } from './admin_client.ts'
+import { AdminError, adminCall, ROWS_MAX } from './admin_client.ts'
 import { deriveBills } from './admin_evidence.ts'
 import { loadSecrets, ROOT } from './stack.ts'
 
@@ -181,9 +181,6 @@ const evidence = async () => {
   if (options.out !== undefined) writeFileSync(need('out'), lines.map((line) => `${line}\n`).join(''))
   return account ? { ...report, lines: lines.length, sha256 } : report
 }
-
-/** Rows of one answer of the API. */
-const ROWS_MAX = 1000
 
 /** Money columns in dollars, for people; `--json` keeps the integers. */
 const readable = (row: object): object =>

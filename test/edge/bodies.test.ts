@@ -283,9 +283,9 @@ test('whatever the body, the answer is one that a client can act on', async () =
         if (response.status !== 200) expect(json.error?.message).toBeTruthy()
       },
     ),
-    { numRuns: Number(process.env.FUZZ_RUNS ?? 150) },
+    { numRuns: Number(process.env.FUZZ_RUNS ?? 300) },
   )
   // Neither all refused nor all taken, or the bodies prove nothing.
-  expect(seen.get(200) ?? 0).toBeGreaterThan(0)
-  expect(seen.get(422) ?? 0).toBeGreaterThan(0)
+  expect(seen.get(200) ?? 0).toBeGreaterThan(5)
+  expect(seen.get(422) ?? 0).toBeGreaterThan(5)
 }, 300_000)

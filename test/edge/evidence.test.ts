@@ -8,6 +8,7 @@ import { bookedLines } from '../../edge/admin/evidence.ts'
 import type { Env } from '../../edge/env.ts'
 import { evidenceKey, type KeptSegment, sealOf } from '../../edge/evidence.ts'
 import { sweepUsage } from '../../edge/retention.ts'
+import { sweep } from '../../edge/sweep.ts'
 import { signReceipt } from '../../schema/receipt.ts'
 import { signCall } from '../../schema/signature.ts'
 import { utf8 } from '../../schema/text.ts'
@@ -159,6 +160,25 @@ test('without its bucket the edge acknowledges nothing, and nothing is lost', as
   expect(await deliver(text)).toBe(200)
   await flush(account)
   expect(await derive()).toMatchObject({ ok: true, bills: 4 })
+})
+
+test('receipts do not wait for prefix rows that cannot be written', async () => {
+  await env.DB.prepare('ALTER TABLE prefix_blocks RENAME TO away').run()
+  const prefix: [string, number][] = [['k'.padEnd(24, '.'), 64]]
+  const status = await deliver(await sealed([receiptOf(node, account, await run(), { prefix })]))
+  await env.DB.prepare('ALTER TABLE away RENAME TO prefix_blocks').run()
+  expect(status).toBe(200)
+  await flush(account)
+  expect(await derive()).toMatchObject({ ok: true, bills: 4 })
+})
+
+test.each(['0', '', '-30', 'abc'])('the cron deletes nothing by a time that means nothing: %j', async (days) => {
+  await env.DB.prepare('UPDATE usage SET settled_at = 1').run()
+  await sweep({ ...worker, USAGE_DAYS: days })
+  expect(await env.DB.prepare('SELECT count(*) AS n FROM usage').first()).toEqual({ n: 3 })
+  expect(
+    await env.DB.prepare("SELECT before FROM sweeps WHERE name = 'usage' AND before > ?").bind(Date.now()).first(),
+  ).toBeNull()
 })
 
 test('usage rows are swept after their time; sums, ledger, evidence and a clean audit stay', async () => {

@@ -1,9 +1,12 @@
 // What anybody may send to a node's port: it is answered, and the node lives on.
+import { spawn } from 'node:child_process'
 import { get, request as httpRequest } from 'node:http'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { RunningNode } from '../../gpu-node/node.ts'
 import { PATHS } from '../../schema/wire.ts'
-import { startEdge, startTestNode, type TestEdge, tempDir, testSettings } from './fixture.ts'
+import { startEdge, startTestNode, type TestEdge, tempDir, testSettings, until } from './fixture.ts'
 import { scriptedEngine } from './scripted_engine.ts'
 
 const dir = tempDir()
@@ -22,6 +25,28 @@ afterAll(async () => {
   await edge.close()
   dir.remove()
 })
+
+test('a node whose log nobody reads any more lives on', async () => {
+  const main = fileURLToPath(new URL('../../gpu-node/main.ts', import.meta.url))
+  const child = spawn(process.execPath, [main], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+    env: {
+      ...{ ...process.env, SPARROW_EDGE_URL: edge.url, SPARROW_JOIN_TOKEN: 'join', SPARROW_NODE_PORT: '0' },
+      ...{ SPARROW_STATE_DIR: join(dir.path, 'quiet'), SPARROW_THREADS: '1', SPARROW_CACHE_BYTES: '0' },
+    },
+  })
+  let log = ''
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    log += text
+  })
+  const address = (): string | undefined => /"event":"ready".*?"address":"([^"]+)"/.exec(log)?.[1]
+  await until('the node', () => address() !== undefined, 30_000)
+  child.stderr.destroy()
+  // Each refusal is a line of the log.
+  for (let i = 0; i < 5; i++) expect((await fetch(`${address()}${PATHS.run}`, { method: 'POST' })).status).toBe(401)
+  expect((await fetch(`${address()}/livez`)).status).toBe(200)
+  child.kill('SIGKILL')
+}, 60_000)
 
 test('a body that the edge did not sign is refused before it is read', async () => {
   const status = await new Promise((resolve, reject) => {
