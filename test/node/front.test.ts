@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process'
 import { get, request as httpRequest } from 'node:http'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import type { RunningNode } from '../../gpu-node/node.ts'
 import { PATHS } from '../../schema/wire.ts'
 import { startEdge, startTestNode, type TestEdge, tempDir, testSettings, until } from './fixture.ts'
@@ -41,6 +41,8 @@ test('a node whose log nobody reads any more lives on', async () => {
   })
   const address = (): string | undefined => /"event":"ready".*?"address":"([^"]+)"/.exec(log)?.[1]
   await until('the node', () => address() !== undefined, 30_000)
+  // Until it is registered it knows no signature, and says so.
+  await vi.waitFor(async () => expect((await fetch(`${address()}/readyz`)).status).toBe(200), 10_000)
   child.stderr.destroy()
   // Each refusal is a line of the log.
   for (let i = 0; i < 5; i++) expect((await fetch(`${address()}${PATHS.run}`, { method: 'POST' })).status).toBe(401)
