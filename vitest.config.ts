@@ -1,12 +1,13 @@
 // Every test of the repository: `npm test`. Projects run in groups, so that the slow ones do not fight for the two cores.
 import { defineConfig } from 'vitest/config'
 
-const project = (name: string, order: number, testTimeout: number) => ({
+const project = (name: string, order: number, testTimeout: number, setupFiles: string[] = []) => ({
   test: {
     name,
     include: [`test/${name}/**/*.test.ts`],
     testTimeout,
-    hookTimeout: 120_000,
+    setupFiles,
+    hookTimeout: 300_000,
     sequence: { groupOrder: order },
   },
 })
@@ -21,7 +22,7 @@ export default defineConfig({
       project('engine', 2, 120_000),
 
       'test/edge/vitest.config.ts',
-      project('e2e', 4, 120_000),
+      project('e2e', 4, 240_000, ['test/e2e/setup.ts']),
     ],
   },
 })

@@ -67,7 +67,7 @@ beforeAll(async () => {
     })
     started.on('exit', () => reject(new Error(`it ended: ${errors}`)))
   })
-}, 60_000)
+})
 
 afterAll(() => {
   for (const pid of started.pid ? family(started.pid) : []) process.kill(pid, 'SIGKILL')

@@ -79,7 +79,7 @@ export interface UsageRow {
 }
 
 /** Polls until `read` returns something; receipts travel on their own path, a moment behind the answer. */
-export const eventually = async <T>(read: () => Promise<T | undefined>, ms = 10_000): Promise<T> => {
+export const eventually = async <T>(read: () => Promise<T | undefined>, ms = 30_000): Promise<T> => {
   const deadline = Date.now() + ms
   for (;;) {
     const value = await read()

@@ -42,7 +42,11 @@ const send = async (receipts: readonly Receipt[]): Promise<string> => {
   previous = createHash('sha256').update(text).digest('hex')
   return text
 }
-const run = async (): Promise<string> => (await chat(account.key)).headers.get('x-request-id') ?? ''
+const run = async (): Promise<string> => {
+  const response = await chat(account.key)
+  expect(response.status).toBe(200)
+  return response.headers.get('x-request-id') ?? ''
+}
 
 const ask = async <T>(method: string, path: string, body?: object): Promise<T> =>
   (await admin(method, path, body)).json<T>()
@@ -163,9 +167,10 @@ test('without its bucket the edge acknowledges nothing, and nothing is lost', as
 })
 
 test('receipts do not wait for prefix rows that cannot be written', async () => {
-  await env.DB.prepare('ALTER TABLE prefix_blocks RENAME TO away').run()
   const prefix: [string, number][] = [['k'.padEnd(24, '.'), 64]]
-  const status = await deliver(await sealed([receiptOf(node, account, await run(), { prefix })]))
+  const text = await sealed([receiptOf(node, account, await run(), { prefix })])
+  await env.DB.prepare('ALTER TABLE prefix_blocks RENAME TO away').run()
+  const status = await deliver(text)
   await env.DB.prepare('ALTER TABLE away RENAME TO prefix_blocks').run()
   expect(status).toBe(200)
   await flush(account)

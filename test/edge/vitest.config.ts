@@ -26,8 +26,8 @@ export default defineConfig(async () => ({
     name: 'edge',
     include: ['**/*.test.ts'],
     setupFiles: ['./setup.ts'],
-    testTimeout: 120_000,
-    hookTimeout: 60_000,
+    testTimeout: 240_000,
+    hookTimeout: 240_000,
     sequence: { groupOrder: 3 },
   },
 }))

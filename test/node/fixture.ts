@@ -23,7 +23,7 @@ import {
 export const DISPATCH_SECRET = 'd'.repeat(43)
 export const JOIN_TOKEN = 'join'
 
-export const until = async (what: string, condition: () => boolean, ms = 10_000): Promise<void> => {
+export const until = async (what: string, condition: () => boolean, ms = 30_000): Promise<void> => {
   const deadline = Date.now() + ms
   while (!condition()) {
     if (Date.now() > deadline) throw new Error(`never came: ${what}`)
