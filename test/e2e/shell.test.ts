@@ -17,6 +17,8 @@ const home = mkdtempSync(join(tmpdir(), 'sparrow-shell-'))
 let environment: NodeJS.ProcessEnv
 let started: ChildProcess
 let banner = ''
+/** Of a stack that was killed: the next start ends them. */
+let orphans: number[] = []
 
 const run = (command: string, args: readonly string[]): Promise<Ended> =>
   new Promise((resolve) => {
@@ -51,9 +53,8 @@ const family = (root: number): number[] => {
   return [...found]
 }
 
-beforeAll(async () => {
-  const ports = { SPARROW_PORT: String(await freePort()), SPARROW_NODE_PORT: String(await freePort()) }
-  environment = { ...process.env, ...ports, SPARROW_HOME: home, SPARROW_URL: `http://127.0.0.1:${ports.SPARROW_PORT}` }
+/** Resolves when the banner stands there. */
+const start = async (): Promise<void> => {
   // Its own process group, as a shell gives it: Ctrl-C reaches every member.
   started = spawn(process.execPath, ['scripts/serve.ts'], { cwd: ROOT, env: environment, detached: true })
   banner = await new Promise((resolve, reject) => {
@@ -67,10 +68,16 @@ beforeAll(async () => {
     })
     started.on('exit', () => reject(new Error(`it ended: ${errors}`)))
   })
+}
+
+beforeAll(async () => {
+  const ports = { SPARROW_PORT: String(await freePort()), SPARROW_NODE_PORT: String(await freePort()) }
+  environment = { ...process.env, ...ports, SPARROW_HOME: home, SPARROW_URL: `http://127.0.0.1:${ports.SPARROW_PORT}` }
+  await start()
 })
 
 afterAll(() => {
-  for (const pid of started.pid ? family(started.pid) : []) process.kill(pid, 'SIGKILL')
+  for (const pid of [...orphans.filter(parentOf), ...family(started.pid ?? 0)]) process.kill(pid, 'SIGKILL')
   rmSync(home, { recursive: true, force: true })
 })
 
@@ -124,11 +131,24 @@ test('a Worker or node that dies is started again, with all it knew', async () =
   expect((await admin('audit')).code).toBe(0)
 }, 200_000)
 
+test('a stack that was killed is started again over what it left running, with all it knew', async () => {
+  orphans = family(started.pid ?? 0)
+  expect(orphans.length).toBeGreaterThan(2)
+  const killed = new Promise((resolve) => started.once('exit', resolve))
+  started.kill('SIGKILL')
+  await killed
+  await start()
+  expect(orphans.filter(parentOf)).toEqual([])
+  const line = banner.split('\n').find((text) => text.includes('curl ')) ?? ''
+  expect((await run('bash', ['-c', line])).stdout).toContain('Paris')
+  expect((await admin('audit')).code).toBe(0)
+})
+
 test('Ctrl-C ends every process', async () => {
   const processes = family(started.pid ?? 0)
   expect(processes.length).toBeGreaterThan(2)
   const ended = new Promise((resolve) => started.once('exit', resolve))
   process.kill(-(started.pid ?? 0), 'SIGINT')
   expect(await ended).toBe(0)
-  await expect.poll(() => processes.filter(parentOf), { timeout: 5000 }).toEqual([])
+  await expect.poll(() => processes.filter(parentOf), { timeout: 30_000 }).toEqual([])
 })
