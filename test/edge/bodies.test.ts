@@ -151,7 +151,7 @@ test('a checkpoint that brings a chat template is rendered with it, here', async
   await admin('PUT', '/prices', { model: 'templated', hitNano: 1, missNano: 1, outputNano: 1 })
   const messages = [{ role: 'user', content: 'a <u> b' }]
   const wanted = { model: 'templated', messages, thinking: { type: 'enabled' } }
-  const run = await vi.waitFor(() => runOf(wanted), 5000) // an object asks for new prices once a second
+  const run = await vi.waitFor(() => runOf(wanted), 30_000) // an object asks for new prices once a second
   expect(run).toMatchObject({ prompt: '<u>a <\u2060u> b<think>', thinking: true, chatFormat: templateName(source) })
   expect(await runOf({ model: 'deepseek-chat', messages })).toMatchObject({ model: 'templated', thinking: false })
   const completion = await post(JSON.stringify({ model: 'templated', prompt: 'One' }), {}, '/beta/completions')
@@ -266,7 +266,7 @@ test('whatever the body, the answer is one that a client can act on', async () =
   const seen = new Map<number, number>()
   let runs = 0
   // The isolate learns within a quarter of a second that there is a node again.
-  await vi.waitFor(() => runOf({ model: 'deepseek-reasoner' }), 5000)
+  await vi.waitFor(() => runOf({ model: 'deepseek-reasoner' }), 30_000)
   const paths = fc.constantFrom('/v1/chat/completions', '/beta/completions')
   await fc.assert(
     fc.asyncProperty(

@@ -2,7 +2,7 @@
 // not at all, and nothing stays held.
 import { runInDurableObject } from 'cloudflare:test'
 import { env } from 'cloudflare:workers'
-import { beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { retryStore } from '../../edge/account/holds.ts'
 import type { OutboxItem } from '../../edge/account/money.ts'
 import { type AccountStore, accountStore } from '../../edge/account/store.ts'
@@ -41,6 +41,10 @@ beforeEach(async () => {
   await removeNodes()
   node = await registerNode('good')
   account = await openAccount(CREDIT)
+})
+
+afterEach(() => {
+  vi.restoreAllMocks()
 })
 
 const query = (text: string, ...values: SqlStorageValue[]) =>
@@ -94,7 +98,7 @@ test('two tries under one key whose answers both break off cost nothing', async 
     const response = await answer
     expect([response.status, await response.text()]).toEqual([502, expect.stringContaining('not charged')])
   }
-  await expect.poll(balance).toEqual({ balanceNano: CREDIT, heldNano: 0 })
+  await expect.poll(balance, { timeout: 30_000 }).toEqual({ balanceNano: CREDIT, heldNano: 0 })
 })
 
 test('an answer that its node broke off behind the head holds nothing, costs nothing, and frees its key', async () => {
@@ -221,6 +225,8 @@ test.each(['proxy', 'broken', 'unsigned'])(
     await removeNodes()
     await registerNode(id)
     await registerNode('good', 5)
+    // An open breaker is half-open after some seconds.
+    vi.spyOn(Date, 'now').mockReturnValue(Date.now())
     for (let i = 0; i < 6; i++) expect((await chat(account.key)).status).toBe(200)
     expect(breaker.state(id, Date.now())).toBe('open')
     breaker.succeeded(id)
