@@ -124,14 +124,16 @@ export const testSettings = (edgeUrl: string, stateDir: string, extra: Record<st
   })
 
 export const startTestNode = async (settings: Settings, engine: Engine, edge: TestEdge): Promise<RunningNode> => {
+  // This node's own: the edge may have heard others, or this one in an earlier life.
+  const before = edge.registrations.length
   const node = await startNode(
     settings,
     async () => engine,
     () => {},
   )
-  const before = edge.registrations.length
-  await until('registration', () => edge.registrations.length > Math.min(before, 0) && edge.registrations.length > 0)
-  await until('readiness', () => edge.heartbeats.length > 0)
+  await until('registration', () => edge.registrations.length > before)
+  const beats = edge.heartbeats.length
+  await until('readiness', () => edge.heartbeats.length > beats)
   return node
 }
 

@@ -3,7 +3,7 @@
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { Admission } from '../../gpu-node/admission.ts'
 import type { Workshop } from '../../gpu-node/generate.ts'
 import { Grammars } from '../../gpu-node/grammar.ts'
@@ -93,8 +93,8 @@ test('tokens flow before CLOSE is durable, the finish does not', async () => {
     const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader()
     for (let piece = await reader?.read(); piece?.value !== undefined; piece = await reader?.read()) text += piece.value
   })()
+  await vi.waitFor(() => expect(text).toContain('"content"'), 30_000)
   expect(await soon(end)).toBe('nothing yet')
-  expect(text).toContain('"content"')
   expect(text).not.toContain('"finish_reason":"stop"')
   expect(text).not.toContain('[DONE]')
   closed.resolve()

@@ -13,6 +13,8 @@ export interface Script {
   readonly ids: readonly number[]
   readonly idsPerStep?: number
   readonly stepMs?: number
+  /** Behind so many ids it goes on only when this resolves. */
+  readonly pauses?: { readonly at: number; readonly until: Promise<unknown> }
   /** Ends the run with an engine error behind the ids. */
   readonly fails?: boolean
   /** Stays in the queue: no start event until cancelled. To who watches it this engine hangs. */
@@ -69,7 +71,7 @@ export const scriptedEngine = (script: (spec: SequenceSpec) => Script): Scripted
   }
   const play = (
     spec: SequenceSpec,
-    { ids, idsPerStep = 1, stepMs = 0, fails = false, queued = false, held: isHeld = false }: Script,
+    { ids, idsPerStep = 1, stepMs = 0, fails = false, queued = false, held: isHeld = false, pauses }: Script,
     promptTokens: number,
     cachedTokens: number,
     onEvents: (events: readonly EngineEvent[]) => void,
@@ -97,7 +99,9 @@ export const scriptedEngine = (script: (spec: SequenceSpec) => Script): Scripted
       if (next.length > 0) events.push({ kind: 'tokens', ids: next })
       if (at >= limit) events.push(end(fails ? 'error' : limit < ids.length ? 'length' : 'stop_token'))
       onEvents(events)
-      if (!ended) soon(step)
+      if (ended) return
+      if (pauses && at - next.length < pauses.at && at >= pauses.at) void pauses.until.then(() => soon(step))
+      else soon(step)
     }
     if (!queued && !isHeld) soon(step)
     return {
