@@ -65,7 +65,7 @@ test.each(['ss', '<｜Assistant｜>'])(
     const special = (await encode('<｜Assistant｜>')).ids
     script = { ids: [70, ...special, ...new Array(4000).fill(71)], stepMs: 10 }
     const request = runRequest({ ...raw, stream: false, stop: [stop], maxTokens: 4000 })
-    const began = performance.now()
+    const cancels = engine.cancels
     const before = (await encode('<｜Assistant｜>')).ids.length + 1
     expect(await answerOf(await post(await start(), request))).toMatchObject({
       choices: [{ text: expect.not.stringContaining(stop), finish_reason: 'stop' }],
@@ -73,8 +73,7 @@ test.each(['ss', '<｜Assistant｜>'])(
     })
     await until('the receipt', () => edge.receipts.length === 1)
     expect(edge.receipts[0]).toMatchObject({ outputTokens: before, finish: 'stop' })
-    // All of the script takes forty seconds.
-    expect(performance.now() - began).toBeLessThan(10_000)
+    expect(engine.cancels).toBe(cancels + 1)
   },
 )
 

@@ -2,7 +2,7 @@
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { expect, test } from 'vitest'
+import { afterEach, expect, test, vi } from 'vitest'
 import { EdgeLink } from '../../gpu-node/heartbeat.ts'
 import { Shipper } from '../../gpu-node/shipper.ts'
 import { PATHS, type Receipt, type Segment, type SignedReceipt } from '../../schema/wire.ts'
@@ -41,6 +41,24 @@ const shipping = () => {
   }
   return { shipper, pending, sent, close }
 }
+
+afterEach(() => {
+  vi.useRealTimers()
+})
+
+test('a receipt leaves right after the close; what closes then follows a quarter of a second behind it', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+  const { shipper, pending, sent, close } = shipping()
+  const begin = performance.now()
+  for (const ms of [20, 250]) {
+    close()
+    await vi.advanceTimersByTimeAsync(ms)
+    // What is signed and sent takes none of this time.
+    while (pending.size > 0) await new Promise((done) => setImmediate(done))
+  }
+  expect(sent.map(({ at }) => at - begin)).toEqual([20, 270])
+  await shipper.stop()
+})
 
 test('under load what closes in a quarter of a second shares a segment', async () => {
   const { shipper, pending, sent, close } = shipping()
