@@ -1,4 +1,6 @@
 // Boots what `npm start` boots, on free ports and in a state directory of its own, with one account and key.
+
+import { randomInt } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -11,14 +13,19 @@ import { bootStack, type Stack } from '../../scripts/stack.ts'
 const CRON_MS = 5_000
 export const MODEL = 'sparrow-mini'
 
-export const freePort = (): Promise<number> =>
-  new Promise((resolve) => {
+/** Below those that the system hands out by itself: until it is listened on, nobody else is given it. */
+export const freePort = async (): Promise<number> => {
+  for (;;) {
+    const port = randomInt(10_000, 32_000)
     const server = createServer()
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address()
-      server.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
+    const isFree = await new Promise((resolve) => {
+      server.once('error', () => resolve(false)).listen(port, '127.0.0.1', () => resolve(true))
     })
-  })
+    if (!isFree) continue
+    await new Promise((done) => server.close(done))
+    return port
+  }
+}
 
 export interface TestStack extends Stack {
   readonly key: string

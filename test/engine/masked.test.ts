@@ -18,6 +18,9 @@ afterAll(async () => {
   await engine.close()
 })
 
+/** A slow machine may need more than a second for what takes a moment. */
+const WAIT = { timeout: 30_000 }
+
 const EVERY = new Uint32Array()
 const only = (...ids: number[]): Uint32Array => {
   const words = new Uint32Array(Math.ceil(engine.info.vocabSize / 32))
@@ -82,7 +85,7 @@ test('others do not wait for a mask that does not come', async () => {
   const { ids } = await collect(engine, { ...spec, maxTokens: 24 })
   expect(ids.length).toBeGreaterThan(1)
   // With nothing else to do the engine sleeps: no step is made while the mask is missing.
-  await new Promise((resolve) => setTimeout(resolve, 30))
+  await expect.poll(() => engine.stats().busy, WAIT).toBe(0)
   const { steps } = engine.stats()
   await new Promise((resolve) => setTimeout(resolve, 50))
   expect(engine.stats().steps).toBe(steps)
@@ -128,8 +131,8 @@ test('an engine whose only sequence waits for its mask has nothing to do, and ha
     ended = events.some(({ kind }) => kind === 'end')
   })
   expect(engine.stats().busy).toBe(1)
-  await expect.poll(() => engine.stats()).toMatchObject({ busy: 0, running: 1 })
+  await expect.poll(() => engine.stats(), WAIT).toMatchObject({ busy: 0, running: 1 })
   handle.mask(0, EVERY)
-  await expect.poll(() => ended).toBe(true)
-  await expect.poll(() => engine.stats()).toMatchObject({ busy: 0, running: 0 })
+  await expect.poll(() => ended, WAIT).toBe(true)
+  await expect.poll(() => engine.stats(), WAIT).toMatchObject({ busy: 0, running: 0 })
 })
