@@ -76,9 +76,17 @@ export interface Surroundings {
   ownLoad(node: Candidate): OwnLoad
 }
 
+/** A node that joined has measured nothing: it is taken to be as fast as the others, or a fast fleet would leave it without a run to measure. */
+const withSpeeds = (nodes: readonly Candidate[]): readonly Candidate[] => {
+  const measured = nodes.flatMap(({ prefillTokensPerSecond: speed }) => (speed > 0 ? [speed] : []))
+  if (measured.length === 0 || measured.length === nodes.length) return nodes
+  const mean = measured.reduce((sum, speed) => sum + speed, 0) / measured.length
+  return nodes.map((node) => (node.prefillTokensPerSecond > 0 ? node : { ...node, prefillTokensPerSecond: mean }))
+}
+
 /** Where a run goes, best first; stale nodes never, those behind an open breaker only where nothing else lives. */
 export const route = (candidates: readonly Candidate[], demand: Demand, around: Surroundings): Candidate[] => {
-  const live = candidates.filter((node) => around.now - node.heartbeatAt < NODE_STALE_MS)
+  const live = withSpeeds(candidates.filter((node) => around.now - node.heartbeatAt < NODE_STALE_MS))
   const closed = live.filter((node) => !around.isOpen(node.id))
   const costed = (closed.length > 0 ? closed : live).map((node) => ({
     node,

@@ -41,6 +41,21 @@ test('a hot prefix spreads to a second node, and then both share it', () => {
   expect(Math.min(a, b, c)).toBeGreaterThan(40)
 })
 
+test('a node that joins a fast fleet has its share at once, though it has measured nothing', () => {
+  const fast = { prefillTokensPerSecond: 20_000 }
+  const nodes = [node('a', fast), node('b', fast), node('new', { prefillTokensPerSecond: 0 })]
+  const flights = new InFlight()
+  const around = { ...idle, ownLoad: (n: Candidate) => flights.since(n.id, n.heartbeatAt, NOW) }
+  const taken: Record<string, number> = { a: 0, b: 0, new: 0 }
+  for (let i = 0; i < 120; i++) {
+    const chosen = route(nodes, { affinity: `p${i}`, promptTokens: 2000 }, around)[0]
+    if (!chosen) throw new Error('no node')
+    taken[chosen.id] = (taken[chosen.id] ?? 0) + 1
+    flights.begin(chosen.id, NOW, 0)
+  }
+  expect(Math.min(...Object.values(taken))).toBeGreaterThan(30)
+})
+
 test('equally good nodes: prompts that begin alike share one, different ones spread', () => {
   const nodes = ['a', 'b', 'c', 'd'].map((id) => node(id))
   const first = (affinity: string) => order(nodes, affinity)[0]
