@@ -34,6 +34,13 @@ export interface Demand {
   readonly affinity: string
 }
 
+/** Bytes of English in a token; only routes are estimated with it. */
+const BYTES_PER_TOKEN = 4
+
+/** Estimated; at least what a node is known to hold, or of two nodes that hold more than the estimate the one with less would seem as good. */
+export const promptTokensOf = (bytes: number, candidates: readonly Pick<Candidate, 'hitTokens'>[]): number =>
+  Math.max(Math.ceil(bytes / BYTES_PER_TOKEN), ...candidates.map(({ hitTokens }) => hitTokens))
+
 /** What a run ahead of ours costs us, milliseconds: one that waits must first prefill, one that runs shares each step. */
 const WAITING_MS = 250
 const RUNNING_MS = 25

@@ -13,7 +13,7 @@ import { withHint } from '../hint.ts'
 import { candidatesFor, forgetNodes } from '../live_nodes.ts'
 import { log, reasonOf } from '../log.ts'
 import { abandonAt } from '../node_client.ts'
-import { type Candidate, overlapElsewhere } from '../router.ts'
+import { type Candidate, overlapElsewhere, promptTokensOf } from '../router.ts'
 import { type Timing, timing } from '../timing.ts'
 import { trailOf } from '../trail.ts'
 import { giveWay } from '../turns.ts'
@@ -23,9 +23,6 @@ import { readRun } from './read.ts'
 import { relayStream, relayWhole } from './relay.ts'
 import { keeper, repeatOf, replay } from './repeat.ts'
 import { dispatch, type NotDispatched } from './retry.ts'
-
-/** Bytes of English in a token; only routes are estimated with it. */
-const BYTES_PER_TOKEN = 4
 
 export interface Call {
   readonly env: Env
@@ -89,7 +86,7 @@ const answer = async (call: Call, stages: Timing): Promise<Response> => {
     stages.run('lookup', () => candidatesFor(env.DB, call.context, run, keys).catch(lookupFailed)),
   ])
   await giveWay()
-  const promptTokens = Math.ceil(most.promptBytes / BYTES_PER_TOKEN)
+  const promptTokens = promptTokensOf(most.promptBytes, candidates)
   const nodes = withHint(candidates, tenant, run.routingHint)
   const isKept = repeat.value.idempotencyKey !== null
   const ready = { ...call, account, accountId, tenant, run, promptTokens, isKept, letGo }

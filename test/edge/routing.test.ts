@@ -88,6 +88,21 @@ test('a prompt goes back to the node that holds it, until that node is saturated
   expect(await (await admin('GET', '/audit')).json()).toMatchObject({ ok: true, findings: [] })
 })
 
+test('of two nodes that both hold more tokens than a prompt of English has, the one that holds most is asked', async () => {
+  const dense = await openAccount(1e10)
+  const nodes = [await registerNode('good'), await registerNode('other')] as const
+  const keys = keysOf(dense)
+  // A token for two bytes, as of digits or code.
+  const holds = (count: number): [string, number][] => keys.slice(0, count).map((key, i) => [key, (i + 1) * 128])
+  for (const [more, less] of [nodes, [nodes[1], nodes[0]] as const]) {
+    await env.DB.prepare('DELETE FROM prefix_blocks').run()
+    const told = [receiptOf(more, dense, 'a', { prefix: holds(8) }), receiptOf(less, dense, 'b', { prefix: holds(5) })]
+    await env.DB.batch(recording(env.DB, env.SPARROW_SECRET, told))
+    const { node = 'good' } = await (await chat(dense.key, { messages })).json<{ node?: string }>()
+    expect(node).toBe(more.id)
+  }
+})
+
 test('an account can decline the credit', async () => {
   const plain = await openAccount(1e10)
   expect((await admin('PUT', `/accounts/${plain.id}/limits`, { affinityCredit: false })).status).toBe(200)
