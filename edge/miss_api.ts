@@ -14,27 +14,35 @@ interface Booked {
   readonly nodeId: string
   readonly hitTokens: number
   readonly missTokens: number
+  readonly openedAt: number
+  readonly firstTokenAt: number | null
 }
 
 const booked = async (env: Env, ids: readonly string[]): Promise<Map<string, Booked>> => {
-  const { requestId, nodeId, hitTokens, missTokens } = usage
+  const { requestId, nodeId, hitTokens, missTokens, openedAt, firstTokenAt } = usage
   const rows = await drizzle(env.DB)
-    .select({ requestId, nodeId, hitTokens, missTokens })
+    .select({ requestId, nodeId, hitTokens, missTokens, openedAt, firstTokenAt })
     .from(usage)
     .where(inArray(usage.requestId, [...ids]))
   return new Map(rows.map((row) => [row.requestId, row]))
 }
 
+const pathOf = ({ characters, tags }: Comparison['trail'], best: NonNullable<Comparison['with']>): string => {
+  const followed = tags.length * TRAIL_STEP
+  if (best.steps === tags.length && characters - followed >= TRAIL_STEP)
+    return `The first ${followed} characters are those of the earlier prompt; what follows is not compared.`
+  if (best.steps === tags.length) return 'The whole prompt lies on the path of the earlier one.'
+  return best.steps === best.of
+    ? 'This prompt goes on where the earlier one ended.'
+    : 'The prompts part in the stretch that left_at names.'
+}
+
 /** In words what the figures show. */
 const noteOf = (compared: Comparison, own: Booked | undefined, other: Booked | undefined): string => {
   const { trail, with: best } = compared
-  if (!best) return 'No recent prompt of this account begins like this one.'
-  const parted =
-    best.steps === trail.tags.length
-      ? 'The whole prompt lies on the path of the earlier one.'
-      : best.steps === best.of
-        ? 'This prompt goes on where the earlier one ended.'
-        : 'The prompts part in the stretch that left_at names.'
+  if (trail.characters === 0) return 'A prompt of token ids is not compared.'
+  if (!best) return 'No recent prompt of this account that was answered begins like this one.'
+  const parted = pathOf(trail, best)
   if (!own || !other) return parted
   if (own.nodeId !== other.nodeId) return `${parted} It was computed on another node than the earlier one.`
   const tokens = own.hitTokens + own.missTokens
@@ -42,7 +50,11 @@ const noteOf = (compared: Comparison, own: Booked | undefined, other: Booked | u
   if (shared < KV_PAGE_TOKENS)
     return `${parted} What they share is shorter than a page of ${KV_PAGE_TOKENS} tokens, the least that is reused.`
   const pages = `A node reuses whole pages of ${KV_PAGE_TOKENS} tokens, the last of them before the first difference.`
-  return own.hitTokens > 0 ? `${parted} ${pages}` : `${parted} ${pages} Nothing was found: the node no longer held it.`
+  if (own.hitTokens > 0) return `${parted} ${pages}`
+  // Both by the clock of the node.
+  const isThere = other.firstTokenAt !== null && other.firstTokenAt <= own.openedAt
+  const why = isThere ? 'the node no longer held it' : 'the earlier prompt was not computed by then'
+  return `${parted} ${pages} Nothing was found: ${why}.`
 }
 
 export const explainPrefix = async (env: Env, headers: Headers, requestId: string): Promise<Result<object>> => {

@@ -21,7 +21,7 @@ const tagsOf = ({ tags }: TrailRow): Uint16Array<ArrayBuffer> => new Uint16Array
 
 export interface Comparison {
   readonly trail: Trail
-  /** The most similar prompt before it, the newest of several; absent when none has anything in common. */
+  /** The most similar prompt before it that was answered, the newest of several; absent when none has anything in common. */
   readonly with?: {
     readonly requestId: string
     readonly family: string
@@ -32,6 +32,10 @@ export interface Comparison {
     readonly of: number
   }
 }
+
+/** What the edge answered with an error itself was most likely never computed: it explains no miss. */
+const BEFORE = `SELECT * FROM trails AS t WHERE n < ?
+  AND NOT EXISTS (SELECT 1 FROM holds AS h WHERE h.request_id = t.request_id AND h.state = 'void') ORDER BY n DESC LIMIT ?`
 
 export const trailStore = (sql: SqlStorage) => ({
   addTrail: (requestId: string, family: string, { characters, turns, tags }: Trail, now: number): void => {
@@ -54,8 +58,7 @@ export const trailStore = (sql: SqlStorage) => ({
     const tags = tagsOf(own)
     const trail = { characters: own.characters, turns: JSON.parse(own.turns) as Trail['turns'], tags }
     let best: Comparison['with']
-    const query = 'SELECT * FROM trails WHERE n < ? ORDER BY n DESC LIMIT ?'
-    for (const row of sql.exec<TrailRow>(query, own.n, TRAILS_MAX)) {
+    for (const row of sql.exec<TrailRow>(BEFORE, own.n, TRAILS_MAX)) {
       const other = tagsOf(row)
       const steps = commonSteps(tags, other)
       if (steps <= (best?.steps ?? 0)) continue

@@ -244,7 +244,10 @@ test('a miss is explained: where the prompt left the path of the most similar on
   expect(left_at.character).toBeLessThanOrEqual(real)
   expect(left_at.character).toBeGreaterThan(real - step)
   // Once both are booked, tokens and nodes tell the rest.
-  const receipts = [first, second].map((id) => receiptOf(node, asker, id, { missTokens: 90 }))
+  const receipts = [first, second].map((id, i) => {
+    const at = 1000 * (i + 1)
+    return receiptOf(node, asker, id, { missTokens: 90, openedAt: at, firstTokenAt: at + 1, closedAt: at + 2 })
+  })
   await send(node, receipts)
   await flush(asker)
   const whole = await explain(second)
