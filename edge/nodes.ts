@@ -33,17 +33,17 @@ export const register = async (env: Env, authorization: string | null, body: unk
   const { nodeId, address, publicKey, model, chatFormat, template, contextTokens, load } = parsed.data
   if (template ? templateName(template) !== chatFormat : isTemplateName(chatFormat))
     return fail('invalid_request', { message: 'chatFormat is not the name of the template.' })
-  const known = await drizzle(env.DB).select({ publicKey: nodes.publicKey }).from(nodes).where(eq(nodes.id, nodeId))
-  if (known[0] && known[0].publicKey !== publicKey) {
-    return fail('conflict', { message: 'Another node registered under this id; choose another id.' })
-  }
   const now = Date.now()
   const live = { address, model, chatFormat, contextTokens, draining: false, heartbeatAt: now, ...loadColumns(load) }
   if (template) await keepTemplate(env.DB, template)
-  await drizzle(env.DB)
+  // One statement: of two nodes that come under one id together, one gets it.
+  const taken = await drizzle(env.DB)
     .insert(nodes)
     .values({ id: nodeId, publicKey, registeredAt: now, ...live })
-    .onConflictDoUpdate({ target: nodes.id, set: live })
+    .onConflictDoUpdate({ target: nodes.id, set: live, setWhere: eq(nodes.publicKey, publicKey) })
+    .returning({ id: nodes.id })
+  if (taken.length === 0)
+    return fail('conflict', { message: 'Another node registered under this id; choose another id.' })
   return ok({ dispatchSecret: dispatchSecret(env.SPARROW_SECRET, nodeId), heartbeatSeconds: HEARTBEAT_SECONDS })
 }
 

@@ -132,22 +132,31 @@ test('a key that was revoked before its account heard of it stays revoked', asyn
   expect((await asCustomer({ ...account, key: made.key }, '/v1/usage')).status).toBe(401)
 })
 
+const joinAs = (nodeId: string, publicKey: string, authorization: string, address: string) =>
+  call('/internal/register', {
+    method: 'POST',
+    headers: { authorization },
+    body: JSON.stringify({
+      ...{ nodeId, address, publicKey, model: 'm', chatFormat: 'f', contextTokens: 1 },
+      load: { running: 0, waiting: 0, kvPages: 0, kvPagesUsed: 0, prefillTokensPerSecond: 0 },
+    }),
+  })
+
 test('a node joins with the token only, and nobody takes its name', async () => {
   await registerNode('good')
-  const attempt = (authorization: string, publicKey: string) =>
-    call('/internal/register', {
-      method: 'POST',
-      headers: { authorization },
-      body: JSON.stringify({
-        nodeId: 'good',
-        address: 'http://evil.test',
-        publicKey,
-        model: 'm',
-        chatFormat: 'f',
-        contextTokens: 1,
-        load: { running: 0, waiting: 0, kvPages: 0, kvPagesUsed: 0, prefillTokensPerSecond: 0 },
-      }),
-    })
-  expect((await attempt('Bearer wrong', 'A'.repeat(43))).status).toBe(401)
-  expect((await attempt(`Bearer ${env.JOIN_TOKEN}`, 'A'.repeat(43))).status).toBe(409)
+  const attempt = (authorization: string) => joinAs('good', 'A'.repeat(43), authorization, 'http://evil.test')
+  expect((await attempt('Bearer wrong')).status).toBe(401)
+  expect((await attempt(`Bearer ${env.JOIN_TOKEN}`)).status).toBe(409)
+})
+
+test('of two nodes that come under one id together one gets it, with its own key and address', async () => {
+  for (let i = 0; i < 5; i++) {
+    const join = (letter: string) =>
+      joinAs(`twin-${i}`, letter.repeat(43), `Bearer ${env.JOIN_TOKEN}`, `http://${letter}.test`)
+    const [a, b] = await Promise.all([join('a'), join('b')])
+    expect([a.status, b.status].sort()).toEqual([200, 409])
+    const letter = a.status === 200 ? 'a' : 'b'
+    const row = await env.DB.prepare('SELECT address, public_key FROM nodes WHERE id = ?').bind(`twin-${i}`).first()
+    expect(row).toEqual({ address: `http://${letter}.test`, public_key: letter.repeat(43) })
+  }
 })
