@@ -27,6 +27,18 @@ export const billLine = (r: BilledTokens, t: Terms): string =>
     t.chargedNano,
   ])
 
+/** What gives a line's charge back: an answer that broke behind its receipt. Like a line it begins with its time and ends with its sum. */
+export interface Refund {
+  readonly accountId: string
+  readonly requestId: string
+  readonly refundedNano: number
+  /** Unix milliseconds. */
+  readonly at: number
+}
+
+export const refundLine = ({ accountId, requestId, refundedNano, at }: Refund): string =>
+  JSON.stringify([at, requestId, 'refund', accountId, -refundedNano])
+
 /** Usage x price - credits: what the line must charge. */
 export const chargeOf = (r: BilledTokens, t: Terms): number =>
   t.credits.reduce(

@@ -2,7 +2,7 @@
 // A segment that is missing, altered or out of its chain, a forged receipt, a line that differs: each is a finding.
 
 import { createHash } from 'node:crypto'
-import { billLine, chargeOf, type Terms } from '../schema/bill.ts'
+import { billLine, chargeOf, type Refund, refundLine, type Terms } from '../schema/bill.ts'
 import { verifyReceipt } from '../schema/receipt.ts'
 import { importPublicKey } from '../schema/signature.ts'
 import { parseJson } from '../schema/text.ts'
@@ -14,7 +14,7 @@ export interface EvidenceReport {
   readonly segments: number
   readonly bills: number
   readonly findings: readonly Finding[]
-  /** Bill lines of the account asked for, in order of settlement. */
+  /** Bill lines of the account asked for and what of them was given back, in order of time. */
   readonly lines: readonly string[]
   /** SHA-256 of those lines, joined by line feeds. */
   readonly sha256: string
@@ -130,6 +130,18 @@ class Derivation {
       if (want !== have) this.found('evidence and ledger differ', account, want, have, account)
     }
   }
+
+  /** Each gives one derived line back, and all of it. */
+  async refunds(call: Call, until: number): Promise<Refund[]> {
+    const { data } = await call<{ data: Refund[] }>('GET', `/evidence/refunds?until=${until}`)
+    for (const { requestId, accountId, refundedNano } of data) {
+      const line = this.lines.get(requestId)
+      const charged = line?.accountId === accountId ? String(line.chargedNano) : null
+      if (charged !== String(refundedNano))
+        this.found('refund is not its charge', requestId, charged, String(refundedNano), accountId)
+    }
+    return data
+  }
 }
 
 /** Charges settled after `until` (Unix milliseconds) may be on their way and are not compared. */
@@ -138,10 +150,13 @@ export const deriveBills = async (call: Call, until: number, accountId?: string)
   const { data: chains } = await call<{ data: Chain[] }>('GET', '/evidence')
   for (const chain of chains) await derivation.chain(call, chain)
   await derivation.compare(call, until)
-  const lines = [...derivation.lines.values()]
-    .filter((line) => line.accountId === accountId && line.settledAt <= until)
-    .map(({ text }) => text)
-    .sort()
+  const refunds = await derivation.refunds(call, until)
+  const lines = [
+    ...[...derivation.lines.values()]
+      .filter((line) => line.accountId === accountId && line.settledAt <= until)
+      .map(({ text }) => text),
+    ...refunds.filter((refund) => refund.accountId === accountId).map(refundLine),
+  ].sort()
   const { findings, segments } = derivation
   return {
     ...{ ok: findings.length === 0, segments, bills: derivation.lines.size, findings },

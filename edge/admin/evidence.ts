@@ -2,7 +2,7 @@
 import { inArray } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/d1'
 import { z } from 'zod'
-import { billLine, type Terms } from '../../schema/bill.ts'
+import { billLine, type Refund, type Terms } from '../../schema/bill.ts'
 import { evidenceChains, nodes, usage } from '../../schema/db.ts'
 import { ok, type Result } from '../../schema/errors.ts'
 import type { Env } from '../env.ts'
@@ -60,4 +60,14 @@ export const chargedUntil = async (env: Env, until: number) =>
     )
       .bind(until)
       .all<{ accountId: string; charges: number; chargedNano: number }>()
+  ).results
+
+/** What was given back up to `until`: decided behind the receipts, so the ledger alone knows it. */
+export const refundedUntil = async (env: Env, until: number) =>
+  (
+    await env.DB.prepare(
+      "SELECT account_id AS accountId, substr(id, 8) AS requestId, amount_nano AS refundedNano, created_at AS at FROM ledger WHERE kind = 'refund' AND created_at <= ?",
+    )
+      .bind(until)
+      .all<Refund & Record<string, unknown>>()
   ).results

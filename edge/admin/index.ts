@@ -13,7 +13,7 @@ import { accountObject, type Env } from '../env.ts'
 import { errorResponse } from '../flow/answer.ts'
 import { audit } from './audit.ts'
 import { auditReceipts, bookedFrom, journalBody } from './audit_receipts.ts'
-import { bookedBody, bookedLines, chargedUntil, listChains, readSegments } from './evidence.ts'
+import { bookedBody, bookedLines, chargedUntil, listChains, readSegments, refundedUntil } from './evidence.ts'
 import { createKey, createKeyBody, keyView, revokeKey, rotateBody, rotateKey, setKeyLimits } from './keys.ts'
 import { audited, readLog } from './log.ts'
 import {
@@ -145,6 +145,7 @@ export const adminApi = new Hono<App>()
     return c.json({ data: await readSegments(c.env, node, chain, Number(from), Number(to)) })
   })
   .get('/evidence/charged', async (c) => c.json({ data: await chargedUntil(c.env, Number(c.req.query('until'))) }))
+  .get('/evidence/refunds', async (c) => c.json({ data: await refundedUntil(c.env, Number(c.req.query('until'))) }))
   .post('/evidence/booked', async (c) => {
     const body = parseBody(c, bookedBody)
     return reply(c, body.ok ? await bookedLines(c.env, body.value) : body)

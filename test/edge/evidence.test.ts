@@ -14,7 +14,19 @@ import { signCall } from '../../schema/signature.ts'
 import { utf8 } from '../../schema/text.ts'
 import type { Receipt } from '../../schema/wire.ts'
 import { deriveBills } from '../../scripts/admin_evidence.ts'
-import { type Account, admin, call, chat, flush, openAccount, receiptOf, registerNode, type TestNode } from './world.ts'
+import {
+  type Account,
+  admin,
+  COST,
+  call,
+  chat,
+  flush,
+  objectOf,
+  openAccount,
+  receiptOf,
+  registerNode,
+  type TestNode,
+} from './world.ts'
 
 const worker = env as unknown as Env
 const DAY_MS = 24 * 3_600_000
@@ -73,6 +85,18 @@ test('every bill is derived again from the segments, byte for byte', async () =>
   if (!booked.ok) throw new Error('no lines')
   expect(report.lines).toEqual(Object.values(booked.value.lines).sort())
   expect((await derive()).sha256).toBe(report.sha256)
+})
+
+test('what was given back has a line of its own, so that a bill adds up to the ledger; a refund of another sum is seen', async () => {
+  for (let i = 0; i < 2; i++) await objectOf(account).release(ids[1] ?? '')
+  await flush(account)
+  const report = await derive()
+  expect(report).toMatchObject({ ok: true, bills: 3, findings: [] })
+  const sums = report.lines.map((line) => (JSON.parse(line) as unknown[]).at(-1) as number)
+  expect(sums).toEqual([COST, COST, COST, -COST])
+  expect(JSON.parse(report.lines[3] ?? '[]')).toEqual([expect.any(Number), ids[1], 'refund', account.id, -COST])
+  await env.DB.prepare("UPDATE ledger SET amount_nano = 1 WHERE kind = 'refund'").run()
+  expect(await kinds()).toEqual(['refund is not its charge'])
 })
 
 test('a segment sent again is kept once; one that repeats receipts bills nothing twice', async () => {
