@@ -66,17 +66,19 @@ export class InFlight {
     const node = this.#nodes.get(nodeId)
     if (!node) return { runs: 0, prefillMs: 0 }
     let runs = 0
-    let prefillMs = 0
+    // One prompt after another, from when each came: whole answers do not say when theirs is done.
+    let prefilledAt = 0
     for (const run of node.running) {
       if (run.beganAt >= heartbeatAt) runs++
-      if (!run.answered && run.beganAt > now - PREFILL_COUNTED_MS) prefillMs += run.prefillMs
+      if (!run.answered && run.beganAt > now - PREFILL_COUNTED_MS)
+        prefilledAt = Math.max(prefilledAt, run.beganAt) + run.prefillMs
     }
     if (node.heartbeatAt !== heartbeatAt) {
       node.ended = node.ended.filter((run) => run.endedAt >= heartbeatAt)
       node.counted = node.ended.filter((run) => run.beganAt < heartbeatAt).length
       node.heartbeatAt = heartbeatAt
     }
-    return { runs: runs - node.counted, prefillMs }
+    return { runs: runs - node.counted, prefillMs: Math.max(0, prefilledAt - now) }
   }
 
   /** Runs under way now. */

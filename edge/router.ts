@@ -23,7 +23,7 @@ export interface Candidate {
 export interface OwnLoad {
   /** Runs begun less runs ended since the heartbeat. */
   readonly runs: number
-  /** Prefill of runs that have not answered yet. */
+  /** What is left of the prefill of runs that have not answered yet. */
   readonly prefillMs: number
 }
 

@@ -121,7 +121,7 @@ test('own runs count between heartbeats: begun since then on top, ended since th
   const flights = new InFlight()
   const old = flights.begin('n', 10, 50)
   const young = flights.begin('n', 30, 70)
-  expect(flights.since('n', 20, 40)).toEqual({ runs: 1, prefillMs: 120 })
+  expect(flights.since('n', 20, 40)).toEqual({ runs: 1, prefillMs: 90 })
   young.answered()
   old.ended(45)
   old.ended(46)
@@ -131,6 +131,22 @@ test('own runs count between heartbeats: begun since then on top, ended since th
   expect(flights.since('n', 50, 60)).toEqual({ runs: -1, prefillMs: 0 })
   expect(flights.since('n', 61, 62)).toEqual({ runs: 0, prefillMs: 0 })
   expect(flights.count('n')).toBe(0)
+})
+
+test('a whole answer that is still being written does not pass for a prompt that is still being computed', () => {
+  const flights = new InFlight()
+  const warm = node('warm', { hitTokens: 960 })
+  for (let i = 0; i < 3; i++) flights.begin('warm', NOW, 2000)
+  const first = (now: number) =>
+    route(
+      [{ ...warm, heartbeatAt: now }, node('cold', { heartbeatAt: now })],
+      { affinity: 'a', promptTokens: 1000 },
+      { now, isOpen: () => false, ownLoad: (n) => flights.since(n.id, n.heartbeatAt, now) },
+    )[0]?.id
+  expect(flights.since('warm', NOW, NOW)).toEqual({ runs: 3, prefillMs: 6000 })
+  expect(first(NOW + 1)).toBe('cold')
+  expect(flights.since('warm', NOW, NOW + 5000).prefillMs).toBe(1000)
+  expect(first(NOW + 6000)).toBe('warm')
 })
 
 test('what a heartbeat cannot know is what counting every run says, whatever began, ended and was asked between', () => {
