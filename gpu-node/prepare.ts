@@ -68,13 +68,15 @@ const parserOf = (run: Run, { chatFormat, engine, tokenizer }: Workshop): Pick<C
   return { parser: (options) => parser({ ...options, ends: ends.filter((end) => end !== '') }) }
 }
 
+/** What the edge knew of this node is no longer so, or not yet: no fault of the client's, and another node may take the run. */
+export const notHere = (what: string) => fail('no_node', { message: `The node asked does not serve ${what}.` })
+
 /** Everything that can be refused before the prompt is tokenized. */
 export const prepare = ({ run }: RunRequest, shop: Workshop): Result<Prepared> => {
-  if (run.model !== shop.model) return fail('model_not_found')
+  if (run.model !== shop.model) return notHere(`the model ${run.model}`)
   const dialect = dialectByName(run.dialect)
-  if (!dialect) return fail('invalid_request', { message: `This node does not know the dialect ${run.dialect}.` })
-  if (run.chatFormat !== shop.chatFormat.name)
-    return fail('invalid_request', { message: `This node does not know the chat format ${run.chatFormat}.` })
+  if (!dialect) return notHere(`the dialect ${run.dialect}`)
+  if (run.chatFormat !== shop.chatFormat.name) return notHere(`the chat format ${run.chatFormat}`)
   const prompts = promptsOf(run)
   if (prompts.some(({ prompt, promptTokens }) => prompt === '' && !promptTokens))
     return fail('invalid_request', { message: 'The prompt is empty.' })

@@ -2,6 +2,7 @@
 import { fail, ok, type Result } from '../schema/errors.ts'
 import { type TokenizeAnswer, tokenizeRequestSchema } from '../schema/wire.ts'
 import type { Workshop } from './generate.ts'
+import { notHere } from './prepare.ts'
 
 /** `json`: the verified body. Errors: invalid_request; model_not_found where this node serves another. */
 export const tokenize = async (
@@ -11,7 +12,7 @@ export const tokenize = async (
   const parsed = tokenizeRequestSchema.safeParse(json)
   if (!parsed.success) return fail('invalid_request', { message: parsed.error.message })
   const { model, text, withIds } = parsed.data
-  if (model !== shop.model) return fail('model_not_found')
+  if (model !== shop.model) return notHere(`the model ${model}`)
   const { ids } = await shop.tokenizer.encode(text)
   const answer = { count: ids.length, contextTokens: shop.engine.info.contextLength }
   return ok(withIds ? { ...answer, ids: Array.from(ids) } : answer)

@@ -155,7 +155,7 @@ test('a checkpoint with a chat template registers it, and its answers are taken 
       },
     ],
   })
-  expect(await answerOf(await post(running, runRequest()))).toMatchObject({ status: 400 })
+  expect(await answerOf(await post(running, runRequest()))).toMatchObject({ status: 503 })
 })
 
 test('a template that cannot be read, or none where one is demanded, stops the start with a word on it', async () => {

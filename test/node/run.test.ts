@@ -97,10 +97,7 @@ test('tokens are counted for the edge alone, without a place in the queue', asyn
   expect(await counted.json()).toEqual({ count: ids.length, contextTokens: engine.info.contextLength, ids })
   const bare = await post(node, { ...body, withIds: false }, { path: PATHS.tokenize })
   expect(await bare.json()).not.toHaveProperty('ids')
-  expect(await codeOf(await post(node, { ...body, model: 'x' }, { path: PATHS.tokenize }))).toEqual([
-    404,
-    'model_not_found',
-  ])
+  expect(await codeOf(await post(node, { ...body, model: 'x' }, { path: PATHS.tokenize }))).toEqual([503, 'no_node'])
   const forged = { path: PATHS.tokenize, secret: 'x'.repeat(43) }
   expect(await codeOf(await post(node, body, forged))).toEqual([401, 'invalid_signature'])
   expect(await codeOf(await post(node, { text }, { path: PATHS.tokenize }))).toEqual([400, 'invalid_request'])
@@ -250,13 +247,15 @@ test('takes an attempt once', async () => {
 test('refuses what it cannot read, and the wrong path and method', async () => {
   expect(await codeOf(await post(node, '{'))).toEqual([400, 'malformed_request'])
   expect(await codeOf(await post(node, { run: {} }))).toEqual([400, 'invalid_request'])
-  expect(await codeOf(await post(node, runRequest({ dialect: 'nobody' })))).toEqual([400, 'invalid_request'])
-  expect(await codeOf(await post(node, runRequest({ chatFormat: 'nobody' })))).toEqual([400, 'invalid_request'])
-  expect(await codeOf(await post(node, runRequest({ model: 'other' })))).toEqual([404, 'model_not_found'])
   expect(await codeOf(await post(node, runRequest({ prompt: '' })))).toEqual([400, 'invalid_request'])
   expect(await codeOf(await fetch(`${node.address}/run`))).toEqual([405, 'method_not_allowed'])
   expect(await codeOf(await fetch(`${node.address}/admin`))).toEqual([404, 'not_found'])
   expect(await codeOf(await post(node, 'x'.repeat(RUN_BODY_BYTES_MAX + 1)))).toEqual([413, 'request_too_large'])
+})
+
+test('what was meant for another kind of node is no fault of the client: another node may take it', async () => {
+  for (const other of [{ dialect: 'nobody' }, { chatFormat: 'nobody' }, { model: 'other' }])
+    expect(await codeOf(await post(node, runRequest(other)))).toEqual([503, 'no_node'])
 })
 
 test('refuses a prompt over the context before any work, with both numbers', async () => {
