@@ -1,6 +1,6 @@
 // One prompt of a run and the answers to it: what its prefill cost, which of its choices is submitted when, and what of it they repeat.
 import type { SampledToken } from '../schema/dialects/dialect.ts'
-import { promptsOf, type RunPrompt } from '../schema/prompts.ts'
+import { isScored, promptsOf, type RunPrompt } from '../schema/prompts.ts'
 import type { Run } from '../schema/wire.ts'
 import { sampledToken } from './choice.ts'
 import type { EngineEvent, SampledLogprob } from './engine/engine.ts'
@@ -34,7 +34,7 @@ export class PromptGroup {
     this.prompt = prompt
     this.first = first
     this.repeats = repeats
-    this.isScored = run.topLogprobs !== undefined && this.isEchoed
+    this.isScored = isScored(run, given)
   }
 
   get isEchoed(): boolean {

@@ -10,6 +10,10 @@ export const promptsOf = (run: RunPrompt & Pick<Run, 'morePrompts'>): readonly R
   ...(run.morePrompts ?? []),
 ]
 
+/** The log-probabilities of its tokens are told, so it is computed whole: nothing of it comes from a cache. */
+export const isScored = ({ topLogprobs }: Pick<Run, 'topLogprobs'>, { echoText, echoTokens }: RunPrompt): boolean =>
+  topLogprobs !== undefined && (echoText !== undefined || echoTokens === true)
+
 export const choicesOf = (run: RunPrompt & Pick<Run, 'n' | 'morePrompts'>): number =>
   (run.n ?? 1) * promptsOf(run).length
 

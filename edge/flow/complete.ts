@@ -2,7 +2,7 @@
 import type { Dialect } from '../../schema/dialects/dialect.ts'
 import { apiError, isRetryable } from '../../schema/errors.ts'
 import { prefixKeys } from '../../schema/prefix.ts'
-import { worstCase } from '../../schema/prompts.ts'
+import { isScored, worstCase } from '../../schema/prompts.ts'
 import type { Run } from '../../schema/wire.ts'
 import type { Admission, AdmissionAnswer } from '../account/admit.ts'
 import type { AccountObject } from '../account.ts'
@@ -81,11 +81,12 @@ const answer = async (call: Call, stages: Timing): Promise<Response> => {
     trail: trailOf(secret, tenant, run),
   }
   const letGo = releaser(call, accountId)
-  const [admitted, candidates] = await Promise.all([
+  const [admitted, found] = await Promise.all([
     stages.run('admit', () => admit(account, admission, letGo)),
     stages.run('lookup', () => candidatesFor(env.DB, call.context, run, keys).catch(lookupFailed)),
   ])
   await giveWay()
+  const candidates = isScored(run, run) ? found.map((node) => ({ ...node, hitTokens: 0 })) : found
   const promptTokens = promptTokensOf(most.promptBytes, candidates)
   const nodes = withHint(candidates, tenant, run.routingHint)
   const isKept = repeat.value.idempotencyKey !== null

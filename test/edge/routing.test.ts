@@ -114,6 +114,28 @@ test('an account can decline the credit', async () => {
   expect(await (await asCustomer(plain, `/v1/usage/${id}`)).json()).toMatchObject({ credit_nano: 0 })
 })
 
+test('a prompt that is scored is computed whole wherever it lies: nothing is predicted, or credited', async () => {
+  const scorer = await openAccount(1e10)
+  const [good, other] = [await registerNode('good'), await registerNode('other', 200)]
+  const prompt = 'The same beginning, many times over. '.repeat(60)
+  const score = (body: object) =>
+    asCustomer(scorer, '/v1/completions', {
+      method: 'POST',
+      body: JSON.stringify({ model: MODEL, prompt, max_tokens: 5, ...body }),
+    })
+  const creditOf = async (body: object): Promise<number> => {
+    const id = idOf(await score(body))
+    await send(good, [receiptOf(good, scorer, id, { missTokens: 500 })])
+    return (await objectOf(scorer).holdOf(id))?.credits.length ?? -1
+  }
+  const scope = { accountId: scorer.id, model: MODEL, chatFormat: 'deepseek_v32' }
+  const keys = prefixKeys(env.SPARROW_SECRET, scope, `<｜begin▁of▁sentence｜>${prompt}`)
+  const prefix = keys.map((key, i): [string, number] => [key, (i + 1) * 64])
+  await env.DB.batch(recording(env.DB, env.SPARROW_SECRET, [receiptOf(other, scorer, 'a', { prefix })]))
+  expect(await creditOf({})).toBe(1)
+  expect(await creditOf({ echo: true, logprobs: 0 })).toBe(0)
+})
+
 test('the credit never exceeds what was computed in whole pages, nor takes back what a real hit saved', async () => {
   const object = objectOf(account)
   const settle = async (overlap: number, hitTokens: number, missTokens: number): Promise<number> => {
