@@ -69,7 +69,8 @@ const post = async (
 ): Promise<Response> => {
   const body = utf8(JSON.stringify(request))
   const key = await dispatchKey(secret, node.id)
-  return fetch(new URL(path, node.address), {
+  // Joined as texts: the address of one of several nodes behind a proxy has a path of its own.
+  return fetch(`${node.address.replace(/\/+$/, '')}${path}`, {
     method: 'POST',
     headers: {
       authorization: await signCall(key, 'HS256', 'edge', node.id, body),

@@ -7,7 +7,7 @@ interface Asked {
   readonly stream: boolean
 }
 
-type Behaviour = (res: ServerResponse, stream: boolean, asked: { readonly run: Asked }) => void
+type Behaviour = (res: ServerResponse, stream: boolean, asked: { readonly run: Asked }, path: string) => void
 
 const refuse =
   (status: number, error: object): Behaviour =>
@@ -44,6 +44,9 @@ const BEHAVIOURS: Readonly<Record<string, Behaviour>> = {
   },
   proxy: (res) => void res.writeHead(502, { 'content-type': 'text/html' }).end('<html>Bad gateway</html>'),
   broken: refuse(500, { code: 'internal_error', message: 'device lost' }),
+  /** One of several behind a proxy, told apart by their paths. */
+  proxied: (res, stream, asked, path) =>
+    path === '/proxied/run' ? succeed('proxied')(res, stream, asked, path) : void res.writeHead(404).end('<html>'),
   unsigned: refuse(401, { code: 'invalid_signature', message: 'no' }),
   mirror,
 }
@@ -54,7 +57,7 @@ const serve = (behaviour: Behaviour): Promise<string> =>
       const parts: Buffer[] = []
       for await (const part of req) parts.push(part as Buffer)
       const asked = JSON.parse(Buffer.concat(parts).toString()) as { run: Asked }
-      behaviour(res, asked.run.stream, asked)
+      behaviour(res, asked.run.stream, asked, req.url ?? '')
     })
     // A connection that the Worker keeps must not be closed under its next request.
     server.keepAliveTimeout = 0
@@ -67,5 +70,6 @@ const serve = (behaviour: Behaviour): Promise<string> =>
 /** Address of each node by its id; `down` has one where nobody listens. */
 export const serveTestNodes = async (): Promise<Record<string, string>> => {
   const served = await Promise.all(Object.entries(BEHAVIOURS).map(async ([id, b]) => [id, await serve(b)] as const))
-  return { ...Object.fromEntries(served), down: 'http://127.0.0.1:9' }
+  const addresses = Object.fromEntries(served)
+  return { ...addresses, proxied: `${addresses.proxied}/proxied/`, down: 'http://127.0.0.1:9' }
 }

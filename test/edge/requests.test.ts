@@ -131,6 +131,12 @@ test('what every node would refuse is not tried again', async () => {
   expect(await codeOf(await chat(account.key))).toEqual([413, 'context_length_exceeded'])
 })
 
+test('a node behind a proxy is reached below the path of its address', async () => {
+  await removeNodes()
+  await registerNode('proxied')
+  expect((await chat(account.key)).status).toBe(200)
+})
+
 test('a stale or draining node gets nothing', async () => {
   await env.DB.prepare('UPDATE nodes SET heartbeat_at = ?')
     .bind(Date.now() - 60_000)
