@@ -65,8 +65,12 @@ export interface NotDispatched {
 export const dispatch = async (d: Dispatch): Promise<Dispatched | NotDispatched> => {
   let error = apiError('no_node')
   let failed: FailedAttempt | undefined
-  for (const [index, node] of d.nodes.slice(0, ATTEMPTS_MAX).entries()) {
-    const attempt = index + 1
+  let rest = d.nodes
+  /** Context of those that were asked. */
+  let longest = 0
+  for (let attempt = 1; attempt <= ATTEMPTS_MAX; attempt++) {
+    const node = rest[0]
+    if (!node) break
     if (failed) await d.onRetry(node, failed)
     const [answer, flight] = await attemptAt(d, node, attempt)
     if (answer.ok) {
@@ -74,11 +78,18 @@ export const dispatch = async (d: Dispatch): Promise<Dispatched | NotDispatched>
       return { ok: true, response: answer.response, ended: endOf(node.id, flight, d.signal) }
     }
     if (answer.unreachable) breaker.failed(node.id, Date.now())
-    error = answer.error
-    failed = { attempt, nodeId: node.id, code: error.code }
+    // Nodes of one model may have memory for contexts of different lengths.
+    const isTooLong = answer.error.code === 'context_length_exceeded'
+    // One with a longer context was asked, and only cannot now: the client should come again.
+    if (!isTooLong || longest <= node.contextTokens) error = answer.error
+    longest = Math.max(longest, node.contextTokens)
+    failed = { attempt, nodeId: node.id, code: answer.error.code }
     if (answer.error.code === 'client_closed') return { ok: false, error, left: { node, attempt } }
-    if (!answer.retryable) break
-    log('warn', 'attempt_failed', { node: node.id, attempt, code: error.code, error: error.internal })
+    const mayTake = ({ contextTokens }: Candidate) => isTooLong && contextTokens > node.contextTokens
+    rest = rest.slice(1).filter((other) => answer.retryable || mayTake(other))
+    if (rest.length === 0 && !answer.retryable) break
+    const { code, internal } = answer.error
+    log('warn', 'attempt_failed', { node: node.id, attempt, code, error: internal })
   }
   // "No node could be reached" is what the client needs to know, whichever way the last one failed.
   return { ok: false, error: error.code === 'node_failed' ? apiError('no_node') : error }

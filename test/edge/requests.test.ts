@@ -131,6 +131,16 @@ test('what every node would refuse is not tried again', async () => {
   expect(await codeOf(await chat(account.key))).toEqual([413, 'context_length_exceeded'])
 })
 
+test('a prompt too long for one node goes to one with a longer context; while that is busy, the client comes again', async () => {
+  await registerNode('good', 50)
+  await registerNode('full', 0, { contextTokens: 1024 })
+  expect((await chat(account.key)).status).toBe(200)
+  await removeNodes()
+  await registerNode('draining')
+  await registerNode('full', 50, { contextTokens: 1024 })
+  expect(await codeOf(await chat(account.key))).toEqual([503, 'node_draining'])
+})
+
 test('a node behind a proxy is reached below the path of its address', async () => {
   await removeNodes()
   await registerNode('proxied')
