@@ -34,6 +34,13 @@ export const findAccount = async (
   return found ? ok(found) : fail('not_found', { message: `There is no account "${idOrName}".`, param: 'account' })
 }
 
+/** Named on the way: what made the account may have ended between D1 and the object. */
+const openedObject = async (env: Env, id: string) => {
+  const object = accountObject(env, id)
+  await object.open(id)
+  return object
+}
+
 export const createAccount = async (env: Env, key: string, body: z.infer<typeof createAccountBody>) => {
   const id = newAccountId(env.SPARROW_SECRET, key)
   const db = drizzle(env.DB)
@@ -41,9 +48,7 @@ export const createAccount = async (env: Env, key: string, body: z.infer<typeof 
   const rows = await db.select().from(accounts).where(eq(accounts.id, id))
   if (!rows[0]) return fail('conflict', { message: `There is an account "${body.name}" already.`, param: 'name' })
   if (rows[0].name !== body.name) return fail('conflict', { param: 'idempotency-key' })
-  const object = accountObject(env, id)
-  await object.open(id)
-  const balance = await object.topUp(`credit:${id}`, body.creditNano)
+  const balance = await (await openedObject(env, id)).topUp(`credit:${id}`, body.creditNano)
   if (balance === 'conflict') return fail('conflict', { message: 'The same call was made with another credit.' })
   return ok({ id, name: body.name, createdAt: rows[0].createdAt, ...balance })
 }
@@ -57,14 +62,14 @@ export const setAccountLimits = async (env: Env, idOrName: string, limits: KeyLi
     .update(accounts)
     .set({ limits: JSON.stringify(limits) })
     .where(eq(accounts.id, id))
-  await accountObject(env, id).setLimits(limits, null)
+  await (await openedObject(env, id)).setLimits(limits, null)
   return ok({ id, limits })
 }
 
 export const topUp = async (env: Env, key: string, body: z.infer<typeof topUpBody>) => {
   const account = await findAccount(env.DB, body.account)
   if (!account.ok) return account
-  const balance = await accountObject(env, account.value.id).topUp(`topup:${key}`, body.amountNano)
+  const balance = await (await openedObject(env, account.value.id)).topUp(`topup:${key}`, body.amountNano)
   if (balance === 'conflict') return fail('conflict', { message: 'The same call was made with another amount.' })
   return ok({ account: account.value.name, ...balance })
 }

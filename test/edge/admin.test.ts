@@ -7,7 +7,7 @@ import { type Env, environmentFault } from '../../edge/env.ts'
 import { PRICE_NOTICE_MS } from '../../schema/limits.ts'
 import { signCall } from '../../schema/signature.ts'
 import { utf8 } from '../../schema/text.ts'
-import { admin, asCustomer, call, objectOf, openAccount, registerNode } from './world.ts'
+import { admin, admissionOf, asCustomer, call, objectOf, openAccount, registerNode } from './world.ts'
 
 afterEach(() => {
   vi.restoreAllMocks()
@@ -141,6 +141,25 @@ const joinAs = (nodeId: string, publicKey: string, authorization: string, addres
       load: { running: 0, waiting: 0, kvPages: 0, kvPagesUsed: 0, prefillTokensPerSecond: 0 },
     }),
   })
+
+test('an account whose making broke off between D1 and its object can be used all the same', async () => {
+  await openAccount(1)
+  const name = crypto.randomUUID()
+  const account = { id: crypto.randomUUID().replaceAll('-', '').slice(0, 16), key: '', keyId: '' }
+  const row = env.DB.prepare('INSERT INTO accounts (id, name, created_at) VALUES (?, ?, 1)')
+  await row.bind(account.id, name).run()
+  expect((await admin('POST', '/accounts', { name, creditNano: 5 })).status).toBe(409)
+  expect((await admin('PUT', `/accounts/${name}/limits`, { concurrency: 1 })).status).toBe(200)
+  const { id: keyId, key } = await json<{ id: string; key: string }>(
+    admin('POST', '/keys', { account: name, name: 'k' }),
+  )
+  expect(await json<object>(admin('POST', '/topups', { account: name, amountNano: 1e9 }))).toMatchObject({
+    balanceNano: 1e9,
+  })
+  const known = { ...account, key, keyId }
+  const kinds = await Promise.all([1, 2].map(async () => (await objectOf(known).admit(admissionOf(known))).kind))
+  expect(kinds.sort()).toEqual(['admitted', 'refused'])
+})
 
 test('a node joins with the token only, and nobody takes its name', async () => {
   await registerNode('good')
