@@ -1,7 +1,8 @@
 // What `npm start` runs once set-up is done: boot the stack, make the first account, say how to use it, keep it up, wait for Ctrl-C.
 import { join } from 'node:path'
 import { firstKey } from './first_account.ts'
-import { bootStack, ROOT, type Stack, StackError } from './stack.ts'
+import { bootStack, isOperators, ROOT, type Stack, StackError } from './stack.ts'
+import type { Failure } from './watch.ts'
 
 const say = (text: string): void => console.error(`sparrow: ${text}`)
 
@@ -36,17 +37,23 @@ const RESTARTS_MS = 10 * 60_000
 /** Starts again what ends by itself; what it said before is in its log. Returns why it gave up. */
 const keepUp = async (stack: Stack): Promise<string> => {
   let ends: number[] = []
+  let failure: Failure | undefined
   for (;;) {
-    const { what, log } = await stack.failed()
+    const isAgain = failure !== undefined
+    failure ??= await stack.failed()
+    const { what, log } = failure
     ends = [...ends.filter((at) => at > Date.now() - RESTARTS_MS), Date.now()]
     if (ends.length > RESTARTS_MAX) return `the ${what} does not stay up; see ${log}`
-    say(`the ${what} ended or went silent (see ${log}); starting it again ...`)
+    say(isAgain ? 'trying again ...' : `the ${what} ended or went silent (see ${log}); starting it again ...`)
     try {
-      await (what === 'node' ? stack.restartNode() : stack.restartEdge())
+      // Whichever of the two it was that kept it from coming back.
+      await stack.restart(isAgain ? undefined : what)
     } catch (error) {
-      if (!(error instanceof StackError)) throw error
-      return error.message
+      if (!isOperators(error)) throw error
+      say(error.message)
+      continue
     }
+    failure = undefined
     say(`the ${what} is back`)
   }
 }
@@ -79,6 +86,7 @@ const main = async (): Promise<void> => {
 
 main().catch((error: unknown) => {
   if (!(error instanceof Error)) throw error
-  say(error instanceof StackError ? error.message : (error.stack ?? error.message))
+  const { message, stack = message } = error
+  say(isOperators(error) ? message : stack)
   process.exit(1)
 })

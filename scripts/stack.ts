@@ -2,12 +2,12 @@
 // end-to-end test boot exactly this; only ports and the state directory differ.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
-import { createWriteStream, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { endLeftovers, remember } from './leftovers.ts'
-import { ended, type Failure, Watch } from './watch.ts'
+import { ended, type Failure, hasEnded, Watch } from './watch.ts'
 
 export const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const BIN = join(ROOT, 'node_modules', '.bin')
@@ -15,6 +15,10 @@ const HOST = '127.0.0.1'
 
 /** A failure the operator can mend; the message says how, in one line. */
 export class StackError extends Error {}
+
+/** What the operator can mend: a StackError, or a disk or folder that refuses. */
+export const isOperators = (error: unknown): error is Error =>
+  error instanceof StackError || (error instanceof Error && 'syscall' in error)
 
 export interface StackOptions {
   /** Keys, balances, ledger, node journal and logs live here. */
@@ -41,6 +45,8 @@ export interface Stack {
   killEdge(): Promise<void>
   /** Starts the Worker again on the state it left. */
   restartEdge(): Promise<void>
+  /** Starts `what` again, and with it the other where that has ended too: neither is ready without the other. Without `what`: both. */
+  restart(what?: Failure['what']): Promise<void>
   /** Turns of the Worker's cron that ended well. */
   cronTurns(): number
   /** Settles when a process ended by itself or went silent, at once for one that has; ask again for the next. */
@@ -105,10 +111,16 @@ const environment = (extra: Readonly<Record<string, string>>): NodeJS.ProcessEnv
 
 /** Children lead process groups of their own, so that stopping one takes its grandchildren (workerd) along. */
 const start = (name: string, command: string, args: readonly string[], stateDir: string, env: NodeJS.ProcessEnv) => {
-  const log = createWriteStream(join(stateDir, `${name}.log`), { flags: 'a' })
   const child = spawn(command, args, { cwd: ROOT, env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] })
-  child.stdout.pipe(log)
-  child.stderr.pipe(log)
+  const log = (part: Buffer): void => {
+    try {
+      appendFileSync(join(stateDir, `${name}.log`), part)
+    } catch {
+      // A full disk costs lines of the log, not the service.
+    }
+  }
+  child.stdout.on('data', log)
+  child.stderr.on('data', log)
   // However this process ends, nothing it started stays behind; where it is killed, the next start sees to that.
   if (child.pid) remember(stateDir, child.pid)
   process.once('exit', () => signalGroup(child, 'SIGKILL'))
@@ -151,7 +163,7 @@ const applyMigrations = async (stateDir: string): Promise<void> => {
 const waitUntil = async (what: string, log: string, child: ChildProcess, ready: () => Promise<boolean>) => {
   const deadline = Date.now() + 60_000
   while (Date.now() < deadline) {
-    if (child.exitCode !== null || child.signalCode !== null) throw new StackError(`${what} did not start; see ${log}`)
+    if (hasEnded(child)) throw new StackError(`${what} did not start; see ${log}`)
     if (await ready().catch(() => false)) return
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
@@ -205,12 +217,64 @@ const startCron = (baseUrl: string, everyMs: number): { turns(): number; stop():
   return { turns: () => turns, stop: () => clearInterval(timer) }
 }
 
-const answers = async (url: string): Promise<boolean> => (await fetch(url)).ok
+/** A Worker without its workerd takes calls and answers none. */
+const ask = (url: string): Promise<Response> => fetch(url, { signal: AbortSignal.timeout(10_000) })
+
+const answers = async (url: string): Promise<boolean> => (await ask(url)).ok
 
 /** A node counts as ready once the edge routes to it, not merely once it listens. */
 const isRouted = async (baseUrl: string): Promise<boolean> => {
-  const health = (await (await fetch(`${baseUrl}/healthz`)).json()) as { nodes?: number }
+  const health = (await (await ask(`${baseUrl}/healthz`)).json()) as { nodes?: number }
   return (health.nodes ?? 0) > 0
+}
+
+/** The Worker and the node as they run now, and how either is started again. */
+const startBoth = (options: StackOptions, secrets: Secrets, watch: Watch, baseUrl: string, nodeUrl: string) => {
+  const { stateDir } = options
+  let edge = startEdge(options)
+  let node = startNode(options, secrets)
+  const edgeReady = () => waitUntil('the Worker', join(stateDir, 'edge.log'), edge, () => answers(`${baseUrl}/healthz`))
+  const nodeReady = () =>
+    waitUntil('the node', join(stateDir, 'node.log'), node, async () => {
+      return (await answers(`${nodeUrl}/healthz`)) && (await isRouted(baseUrl))
+    })
+  const ready = async () => {
+    await edgeReady()
+    await nodeReady()
+    watch.begin('Worker', edge)
+    watch.begin('node', node)
+  }
+  const restartEdge = async () => {
+    // What is left of the old one may hold the port.
+    watch.end(edge)
+    await stopGroup(edge, 5_000)
+    edge = startEdge(options)
+    await edgeReady()
+    watch.begin('Worker', edge)
+  }
+  const restartNode = async () => {
+    watch.end(node)
+    await stopGroup(node, 10_000)
+    node = startNode(options, secrets)
+    await nodeReady()
+    watch.begin('node', node)
+  }
+  const restart = async (what?: Failure['what']) => {
+    if (what !== 'node' || hasEnded(edge)) await restartEdge()
+    if (what !== 'Worker' || hasEnded(node)) await restartNode()
+    else await nodeReady()
+  }
+  const killEdge = async () => {
+    watch.end(edge)
+    signalGroup(edge, 'SIGKILL')
+    await ended(edge)
+  }
+  const stop = async () => {
+    // The node first: it drains and pushes its last receipts while the edge still listens.
+    await stopGroup(node, 10_000)
+    await stopGroup(edge, 5_000)
+  }
+  return { ready, restartNode, restart, killEdge, stop, nodePid: () => node.pid }
 }
 
 /** Boots everything and returns when the edge routes to the node. Errors: StackError, with what to do. */
@@ -225,57 +289,24 @@ export const bootStack = async (options: StackOptions): Promise<Stack> => {
   progress('starting the Worker and the node')
   const baseUrl = `http://${HOST}:${edgePort}`
   const nodeUrl = `http://${HOST}:${nodePort}`
-  let edge = startEdge(options)
-  let node = startNode(options, secrets)
   const watch = new Watch(stateDir, `${baseUrl}/healthz`)
-  const edgeReady = () => waitUntil('the Worker', join(stateDir, 'edge.log'), edge, () => answers(`${baseUrl}/healthz`))
-  const nodeReady = () =>
-    waitUntil('the node', join(stateDir, 'node.log'), node, async () => {
-      return (await answers(`${nodeUrl}/healthz`)) && (await isRouted(baseUrl))
-    })
+  const both = startBoth(options, secrets, watch, baseUrl, nodeUrl)
   const cron = startCron(baseUrl, options.cronMs ?? CRON_MS)
   const stop = async () => {
     watch.stop()
     cron.stop()
-    // The node first: it drains and pushes its last receipts while the edge still listens.
-    await stopGroup(node, 10_000)
-    await stopGroup(edge, 5_000)
+    await both.stop()
   }
   try {
-    await edgeReady()
-    await nodeReady()
+    await both.ready()
   } catch (error) {
     await stop()
     throw error
   }
-  watch.begin('Worker', edge)
-  watch.begin('node', node)
   return {
-    baseUrl,
-    nodeUrl,
-    secrets,
-    nodePid: () => node.pid,
-    restartNode: async () => {
-      watch.end(node)
-      await stopGroup(node, 10_000)
-      node = startNode(options, secrets)
-      await nodeReady()
-      watch.begin('node', node)
-    },
-    killEdge: async () => {
-      watch.end(edge)
-      signalGroup(edge, 'SIGKILL')
-      await ended(edge)
-    },
-    restartEdge: async () => {
-      // What is left of the old one may hold the port.
-      watch.end(edge)
-      await stopGroup(edge, 5_000)
-      edge = startEdge(options)
-      await edgeReady()
-      await nodeReady()
-      watch.begin('Worker', edge)
-    },
+    ...{ baseUrl, nodeUrl, secrets, nodePid: both.nodePid, restartNode: both.restartNode, killEdge: both.killEdge },
+    restartEdge: () => both.restart('Worker'),
+    restart: both.restart,
     failed: () => watch.failed(),
     cronTurns: cron.turns,
     stop,

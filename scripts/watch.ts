@@ -13,10 +13,10 @@ export interface Failure {
   readonly log: string
 }
 
+export const hasEnded = (child: ChildProcess): boolean => child.exitCode !== null || child.signalCode !== null
+
 export const ended = (child: ChildProcess): Promise<void> =>
-  child.exitCode !== null || child.signalCode !== null
-    ? Promise.resolve()
-    : new Promise((resolve) => child.once('exit', () => resolve()))
+  hasEnded(child) ? Promise.resolve() : new Promise((resolve) => child.once('exit', () => resolve()))
 
 const NEVER = new Promise<never>(() => {})
 
@@ -35,7 +35,7 @@ export class Watch {
   readonly #logs: string
   readonly #url: string
   readonly #over = new WeakSet<ChildProcess>()
-  readonly #failures: Failure[] = []
+  #failures: (Failure & { readonly child: ChildProcess })[] = []
   #wake = (): void => {}
   #stopped = false
 
@@ -50,15 +50,16 @@ export class Watch {
     const silent = what === 'Worker' ? goesSilent(this.#url, over) : NEVER
     void Promise.race([ended(child), silent]).then(() => {
       if (over()) return
-      this.end(child)
-      this.#failures.push({ what, log: join(this.#logs, what === 'node' ? 'node.log' : 'edge.log') })
+      this.#over.add(child)
+      this.#failures.push({ what, log: join(this.#logs, what === 'node' ? 'node.log' : 'edge.log'), child })
       this.#wake()
     })
   }
 
-  /** From now on the child may end. */
+  /** From now on the child may end, and that it did is not told any more. */
   end(child: ChildProcess): void {
     this.#over.add(child)
+    this.#failures = this.#failures.filter((failure) => failure.child !== child)
   }
 
   stop(): void {

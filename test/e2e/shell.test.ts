@@ -1,6 +1,6 @@
 // What the operator does in a shell: start, paste the curl line, administer, start twice by mistake, press Ctrl-C.
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -80,6 +80,8 @@ const start = async (): Promise<void> => {
 beforeAll(async () => {
   const ports = { SPARROW_PORT: String(await freePort()), SPARROW_NODE_PORT: String(await freePort()) }
   environment = { ...process.env, ...ports, SPARROW_HOME: home, SPARROW_URL: `http://127.0.0.1:${ports.SPARROW_PORT}` }
+  // A disk that has no room for a log.
+  symlinkSync('/dev/full', join(home, 'node.log'))
   await start()
 })
 
@@ -136,7 +138,7 @@ test('a Worker or node that dies is started again, with all it knew', async () =
     await expect.poll(ask, { timeout: 90_000 }).toContain('Paris')
   }
   expect((await admin('audit')).code).toBe(0)
-}, 200_000)
+}, 300_000)
 
 test('a stack that was killed is started again over what it left running, with all it knew', async () => {
   orphans = family(started.pid ?? 0)
@@ -149,6 +151,17 @@ test('a stack that was killed is started again over what it left running, with a
   const line = banner.split('\n').find((text) => text.includes('curl ')) ?? ''
   expect((await run('bash', ['-c', line])).stdout).toContain('Paris')
   expect((await admin('audit')).code).toBe(0)
+})
+
+test('Worker and node killed together, as a machine out of memory does, are both started again', async () => {
+  const line = banner.split('\n').find((text) => text.includes('curl ')) ?? ''
+  const names = [/workerd serve/, /wrangler\S* dev /, /gpu-node\/main.ts/]
+  const victims = family(started.pid ?? 0).filter((pid) => names.some((name) => name.test(commandOf(pid))))
+  expect(victims.length).toBeGreaterThanOrEqual(3)
+  for (const pid of victims) process.kill(pid, 'SIGKILL')
+  const ask = async () => (await run('bash', ['-c', `${line} --max-time 5`])).stdout
+  await expect.poll(ask, { timeout: 90_000 }).toContain('Paris')
+  expect(started.exitCode).toBeNull()
 })
 
 test('Ctrl-C ends every process', async () => {
