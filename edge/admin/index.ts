@@ -11,6 +11,7 @@ import { verifyCall } from '../../schema/signature.ts'
 import { readBody } from '../body.ts'
 import { accountObject, type Env } from '../env.ts'
 import { errorResponse } from '../flow/answer.ts'
+import { log, reasonOf } from '../log.ts'
 import { audit } from './audit.ts'
 import { auditReceipts, bookedFrom, journalBody } from './audit_receipts.ts'
 import { bookedBody, bookedLines, chargedUntil, listChains, readSegments, refundedUntil } from './evidence.ts'
@@ -98,7 +99,10 @@ export const adminApi = new Hono<App>()
           .clone()
           .json<{ error?: { code?: string } }>()
           .catch(() => undefined)
-    await entry.ended(c.res.status, refused?.error?.code)
+    // What is done must not be answered as if it were not: whoever reads that does it again.
+    await entry.ended(c.res.status, refused?.error?.code).catch((error: unknown) => {
+      log('error', 'outcome_not_logged', { call: entry.callId, status: c.res.status, error: reasonOf(error) })
+    })
   })
   .post('/accounts', mutation(createAccountBody, createAccount))
   .post('/keys', mutation(createKeyBody, createKey))

@@ -10,6 +10,7 @@ const DETAIL_LENGTH = 4000
 type Entry = typeof auditLog.$inferInsert
 
 export interface AuditedCall {
+  readonly callId: string
   /** Writes the outcome. */
   ended(status: number, code: string | undefined): Promise<void>
 }
@@ -30,6 +31,7 @@ export const audited = async (env: Env, request: Request, body: string): Promise
   const asked = { body: body.slice(0, DETAIL_LENGTH), idempotencyKey: request.headers.get('idempotency-key') }
   await write({ phase: 'asked', detail: JSON.stringify(asked) })
   return {
+    callId: base.callId,
     ended: (status, code) =>
       write({
         phase: status < 400 ? 'done' : 'refused',

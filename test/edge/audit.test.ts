@@ -206,3 +206,13 @@ test('the log can be neither changed nor shortened, and without it nothing is do
   expect(failed.status).toBe(500)
   expect((await objectOf(account).balance()).balanceNano).toBeLessThan(1_000_000)
 })
+
+test('a call that was done is answered so, also when its outcome cannot be logged: the operator would do it again', async () => {
+  const before = (await objectOf(account).balance()).balanceNano
+  await alter(
+    "CREATE TRIGGER no_outcome BEFORE INSERT ON audit_log WHEN NEW.phase = 'done' BEGIN SELECT RAISE(ABORT, 'full'); END",
+  )
+  const made = await admin('POST', '/topups', { account: account.id, amountNano: 5 })
+  await alter('DROP TRIGGER no_outcome')
+  expect([made.status, await made.json()]).toMatchObject([200, { balanceNano: before + 5 }])
+})
