@@ -61,11 +61,20 @@ const gone = async (pids: readonly number[], ms: number): Promise<boolean> => {
   return false
 }
 
+const startedOn = (stateDir: string): Started[] => {
+  const file = fileOf(stateDir)
+  return existsSync(file) ? readFileSync(file, 'utf8').split('\n').flatMap(parsed) : []
+}
+
+/** The process that runs a stack on this state now, if one does. */
+export const stackOn = (stateDir: string): number | undefined =>
+  startedOn(stateDir).find((one) => isStill(one.stack, one.stackIs) && isStill(one.pid, one.pidIs))?.stack
+
 /** Ends what a stack that is gone left running; a node drains first. Returns how many. */
 export const endLeftovers = async (stateDir: string): Promise<number> => {
   const file = fileOf(stateDir)
   if (!existsSync(file)) return 0
-  const started = readFileSync(file, 'utf8').split('\n').flatMap(parsed)
+  const started = startedOn(stateDir)
   // Of a stack that runs, its record stays.
   const kept = started.filter(({ stack, stackIs }) => isStill(stack, stackIs))
   const left = started.filter((one) => !kept.includes(one) && isStill(one.pid, one.pidIs)).map(({ pid }) => pid)

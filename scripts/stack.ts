@@ -6,7 +6,7 @@ import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, write
 import { createServer } from 'node:net'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { endLeftovers, remember } from './leftovers.ts'
+import { endLeftovers, remember, stackOn } from './leftovers.ts'
 import { ended, type Failure, hasEnded, Watch } from './watch.ts'
 
 export const ROOT = fileURLToPath(new URL('..', import.meta.url))
@@ -280,6 +280,12 @@ const startBoth = (options: StackOptions, secrets: Secrets, watch: Watch, baseUr
 /** Boots everything and returns when the edge routes to the node. Errors: StackError, with what to do. */
 export const bootStack = async (options: StackOptions): Promise<Stack> => {
   const { stateDir, edgePort, nodePort, progress = () => {} } = options
+  const running = stackOn(stateDir)
+  // Two Workers over one set of books: each would take what it read for what stands.
+  if (running !== undefined)
+    throw new StackError(
+      `npm start runs on ${stateDir} already (process ${running}). Stop it, or give this one its own SPARROW_HOME, SPARROW_PORT and SPARROW_NODE_PORT.`,
+    )
   if ((await endLeftovers(stateDir)) > 0) progress('ended what a start that was killed had left running')
   await assertFree(edgePort, 'SPARROW_PORT')
   await assertFree(nodePort, 'SPARROW_NODE_PORT')

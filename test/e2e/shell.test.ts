@@ -20,9 +20,9 @@ let banner = ''
 /** Of a stack that was killed: the next start ends them. */
 let orphans: number[] = []
 
-const run = (command: string, args: readonly string[]): Promise<Ended> =>
+const run = (command: string, args: readonly string[], env = environment): Promise<Ended> =>
   new Promise((resolve) => {
-    execFile(command, args, { cwd: ROOT, env: environment }, (error, stdout, stderr) =>
+    execFile(command, args, { cwd: ROOT, env }, (error, stdout, stderr) =>
       resolve({ code: error ? Number(error.code ?? 1) : 0, stdout, stderr }),
     )
   })
@@ -122,8 +122,22 @@ test('a wrong command line gets one line and a failing status', async () => {
   expect(nobody.stderr.trim().split('\n')).toHaveLength(1)
 })
 
+test('a second start on the same state ends before it touches the books, whatever its ports', async () => {
+  const ports = { SPARROW_PORT: String(await freePort()), SPARROW_NODE_PORT: String(await freePort()) }
+  for (const changes of [{}, ports]) {
+    const { code, stderr } = await run(process.execPath, ['scripts/serve.ts'], { ...environment, ...changes })
+    expect(code).toBe(1)
+    expect(stderr).toBe(
+      `sparrow: npm start runs on ${home} already (process ${started.pid}). Stop it, or give this one its own SPARROW_HOME, SPARROW_PORT and SPARROW_NODE_PORT.\n`,
+    )
+  }
+})
+
 test('a second start on the same port says what to do, in one line', async () => {
-  const { code, stderr } = await run(process.execPath, ['scripts/serve.ts'])
+  const { code, stderr } = await run(process.execPath, ['scripts/serve.ts'], {
+    ...environment,
+    SPARROW_HOME: join(home, 'other'),
+  })
   expect(code).toBe(1)
   expect(stderr).toMatch(/^sparrow: port \d+ is busy\. .*SPARROW_PORT=\d+ npm start\n$/)
 })
