@@ -11,8 +11,11 @@ import { giveWay } from './turns.ts'
 /** All rows of a table travel as one bound JSON text, far below D1's 2 MB. */
 const BATCH_ITEMS = 200
 
+/** A charge of the first version, whose rows may still wait when the Worker is updated, has these not. */
+const FIRST_VERSION = { credits: [], attempts: [], holdNano: 0, admittedAt: 0, retryOf: null }
+
 const usageRow = (charge: Charge): typeof usage.$inferInsert => {
-  const { receipt: r, price, credits, now, ...rest } = charge
+  const { receipt: r, price, credits, now, ...rest } = { ...FIRST_VERSION, ...charge }
   return {
     requestId: r.requestId,
     accountId: r.accountId,
@@ -29,7 +32,7 @@ const usageRow = (charge: Charge): typeof usage.$inferInsert => {
     hitNano: price.hit,
     missNano: price.miss,
     outputNano: price.output,
-    priceFrom: price.from,
+    priceFrom: price.from ?? 0,
     holdNano: rest.holdNano,
     admittedAt: rest.admittedAt,
     attempts: JSON.stringify(rest.attempts),

@@ -38,6 +38,8 @@ const STEPS: readonly string[] = [
   // An SDK's retry looks for the first request with its body. Trails have two bytes a step from here on.
   `CREATE INDEX holds_body ON holds (family, fingerprint, created_at) WHERE fingerprint IS NOT NULL;
    DELETE FROM trails;`,
+  // Holds of the first version do not know their prompt's bytes, of which their amount is never less: their receipts must not be taken for lies.
+  "UPDATE holds SET prompt_bytes = amount WHERE prompt_bytes = 0 AND state IN ('open', 'released')",
 ]
 
 /** Brings an object of any age up to date; each step runs once, whole or not at all. */
