@@ -82,13 +82,13 @@ export const setPrice = async (env: Env, body: z.infer<typeof priceBody>) => {
   const rows = await db.select().from(prices).where(eq(prices.model, model))
   const isSame = (r: PriceRow): boolean =>
     r.hitNano === hitNano && r.missNano === missNano && r.outputNano === outputNano
-  const newest = rows.reduce<PriceRow | undefined>(
-    (best, r) => (best && best.effectiveFrom > r.effectiveFrom ? best : r),
-    undefined,
-  )
-  if (newest && body.effectiveFrom === undefined && isSame(newest)) return ok(newest)
   // A model that has a price keeps it until every account can know the new one: what is charged is what is in force.
   const soonest = rows.length > 0 ? Date.now() + PRICE_NOTICE_MS : 0
+  // One that was announced for later is no reason to keep another until then.
+  const inForce = rows
+    .filter((r) => r.effectiveFrom <= soonest)
+    .reduce<PriceRow | undefined>((best, r) => (best && best.effectiveFrom > r.effectiveFrom ? best : r), undefined)
+  if (inForce && body.effectiveFrom === undefined && isSame(inForce)) return ok(inForce)
   const row = {
     model,
     hitNano,

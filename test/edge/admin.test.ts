@@ -89,6 +89,21 @@ test('a price that follows another is announced: no account can miss it', async 
   expect(await json<object>(set({ missNano: 4, effectiveFrom: second.effectiveFrom }))).toEqual(second)
 })
 
+test('a price that is announced for later can be set for now; the one in force is not announced again', async () => {
+  const model = crypto.randomUUID()
+  const set = (nano: number, changes: object = {}) =>
+    json<{ effectiveFrom: number }>(
+      admin('PUT', '/prices', { model, hitNano: nano, missNano: nano, outputNano: nano, ...changes }),
+    )
+  const first = await set(1)
+  const later = Date.now() + 30 * 24 * 3_600_000
+  await set(2, { effectiveFrom: later })
+  expect(await set(1)).toEqual(first)
+  const now = await set(2)
+  expect(now.effectiveFrom).toBeLessThan(later)
+  expect(await set(2)).toEqual(now)
+})
+
 test('a rotated key lasts no longer than the old one; one that has expired is not rotated', async () => {
   const account = await openAccount(1e9)
   const create = (expiresAt: number, call: string) =>
