@@ -177,11 +177,12 @@ export class AccountObject extends DurableObject<Env> {
     return answers
   }
 
-  /** Adds credit once for each id; the same id with another amount is refused. */
-  async topUp(id: string, amountNano: number): Promise<Balance | 'conflict'> {
+  /** Adds credit once for each id; the same id with another amount is refused, and so is a balance that no number holds exactly. */
+  async topUp(id: string, amountNano: number): Promise<Balance | 'conflict' | 'too_much'> {
     const before = this.#store.topUpAmount(id)
     if (before !== undefined && before !== amountNano) return 'conflict'
     if (before === undefined) {
+      if (!Number.isSafeInteger(this.#store.balance() + amountNano)) return 'too_much'
       this.#store.transaction(() => this.#store.addTopUp(id, amountNano, Date.now()))
       await this.#flushSoon()
     }

@@ -7,11 +7,14 @@ import { accounts, prices } from '../../schema/db.ts'
 import { fail, ok, type Result } from '../../schema/errors.ts'
 import type { KeyLimits } from '../../schema/key_limits.ts'
 import { PRICE_NOTICE_MS } from '../../schema/limits.ts'
+import { NANO_PER_USD } from '../../schema/money.ts'
 import { newAccountId } from '../auth.ts'
 import { accountObject, type Env } from '../env.ts'
 
 export const nameSchema = z.string().trim().min(1).max(100)
 const nano = z.int().min(0).max(1e15)
+
+const TOO_MUCH = `A balance above ${Math.floor(Number.MAX_SAFE_INTEGER / NANO_PER_USD)} USD is not counted exactly.`
 
 export const createAccountBody = z.object({ name: nameSchema, creditNano: nano.default(0) })
 export const topUpBody = z.object({ account: nameSchema, amountNano: nano.min(1) })
@@ -50,6 +53,7 @@ export const createAccount = async (env: Env, key: string, body: z.infer<typeof 
   if (rows[0].name !== body.name) return fail('conflict', { param: 'idempotency-key' })
   const balance = await (await openedObject(env, id)).topUp(`credit:${id}`, body.creditNano)
   if (balance === 'conflict') return fail('conflict', { message: 'The same call was made with another credit.' })
+  if (balance === 'too_much') return fail('invalid_parameter', { message: TOO_MUCH, param: 'creditNano' })
   return ok({ id, name: body.name, createdAt: rows[0].createdAt, ...balance })
 }
 
@@ -71,6 +75,7 @@ export const topUp = async (env: Env, key: string, body: z.infer<typeof topUpBod
   if (!account.ok) return account
   const balance = await (await openedObject(env, account.value.id)).topUp(`topup:${key}`, body.amountNano)
   if (balance === 'conflict') return fail('conflict', { message: 'The same call was made with another amount.' })
+  if (balance === 'too_much') return fail('invalid_parameter', { message: TOO_MUCH, param: 'amountNano' })
   return ok({ account: account.value.name, ...balance })
 }
 

@@ -104,6 +104,16 @@ test('a price that is announced for later can be set for now; the one in force i
   expect(await set(2)).toEqual(now)
 })
 
+test('a balance is refused that could not be counted to the nano-dollar', async () => {
+  const { id } = await openAccount(1e15)
+  for (let i = 0; i < 8; i++) await admin('POST', '/topups', { account: id, amountNano: 1e15 })
+  const refused = await admin('POST', '/topups', { account: id, amountNano: 1e15 })
+  expect([refused.status, await refused.json()]).toMatchObject([422, { error: { param: 'amountNano' } }])
+  const rest = Number.MAX_SAFE_INTEGER - 9e15
+  const last = await json<object>(admin('POST', '/topups', { account: id, amountNano: rest }))
+  expect(last).toMatchObject({ balanceNano: Number.MAX_SAFE_INTEGER })
+})
+
 test('a rotated key lasts no longer than the old one; one that has expired is not rotated', async () => {
   const account = await openAccount(1e9)
   const create = (expiresAt: number, call: string) =>
