@@ -14,7 +14,7 @@ export interface Finding {
 const FINDINGS_MAX = 100
 const OBJECTS_AT_ONCE = 25
 
-/** Each returns account, row, expected and found of what disagrees. Rows of the first version say neither which price nor which hold was theirs. */
+/** Each returns account, row, expected and found of what disagrees. */
 const CHECKS: Readonly<Record<string, string>> = {
   'balance is not the sum of the ledger': `
     SELECT a.id AS account, a.name AS row, coalesce(sum(l.amount_nano), 0) AS expected, a.balance_nano AS found
@@ -69,18 +69,18 @@ const CHECKS: Readonly<Record<string, string>> = {
     SELECT u.account_id AS account, u.request_id AS row, u.price_from AS expected, NULL AS found
     FROM usage AS u LEFT JOIN prices AS p ON p.model = u.model AND p.effective_from = u.price_from
       AND p.hit_nano = u.hit_nano AND p.miss_nano = u.miss_nano AND p.output_nano = u.output_nano
-    WHERE p.model IS NULL AND u.price_from > 0`,
+    WHERE p.model IS NULL`,
   'refund is not its charge': `
     SELECT r.account_id AS account, r.id AS row, -c.amount_nano AS expected, r.amount_nano AS found
     FROM ledger AS r LEFT JOIN ledger AS c ON c.account_id = r.account_id AND c.id = substr(r.id, 8) AND c.kind = 'charge'
     WHERE r.kind = 'refund' AND (c.id IS NULL OR r.amount_nano <> -c.amount_nano)`,
   'another price was in force': `
     SELECT u.account_id AS account, u.request_id AS row, max(p.effective_from) AS expected, u.price_from AS found
-    FROM usage AS u JOIN prices AS p ON p.model = u.model AND p.effective_from <= u.admitted_at AND u.price_from > 0
+    FROM usage AS u JOIN prices AS p ON p.model = u.model AND p.effective_from <= u.admitted_at
     GROUP BY u.request_id HAVING expected <> found`,
   'charge above its hold': `
     SELECT account_id AS account, request_id AS row, hold_nano AS expected, charged_nano AS found
-    FROM usage WHERE charged_nano > hold_nano AND price_from > 0`,
+    FROM usage WHERE charged_nano > hold_nano`,
   'two usage rows from one receipt': `
     SELECT account_id AS account, max(request_id) AS row, 1 AS expected, count(*) AS found
     FROM usage GROUP BY node_id, epoch, seq HAVING count(*) > 1`,

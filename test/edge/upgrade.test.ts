@@ -32,7 +32,7 @@ beforeEach(async () => {
   await flush(account)
 })
 
-test('what waits is booked, what runs is settled, and the audit finds nothing', async () => {
+test('what waits is booked, what runs is settled; the audit names what their rows do not say, and nothing else', async () => {
   const node = await registerNode('good')
   const [settled, open] = [crypto.randomUUID(), crypto.randomUUID()]
   const now = Date.now()
@@ -69,6 +69,10 @@ test('what waits is booked, what runs is settled, and the audit finds nothing', 
   expect((await send(node, [receiptOf(node, account, open)])).refused).toEqual([])
   await flush(account)
   expect(await objectOf(account).balance()).toEqual({ balanceNano: CREDIT - 2 * COST, heldNano: 0 })
-  const { findings } = await (await admin('GET', '/audit')).json<{ findings: { account: string }[] }>()
-  expect(findings.filter((finding) => finding.account === account.id)).toEqual([])
+  const { findings } = await (await admin('GET', '/audit')).json<{ findings: { account: string; kind: string }[] }>()
+  const kinds = findings.flatMap(({ account: id, kind }) => (id === account.id ? [kind] : []))
+  // The first version wrote down neither which price nor which hold was theirs: a row without is no row to pass over.
+  expect([...new Set(kinds)].sort()).toEqual([
+    ...['another price was in force', 'charge above its hold', 'price was not in the list'],
+  ])
 })
