@@ -19,9 +19,10 @@ export interface Prepared {
   readonly run: Run
 }
 
+/** In OpenAI's words and in Anthropic's: clients know by them that they have to shorten a conversation. */
 export const tooLong = (context: number, prompt: string): ApiError =>
   apiError('context_length_exceeded', {
-    message: `The model's context is ${context} tokens, one of them for the answer; the prompt has ${prompt}.`,
+    message: `This model's maximum context length is ${context} tokens, one of them for the answer; prompt is too long: ${prompt} tokens > ${context - 1} maximum.`,
   })
 
 export const refusalOf = (error: unknown, promptTokens: number, context: number): ApiError => {

@@ -35,7 +35,12 @@ export const ERRORS = {
     'The outcome under this Idempotency-Key is not kept. It is not run, nor charged, again; send a new key to do so.',
   ),
   request_too_large: row(413, 'invalid_request_error', false, 'The request body is too large.'),
-  context_length_exceeded: row(413, 'invalid_request_error', false, 'The prompt is longer than the model context.'),
+  context_length_exceeded: row(
+    413,
+    'invalid_request_error',
+    false,
+    "The prompt is too long for the model's maximum context length.",
+  ),
   invalid_parameter: row(422, 'invalid_request_error', false, 'A parameter has an unsupported value.'),
   idempotency_mismatch: row(422, 'idempotency_error', false, 'This Idempotency-Key was used with another body.'),
   rate_limit_exceeded: row(429, 'rate_limit_error', true, 'Too many requests at once. Retry after a moment.'),

@@ -1,4 +1,5 @@
 // LangChain's DeepSeek model: an answer with usage, a stream, tools and their results, structured output.
+import { ContextOverflowError } from '@langchain/core/errors'
 import { HumanMessage, ToolMessage } from '@langchain/core/messages'
 import { ChatDeepSeek } from '@langchain/deepseek'
 import { expect, test } from 'vitest'
@@ -51,6 +52,13 @@ export const langChain = (stack: () => TestStack): void => {
     const answer = await bound.invoke([question, called, result])
     expect(answer.text).toBe('The weather in Paris: 12 degrees, rain.')
     expect(usageOf(answer).input_token_details?.cache_read).toBeGreaterThan(0)
+  })
+
+  test('a prompt over the context is the error on which LangChain shortens a conversation', async () => {
+    const failure: unknown = await model()
+      .invoke('word '.repeat(9000))
+      .catch((error: unknown) => error)
+    expect(ContextOverflowError.isInstance(failure)).toBe(true)
   })
 
   test('structured output', async () => {
