@@ -33,8 +33,9 @@ const assistant = z
     audio: z.null('is not supported').optional(),
   })
   .refine(
+    // OpenAI's client makes null of an empty answer, or of one that was cut off in its reasoning, and sends it back so.
     ({ content, tool_calls, prefix, reasoning_content }) =>
-      (content ?? undefined) !== undefined || (tool_calls ?? []).length > 0 || (prefix && reasoning_content),
+      content !== undefined || (tool_calls ?? []).length > 0 || (prefix && reasoning_content),
     { path: ['content'], message: 'is required unless the message has tool_calls' },
   )
   .refine(({ tool_calls, prefix }) => !prefix || (tool_calls ?? []).length === 0, {

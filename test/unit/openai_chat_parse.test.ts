@@ -110,6 +110,14 @@ test('messages of every role', () => {
   expect(runOf({ model: 'm', messages: replay, thinking: { type: 'enabled' } }).prompt).toBe(prompt)
 })
 
+test('an answer without text, which OpenAI’s client makes null, is one with an empty text', () => {
+  const said = (content: unknown) => {
+    const answer = { role: 'assistant', content, refusal: null, parsed: null, reasoning_content: null }
+    return runOf({ model: 'm', messages: [...hello.messages, answer, ...hello.messages] }).prompt
+  }
+  expect(said(null)).toBe(said(''))
+})
+
 test('tools are shown to the model as the client spelled them', () => {
   const bodyText = `{"model":"m","messages":[{"role":"user","content":"hi"}], "tools" : [
     {"type":"function","function":{"name":"f","parameters":{"10":1.0,"9":12345678901234567890}}},
@@ -159,7 +167,7 @@ test.each<[string, object]>([
   ['messages.0.content', message({ content: 7 })],
   ['messages.0.content', message({ content: [] })],
   ['messages.0.content.0.type', message({ content: [{ type: 'image_url', image_url: { url: 'x' } }] })],
-  ['messages.0.content', message({ role: 'assistant', content: null })],
+  ['messages.0.content', message({ role: 'assistant', content: undefined })],
   ['messages.0.tool_call_id', message({ role: 'tool' })],
   ['messages.0.prefix', message({ role: 'assistant', prefix: 1 })],
   ['messages.0.prefix', { messages: [{ role: 'assistant', content: 'a', prefix: true }, ...hello.messages] }],

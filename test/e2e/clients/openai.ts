@@ -153,6 +153,19 @@ export const openAi = (stack: () => TestStack): void => {
     })
   })
 
+  test.each([
+    ['no text, since a stop string came first', { stop: ['The'] }],
+    ['nothing but reasoning, cut off', { max_tokens: 3, thinking: { type: 'enabled' } }],
+  ])('chat: what the stream helper made of an answer is taken back: %s', async (_, extra) => {
+    const asked = ask('What is the capital of France?')
+    const answer = await client()
+      .chat.completions.stream({ ...asked, ...extra })
+      .finalMessage()
+    const messages = [...asked.messages, answer, { role: 'user' as const, content: 'What is the opposite of hot?' }]
+    const next = await client().chat.completions.create({ ...asked, messages })
+    expect(next.choices[0]?.finish_reason).toBe('stop')
+  })
+
   test('chat: parse gives the object', async () => {
     const answer = await client().chat.completions.parse({
       ...ask('What is the capital of France?'),
