@@ -98,7 +98,7 @@ for (const counter of COUNTERS) {
   }
 }
 
-for (const prefix of ['', '/v1']) {
+for (const prefix of ['', '/v1', '/beta']) {
   app.get(`${prefix}/models`, async (c) => {
     const caller = await knownCaller(c.env, c.req.raw.headers)
     if (!caller.ok) return error(caller.error)

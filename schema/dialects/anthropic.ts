@@ -173,7 +173,8 @@ export const parseAnthropicCount = parseWith(anthropicCountSchema)
 
 export const anthropic: Dialect = {
   name: 'anthropic_messages',
-  paths: ['/v1/messages', '/anthropic/v1/messages'],
+  // Some clients have the version in their base URL, and leave it out of that of another service.
+  paths: ['/v1/messages', '/anthropic/v1/messages', '/anthropic/messages'],
   parse: parseWith(anthropicBodySchema),
   stream: anthropicStream,
   whole: anthropicWhole,

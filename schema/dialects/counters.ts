@@ -18,7 +18,7 @@ export interface Counter {
 }
 
 export const messageCounter: Counter = {
-  paths: ['/v1/messages/count_tokens', '/anthropic/v1/messages/count_tokens'],
+  paths: ['/v1/messages/count_tokens', '/anthropic/v1/messages/count_tokens', '/anthropic/messages/count_tokens'],
   dialect: anthropic,
   withIds: false,
   parse: parseAnthropicCount,

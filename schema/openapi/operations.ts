@@ -149,11 +149,11 @@ const query = (name: string, description: string): Parameter => ({
 })
 
 const READS: readonly Operation[] = [
-  read('/v1/models', ['/models'], {
+  read('/v1/models', ['/models', '/beta/models'], {
     ...{ id: 'listModels', tag: 'Models', summary: 'Models, their context and their prices' },
     answer: named('ModelList', modelListSchema),
   }),
-  read('/v1/models/{id}', ['/models/{id}'], {
+  read('/v1/models/{id}', ['/models/{id}', '/beta/models/{id}'], {
     ...{ id: 'getModel', tag: 'Models', summary: 'One model' },
     parameters: [id('id', 'Name of the model')],
     answer: named('Model', modelSchema),

@@ -32,7 +32,9 @@ test('a model has the context of its nodes and its price of now', async () => {
     max_output_tokens: 4096,
     pricing: { prompt: '0.000000280', input_cache_read: '0.000000028', completion: '0.000000420' },
   })
-  expect(await (await call(`/v1/models/${MODEL}`, { headers: bearer() })).json()).toEqual(model)
+  for (const base of ['/v1', '', '/beta']) {
+    expect(await (await call(`${base}/models/${MODEL}`, { headers: bearer() })).json(), base).toEqual(model)
+  }
   await removeNodes()
 })
 
@@ -44,8 +46,13 @@ test('Anthropic’s header carries the key; a forged one is refused in Anthropic
   expect(forged.status).toBe(401)
   expect(await forged.json()).toMatchObject({ type: 'error', error: { type: 'authentication_error' } })
   expect(forged.headers.get('request-id')).toBe(forged.headers.get('x-request-id'))
-  const without = await post('/anthropic/v1/messages', body)
-  expect([without.status, await without.json()]).toMatchObject([529, { error: { type: 'overloaded_error' } }])
+  for (const path of ['/anthropic/v1/messages', '/anthropic/messages', '/anthropic/messages/count_tokens']) {
+    const { max_tokens: _, ...counted } = body
+    const without = await post(path, path.endsWith('messages') ? body : counted)
+    expect([path, without.status, await without.json()]).toMatchObject([
+      ...[path, 529, { error: { type: 'overloaded_error' } }],
+    ])
+  }
 })
 
 test('counting asks for a key that may use the model, and has a limit of its own', async () => {
