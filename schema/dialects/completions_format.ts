@@ -2,7 +2,7 @@
 import { choicesOf } from '../prompts.ts'
 import type { Run } from '../wire.ts'
 import type { Choice, Delta, SampledToken, StreamFormatter, Usage } from './dialect.ts'
-import { FINISH, LOGPROB_LEAST, openAiHead, openAiUsage } from './openai_chat_format.ts'
+import { FINISH, LOGPROB_LEAST, openAiHead, openAiUsage, streamUsage } from './openai_chat_format.ts'
 
 const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
@@ -48,11 +48,11 @@ const HEAD = 'text_completion'
 
 export const completionStream = (run: Run): StreamFormatter => {
   const start = `data: ${openAiHead(run, HEAD)},"choices":`
-  const usageNull = run.includeUsage ? ',"usage":null' : ''
+  const total = streamUsage(run)
   const offsets = new Array<number>(choicesOf(run)).fill(0)
-  const chunk = (index: number, text: string, logprobs: unknown, finish: string | null): string => {
+  const chunk = (index: number, text: string, logprobs: unknown, finish: string | null, told = total.none): string => {
     const choice = JSON.stringify({ text, index, logprobs, finish_reason: finish })
-    return `${start}[${choice}]${usageNull}}\n\n`
+    return `${start}[${choice}]${told}}\n\n`
   }
   return {
     start: () => '',
@@ -63,9 +63,9 @@ export const completionStream = (run: Run): StreamFormatter => {
       return chunk(index, textOf(deltas), lists, null)
     },
     finish: (reasons, usage) => {
-      const lasts = reasons.map((reason, i) => chunk(i, '', null, FINISH[reason]))
-      const total = run.includeUsage ? `${start}[],"usage":${JSON.stringify(openAiUsage(usage))}}\n\n` : ''
-      return `${lasts.join('')}${total}data: [DONE]\n\n`
+      const told = (i: number): string => (i === reasons.length - 1 ? total.onLast(usage) : total.none)
+      const lasts = reasons.map((reason, i) => chunk(i, '', null, FINISH[reason], told(i)))
+      return `${lasts.join('')}${total.chunk(start, usage)}data: [DONE]\n\n`
     },
   }
 }

@@ -73,11 +73,26 @@ const logprobsJson = (delta: Delta): string => {
   return JSON.stringify({ content: null, refusal: null, reasoning_content: tokens })
 }
 
+/**
+ * Where a stream tells its usage: in a chunk of its own, as OpenAI has it, for who asks for one, else on its last choice's last chunk, as
+ * DeepSeek has it. Never in both, since there are clients that add up.
+ */
+export const streamUsage = (run: Pick<Run, 'includeUsage'>) => {
+  const none = run.includeUsage ? ',"usage":null' : ''
+  return {
+    none,
+    onLast: (usage: Usage): string => (run.includeUsage ? none : `,"usage":${JSON.stringify(openAiUsage(usage))}`),
+    /** `start`: a chunk's text before its choices. */
+    chunk: (start: string, usage: Usage): string =>
+      run.includeUsage ? `${start}[],"usage":${JSON.stringify(openAiUsage(usage))}}\n\n` : '',
+  }
+}
+
 export const openAiStream = (run: Run): StreamFormatter => {
   const start = `data: ${openAiHead(run, 'chat.completion.chunk')},"choices":`
-  const usageNull = run.includeUsage ? ',"usage":null' : ''
+  const total = streamUsage(run)
   const open = (choice: number): string => `${start}[{"index":${choice},"delta":{`
-  const close = (logprobs: string): string => `},"logprobs":${logprobs},"finish_reason":null}]${usageNull}}\n\n`
+  const close = (logprobs: string): string => `},"logprobs":${logprobs},"finish_reason":null}]${total.none}}\n\n`
   const role = run.thinking ? '"content":null,"reasoning_content":""' : '"content":""'
   const content = run.thinking ? '"reasoning_content":null,"content":' : '"content":'
   const inner = (delta: Delta): string => {
@@ -99,9 +114,9 @@ export const openAiStream = (run: Run): StreamFormatter => {
       deltas.map((delta) => open(choice) + inner(delta) + close(logprobsJson(delta))).join(''),
     finish: (reasons, usage) => {
       const end = `${content}""},"logprobs":null,"finish_reason":`
-      const lasts = reasons.map((reason, i) => `${open(i)}${end}"${FINISH[reason]}"}]${usageNull}}\n\n`)
-      const total = run.includeUsage ? `${start}[],"usage":${JSON.stringify(openAiUsage(usage))}}\n\n` : ''
-      return `${lasts.join('')}${total}data: [DONE]\n\n`
+      const told = (i: number): string => (i === reasons.length - 1 ? total.onLast(usage) : total.none)
+      const lasts = reasons.map((reason, i) => `${open(i)}${end}"${FINISH[reason]}"}]${told(i)}}\n\n`)
+      return `${lasts.join('')}${total.chunk(start, usage)}data: [DONE]\n\n`
     },
   }
 }

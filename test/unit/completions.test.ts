@@ -116,6 +116,8 @@ test('log-probabilities: four lists, offsets in characters, bytes where a token 
   expect(frames.map(({ choices }) => choices[0]?.text)).toEqual(['a€', 'x', '', undefined])
   expect(frames.flatMap(({ choices }) => choices[0]?.logprobs?.text_offset ?? [])).toEqual([0, 1, 2, 2])
   expect(frames.at(-1)).toMatchObject({ choices: [], usage: { completion_tokens: 3 } })
+  const unasked = framesOf(completions.stream({ ...run, stream: true }).finish(['stop'], usage))
+  expect(unasked).toMatchObject([{ choices: [{ finish_reason: 'stop' }], usage: { completion_tokens: 3 } }])
 })
 
 test('the first token of an echoed prompt has no log-probability', () => {

@@ -78,8 +78,14 @@ test('a chat stream, byte for byte', () => {
     `${choice('"content":"He\\"l\\n"')}}`,
     `${choice('"content":"lo"')}}`,
     `${choice('"content":"😀"')}}`,
-    `${choice('"content":""', '"stop"')}}`,
+    `${choice('"content":""', '"stop"')},"usage":${usageJson}}`,
   ])
+})
+
+test('who asks for no usage finds it once, in the last chunk of all choices', () => {
+  const end = openAiChat.stream({ ...run, n: 3 }).finish(['stop', 'length', 'stop'], usage)
+  const told = end.match(/^data: {.*$/gm)?.map((line) => (JSON.parse(line.slice(6)) as { usage?: object }).usage)
+  expect(told).toEqual([undefined, undefined, openAiUsage(usage)])
 })
 
 test('a thinking stream with tool calls and usage, byte for byte', () => {

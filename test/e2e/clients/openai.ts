@@ -145,6 +145,16 @@ export const openAi = (stack: () => TestStack): void => {
     expect(seen).toEqual([{ city: 'Paris' }])
   })
 
+  test('chat: the helper of a stream knows the usage that the whole answer has, though it does not ask for it', async () => {
+    const { usage } = await client().chat.completions.create(ask('What is 7 + 5?'))
+    const stream = client().chat.completions.stream(ask('What is 7 + 5?'))
+    expect(await stream.totalUsage()).toEqual({
+      completion_tokens: usage?.completion_tokens,
+      prompt_tokens: usage?.prompt_tokens,
+      total_tokens: usage?.total_tokens,
+    })
+  })
+
   test.each(LOOPS)('chat: $what, thinking before each call and before the answer', async (loop) => {
     expect(await untilAnswered(client(), loop)).toEqual({
       thoughts: loop.thoughts,
