@@ -1,6 +1,7 @@
 // The body of POST /v1/messages as Anthropic's clients send it. What Sparrow cannot honour is no part of the shape, so that it is
 // refused by name; `cache_control` is taken, since every prompt is cached anyway.
 import { z } from 'zod'
+import { calledName } from './openai_chat_body.ts'
 
 const cached = { cache_control: z.looseObject({ type: z.literal('ephemeral') }).nullish() }
 /** Answers carry these; a client that sends an answer back sends them along. */
@@ -39,7 +40,7 @@ const assistantBlock = z.discriminatedUnion(
     z.strictObject({
       type: z.literal('tool_use'),
       id: z.string().min(1).max(256),
-      name: z.string().min(1).max(64),
+      name: calledName,
       input: z.record(z.string(), z.unknown()),
       ...direct,
       ...cached,

@@ -7,6 +7,8 @@ import type { Run } from '../wire.ts'
 import { chatLogprobs, sampling, tokenLimit } from './openai_sampling.ts'
 
 const NAME = /^[a-zA-Z0-9_-]{1,64}$/
+/** Of a call in an earlier answer: a model may call what nobody declared, by any name, and its answer must be taken back. */
+export const calledName = z.string().min(1).max(256)
 const textPart = z.object({ type: z.literal('text', 'only text parts are supported'), text: z.string() })
 const content = z.union([z.string(), z.array(textPart).min(1)], 'must be a string or an array of text parts')
 
@@ -14,7 +16,7 @@ const toolCall = z.object({
   id: z.string().min(1).max(256),
   type: z.literal('function').nullish(),
   function: z.object({
-    name: z.string().regex(NAME),
+    name: calledName,
     /** JSON text; some clients send the object itself. */
     arguments: z.union([z.string(), z.record(z.string(), z.unknown())]),
   }),

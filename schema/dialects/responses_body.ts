@@ -1,6 +1,7 @@
 // The body of POST /v1/responses as OpenAI's clients send it, for stateless use: nothing is stored, so what would need a store, and
 // tools that would run on OpenAI's side, are refused by name.
 import { z } from 'zod'
+import { calledName } from './openai_chat_body.ts'
 
 const NAME = /^[a-zA-Z0-9_-]{1,64}$/
 const STATELESS = 'is not supported: responses are not stored. Send the whole conversation as input'
@@ -42,7 +43,7 @@ const item = z.union([
   z.strictObject({
     type: z.literal('function_call'),
     call_id: z.string().min(1).max(256),
-    name: z.string().regex(NAME),
+    name: calledName,
     arguments: z.string(),
     parsed_arguments: z.unknown().optional(),
     ...ofAnswers,
