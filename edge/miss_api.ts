@@ -5,6 +5,7 @@ import { drizzle } from 'drizzle-orm/d1'
 import { usage } from '../schema/db.ts'
 import { fail, ok, type Result } from '../schema/errors.ts'
 import { KV_PAGE_TOKENS } from '../schema/limits.ts'
+import type { UsagePrefix } from '../schema/public_answers.ts'
 import type { Comparison } from './account/trails.ts'
 import { accountObject, type Env } from './env.ts'
 import { knownCaller } from './public_api.ts'
@@ -57,7 +58,7 @@ const noteOf = (compared: Comparison, own: Booked | undefined, other: Booked | u
   return `${parted} ${pages} Nothing was found: ${why}.`
 }
 
-export const explainPrefix = async (env: Env, headers: Headers, requestId: string): Promise<Result<object>> => {
+export const explainPrefix = async (env: Env, headers: Headers, requestId: string): Promise<Result<UsagePrefix>> => {
   const caller = await knownCaller(env, headers)
   if (!caller.ok) return caller
   const { accountId, family } = caller.value

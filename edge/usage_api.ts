@@ -6,6 +6,8 @@ import { z } from 'zod'
 import { apiKeys, ledger, usage } from '../schema/db.ts'
 import { fail, ok, type Result } from '../schema/errors.ts'
 import { formatUsd } from '../schema/money.ts'
+import type { PendingUsage, SettledUsage, UsageList } from '../schema/public_answers.ts'
+import type { FinishReason } from '../schema/wire.ts'
 import type { FailedAttempt, Hold } from './account/holds.ts'
 import { type Credit, refundOf } from './account/money.ts'
 import { accountObject, type Env } from './env.ts'
@@ -24,12 +26,7 @@ const query = z.object({
   after: z.uuid().optional(),
 })
 
-interface Line {
-  readonly item: string
-  readonly quantity?: number
-  readonly unit_nano?: number
-  readonly amount_nano: number
-}
+type Line = SettledUsage['lines'][number]
 
 const CREDIT_TEXT: Readonly<Record<Credit['reason'], string>> = {
   retry: 'already charged for the request that this one repeats',
@@ -55,13 +52,13 @@ const linesOf = (row: UsageRow): Line[] => [
   })),
 ]
 
-const summary = (row: UsageRow, refundNano: number) => ({
+const summary = (row: UsageRow, refundNano: number): UsageList['data'][number] => ({
   object: 'usage.request',
   request_id: row.requestId,
   model: row.model,
   api_key_id: row.keyId,
   state: 'settled',
-  finish: row.finish,
+  finish: row.finish as FinishReason,
   tokens: {
     prompt: row.hitTokens + row.missTokens,
     cached: row.hitTokens,
@@ -90,7 +87,7 @@ const refundsOf = async (env: Env, accountId: string, rows: readonly UsageRow[])
 
 const REFUND_TEXT = 'given back: the answer broke off on its way and was not delivered'
 
-const explained = (row: UsageRow, refundNano: number) => ({
+const explained = (row: UsageRow, refundNano: number): SettledUsage => ({
   ...summary(row, refundNano),
   lines: [...linesOf(row), ...(refundNano > 0 ? [{ item: REFUND_TEXT, amount_nano: -refundNano }] : [])],
   price_version: row.priceFrom,
@@ -110,7 +107,7 @@ const STATE_TEXT: Readonly<Record<Hold['state'], string>> = {
 }
 
 /** A request without a usage row (yet): what the account's object knows of it. */
-const pending = (hold: Hold) => ({
+const pending = (hold: Hold): PendingUsage => ({
   object: 'usage.request',
   request_id: hold.requestId,
   model: hold.model,
@@ -149,7 +146,11 @@ export const explainUsage = async (env: Env, headers: Headers, requestId: string
   return fail('not_found', { message: `This key made no request "${requestId}", or it is too long ago.` })
 }
 
-export const listUsage = async (env: Env, headers: Headers, asked: Record<string, string>): Promise<Result<object>> => {
+export const listUsage = async (
+  env: Env,
+  headers: Headers,
+  asked: Record<string, string>,
+): Promise<Result<UsageList>> => {
   const parsed = query.safeParse(asked)
   if (!parsed.success) {
     const param = String(parsed.error.issues[0]?.path[0] ?? '')

@@ -1,5 +1,6 @@
 // Answers of the small public endpoints, for the published document and the tests.
 import { z } from 'zod'
+import { FINISH_REASONS } from './wire.ts'
 
 const usd = z.string().regex(/^-?\d+\.\d{9}$/)
 const nano = z.int().describe('10^-9 USD')
@@ -40,29 +41,109 @@ const tokens = z.strictObject({
   reasoning: z.int(),
 })
 
-export const usageEntrySchema = z.looseObject({
+const time = z.int().describe('Unix milliseconds')
+
+const request = {
   object: z.literal('usage.request'),
   request_id: z.uuid(),
   model: z.string(),
   api_key_id: z.string(),
-  state: z.string(),
-  tokens: tokens.optional(),
-  charge_nano: nano,
+}
+const charge = { charge_nano: nano, charge_usd: usd }
+
+const summary = {
+  ...request,
+  state: z.literal('settled'),
+  finish: z.enum(FINISH_REASONS).describe('How the run ended; what a cancelled one computed is charged.'),
+  tokens,
+  ...charge,
+  refund_nano: nano.exactOptional().describe('Given back after the charge, in 10^-9 USD'),
+  settled_at: time,
+}
+
+export const usageListSchema = z.strictObject({
+  object: z.literal('list'),
+  data: z.array(z.strictObject(summary)),
+  has_more: z.boolean().describe('Whether there are older ones: ask again with the last request id as `after`.'),
 })
 
-export const usageListSchema = z.looseObject({ object: z.literal('list'), data: z.array(usageEntrySchema) })
+const line = z.strictObject({
+  item: z.string(),
+  quantity: z.int().exactOptional().describe('Tokens'),
+  unit_nano: nano.exactOptional(),
+  amount_nano: nano.describe('10^-9 USD; below zero: a credit'),
+})
+
+const how = {
+  lines: z.array(line).describe('Their amounts sum to charge_nano less refund_nano.'),
+  price_version: time.describe('Since when the price has been in force, Unix milliseconds'),
+  hold: z.strictObject({ amount_nano: nano, at: time, returned_nano: nano }),
+  attempts: z.array(
+    z.strictObject({
+      attempt: z.int(),
+      node: z.string(),
+      outcome: z.string().describe('`answered`, or the code of the error'),
+    }),
+  ),
+}
+
+const settledSchema = z.strictObject({
+  ...summary,
+  ...how,
+  credit_nano: nano.describe('What the lines give back of usage x price, in 10^-9 USD'),
+  repeats: z.string().exactOptional().describe('The request of which this was a retry'),
+  timing: z.strictObject({ opened_at: time, first_token_at: time.nullable(), closed_at: time }),
+  receipt: z.strictObject({ node: z.string(), epoch: z.string(), seq: z.int(), signature: z.string() }),
+})
+
+const pendingSchema = z.strictObject({
+  ...request,
+  state: z
+    .enum(['open', 'settled', 'void', 'released'])
+    .describe('Before its lines are there, or for good where nothing was charged'),
+  note: z.string(),
+  ...charge,
+  ...how,
+  lines: z.array(line).max(0),
+})
+
+export const usageEntrySchema = z.union([settledSchema, pendingSchema])
 
 /** Where a prompt left the path of an earlier one. */
-export const usagePrefixSchema = z.looseObject({
+export const usagePrefixSchema = z.strictObject({
   object: z.literal('usage.prefix'),
   request_id: z.string(),
   prompt_characters: z.int(),
-  tokens: z.strictObject({ prompt: z.int(), cached: z.int() }).exactOptional(),
-  compared_with: z.looseObject({ request_id: z.string().nullable(), prompt_characters: z.int() }).nullable(),
+  tokens: z
+    .strictObject({ prompt: z.int(), cached: z.int() })
+    .exactOptional()
+    .describe('As charged; absent until then'),
+  node: z.string().exactOptional(),
+  compared_with: z
+    .strictObject({
+      request_id: z.string().nullable().describe('null: made with another key of the account'),
+      at: time,
+      prompt_characters: z.int(),
+      node: z.string().nullable(),
+    })
+    .nullable()
+    .describe('null: none of the last 200 begins alike'),
   shared_characters: z.int(),
-  left_at: z.looseObject({}).nullable(),
+  left_at: z
+    .strictObject({
+      message: z.int().describe('Turn of the conversation, from 0'),
+      role: z.enum(['system', 'user', 'assistant', 'tool']),
+      character: z.int().describe('Characters of that turn before the stretch in which the prompts part'),
+    })
+    .nullable()
+    .describe('null: the whole prompt lies on the path of the earlier one'),
   resolution_characters: z.int(),
   note: z.string(),
 })
 
 export const healthSchema = z.strictObject({ ok: z.literal(true), nodes: z.int() })
+
+export type UsageList = z.infer<typeof usageListSchema>
+export type SettledUsage = z.infer<typeof settledSchema>
+export type PendingUsage = z.infer<typeof pendingSchema>
+export type UsagePrefix = z.infer<typeof usagePrefixSchema>

@@ -2,6 +2,7 @@
 import { env } from 'cloudflare:workers'
 import { afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
 import { forgetNodes } from '../../edge/live_nodes.ts'
+import { usageEntrySchema, usageListSchema, usagePrefixSchema } from '../../schema/public_answers.ts'
 import {
   type Account,
   admin,
@@ -60,6 +61,18 @@ test('a charge is taken apart line by line, and the lines sum to it', async () =
     attempts: [{ attempt: 1, node: 'good', outcome: 'answered' }],
     receipt: { node: 'good', epoch: 'e1', seq: 77 },
   })
+})
+
+test('what is told of a charge is what the document says, no field more or less', async () => {
+  const id = idOf(await chat(account.key))
+  const other = idOf(await chat(account.key))
+  const read = async (path: string) => (await asCustomer(account, `/v1/usage${path}`)).json()
+  expect(usageEntrySchema.parse(await read(`/${id}`)).state).toBe('open')
+  await send(node, [receiptOf(node, account, id), receiptOf(node, account, other, { seq: 2 })])
+  await flush(account)
+  expect(usageEntrySchema.parse(await read(`/${id}`))).toHaveProperty('receipt')
+  expect(usageListSchema.parse(await read('?limit=1')).has_more).toBe(true)
+  expect(usagePrefixSchema.parse(await read(`/${other}/prefix`)).compared_with?.request_id).toBe(id)
 })
 
 test('before the receipt the hold is shown; an error shows that nothing was charged', async () => {

@@ -24,6 +24,25 @@ test('it has every path of every dialect and counter', () => {
   expect(paths.filter((path) => !document.paths[path]?.post)).toEqual([])
 })
 
+type Schema = { readonly properties?: object; readonly additionalProperties?: unknown }
+
+/** Objects of `schema` that may hold fields it does not name. */
+const openIn = (schema: object, path: string): string[] => {
+  const { properties, additionalProperties }: Schema = schema
+  const inner = Object.entries(schema).flatMap(([key, value]) =>
+    typeof value === 'object' && value !== null ? openIn(value, `${path}.${key}`) : [],
+  )
+  return properties && additionalProperties !== false ? [path, ...inner] : inner
+}
+
+test('it names every field of every answer', () => {
+  const names = OPERATIONS.flatMap(({ answer, event, error }) =>
+    [answer, event, error].flatMap((one) => one?.name ?? []),
+  )
+  const open = [...new Set(names)].flatMap((name) => openIn(document.components.schemas[name] ?? {}, name))
+  expect(open).toEqual([])
+})
+
 const conversation = { model: 'm', messages: [{ role: 'user', content: 'Hi' }] }
 const EXAMPLES: Readonly<Record<string, { good: object; bad: object }>> = {
   createChatCompletion: { good: conversation, bad: { ...conversation, temperature: 3 } },
