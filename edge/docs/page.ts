@@ -1,7 +1,7 @@
 // The reference under /docs: one static page out of the OpenAPI document, without a script, a font or a call to anywhere.
 import { createHash } from 'node:crypto'
 import { html, raw } from 'hono/html'
-import type { JsonSchema } from '../../schema/openapi/document.ts'
+import { failuresOf, type JsonSchema } from '../../schema/openapi/document.ts'
 import { OPERATIONS, type Operation } from '../../schema/openapi/operations.ts'
 
 type Html = ReturnType<typeof html>
@@ -10,7 +10,7 @@ const STYLE = `
 :root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 18%, transparent) }
 body { font: 16px/1.55 system-ui, sans-serif; max-width: 54rem; margin: 0 auto; padding: 2rem 1rem 6rem }
 h2 { margin-top: 3rem; border-bottom: 1px solid var(--line) } h3 { margin-top: 2.5rem }
-code, pre { font-family: ui-monospace, monospace; font-size: .9em } pre { overflow-x: auto; padding: .8rem; border: 1px solid var(--line) }
+code, pre { font-family: ui-monospace, monospace; font-size: .9em } code, .type { overflow-wrap: anywhere } pre { overflow-x: auto; padding: .8rem; border: 1px solid var(--line) }
 ul.fields { list-style: none; padding-left: 0 } ul.fields ul.fields { padding-left: 1.2rem; border-left: 1px solid var(--line) }
 ul.fields > li { padding: .2rem 0 } .type { opacity: .75 } summary { cursor: pointer }
 nav ul { columns: 2 16rem; padding-left: 1rem } .method { font-weight: 600; text-transform: uppercase }
@@ -35,7 +35,8 @@ const typeText = (schema: JsonSchema): string => {
   const many = branches(schema)
   if (many.length > 0) return [...new Set(many.map(typeText))].join(' | ')
   if (schema.type === 'array') return `${typeText((schema.items ?? {}) as JsonSchema)}[]`
-  return typeof schema.type === 'string' ? schema.type : 'any'
+  const types = [schema.type ?? 'any'].flat()
+  return types.join(' | ')
 }
 
 const BOUNDS = { minimum: 'at least', maximum: 'at most', maxLength: 'characters at most', maxItems: 'items at most' }
@@ -47,6 +48,10 @@ const boundsText = (schema: JsonSchema): string => {
     .map(([key, text]) => `${text} ${String(own[key])}`)
     .join(', ')
 }
+
+/** Text in which backticks stand around code. */
+const prose = (text: string): Html[] =>
+  text.split('`').map((part, i) => (i % 2 === 0 ? html`${part}` : html`<code>${part}</code>`))
 
 const DEPTH_MAX = 5
 
@@ -66,7 +71,7 @@ const field = (name: string, schema: JsonSchema, isRequired: boolean, depth: num
   const inner = depth < DEPTH_MAX ? objectsIn(schema) : []
   const bounds = boundsText(schema)
   const notes = [isRequired ? 'required' : '', bounds, String(schema.description ?? '')].filter(Boolean).join('; ')
-  const line = html`<code>${name}</code> <span class="type">${typeText(schema)}</span> ${notes}`
+  const line = html`<code>${name}</code> <span class="type">${typeText(schema)}</span> ${prose(notes)}`
   if (inner.length === 0) return html`<li>${line}</li>`
   return html`<li><details><summary>${line}</summary>${inner.map((one) => fields(one, depth + 1))}</details></li>`
 }
@@ -77,14 +82,15 @@ const shape = (title: string, schema: JsonSchema | undefined): Html | '' =>
   schema ? html`<h4>${title}</h4>${objectsIn(schema).map((one) => fields(one, 0))}` : ''
 
 const operationHtml = (operation: Operation, schemas: Record<string, JsonSchema>): Html => {
-  const { method, path, also, summary, description, parameters = [], body, answer, event } = operation
+  const { method, path, also, summary, description, parameters = [], body, answer, event, error } = operation
   return html`<section id="${anchor(operation)}">
 <h3><span class="method">${method}</span> <code>${path}</code></h3>
-<p>${summary}.${also.length > 0 ? html` Also <code>${also.join(', ')}</code>.` : ''} ${description ?? ''}</p>
-${parameters.length > 0 ? html`<h4>Parameters</h4><ul class="fields">${parameters.map((p) => html`<li><code>${p.name}</code> <span class="type">in ${p.in}</span> ${p.description}</li>`)}</ul>` : ''}
+<p>${prose(summary)}.${also.length > 0 ? html` Also <code>${also.join(', ')}</code>.` : ''} ${prose(description ?? '')}</p>
+${parameters.length > 0 ? html`<h4>Parameters</h4><ul class="fields">${parameters.map((p) => html`<li><code>${p.name}</code> <span class="type">in ${p.in}</span> ${prose(p.description)}</li>`)}</ul>` : ''}
 ${shape('Request', body && schemas[body.name])}
 ${shape('Answer', schemas[answer.name])}
 ${event ? html`<details><summary>Events of a stream</summary>${objectsIn(schemas[event.name] ?? {}).map((one) => fields(one, 1))}</details>` : ''}
+<details><summary>Errors</summary><ul class="fields">${failuresOf(operation).map(([status, text]) => html`<li><code>${status}</code> ${text}</li>`)}</ul>${shape('Their form', schemas[error.name])}</details>
 </section>`
 }
 
@@ -101,7 +107,7 @@ export const docsPage = (document: JsonSchema, origin: string): Html => {
 The same in a machine's words: <a href="/openapi.json">/openapi.json</a>.</p>
 <pre>curl ${origin}/v1/chat/completions -H "Authorization: Bearer $SPARROW_API_KEY" \\
   -H 'Content-Type: application/json' \\
-  -d '{"model":"sparrow-mini","messages":[{"role":"user","content":"What is the capital of France?"}]}'</pre>
+  -d '{"model":"deepseek-chat","messages":[{"role":"user","content":"What is the capital of France?"}],"temperature":0}'</pre>
 <nav><ul>${OPERATIONS.map((one) => html`<li><a href="#${anchor(one)}">${one.method.toUpperCase()} ${one.path}</a></li>`)}</ul></nav>
 ${tags.map((tag) => html`<h2>${tag}</h2>${of(tag).map((one) => operationHtml(one, schemas))}`)}
 </body>

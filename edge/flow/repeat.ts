@@ -2,15 +2,13 @@
 // The answer of a request with an `Idempotency-Key` is kept in the account's object, which also decides who runs (account/admit.ts).
 
 import { fail, ok, type Result } from '../../schema/errors.ts'
-import { OUTCOME_BYTES_MAX } from '../../schema/limits.ts'
+import { IDEMPOTENCY_KEY_LENGTH_MAX, OUTCOME_BYTES_MAX } from '../../schema/limits.ts'
 import { utf8 } from '../../schema/text.ts'
 import type { StoredOutcome } from '../account/outcomes.ts'
 import type { AccountObject } from '../account.ts'
 import { derive } from '../auth.ts'
 import { upTo } from '../body.ts'
 import { log, reasonOf } from '../log.ts'
-
-const KEY_LENGTH_MAX = 255
 
 /** What says whether a request is one that came before. */
 export interface Repeat {
@@ -30,8 +28,8 @@ export const repeatOf = async (
   bodyText: string,
 ): Promise<Result<Repeat>> => {
   const key = headers.get('idempotency-key')
-  if (key !== null && (key === '' || key.length > KEY_LENGTH_MAX)) {
-    return fail('invalid_request', { message: `Idempotency-Key takes 1 to ${KEY_LENGTH_MAX} characters.` })
+  if (key !== null && (key === '' || key.length > IDEMPOTENCY_KEY_LENGTH_MAX)) {
+    return fail('invalid_request', { message: `Idempotency-Key takes 1 to ${IDEMPOTENCY_KEY_LENGTH_MAX} characters.` })
   }
   const count = headers.get('x-stainless-retry-count')
   if (key === null && count === null) return ok({ idempotencyKey: null, fingerprint: null, isRetry: false })

@@ -1,6 +1,9 @@
 // The OpenAPI 3.1 document, out of the zod schemas that validate requests: what is published is what is checked.
 import { z } from 'zod'
-import { ERRORS } from '../errors.ts'
+import { anthropic } from '../dialects/anthropic.ts'
+import type { Dialect } from '../dialects/dialect.ts'
+import { openAiChat } from '../dialects/openai_chat.ts'
+import { ERRORS, type ErrorCode, statusOf } from '../errors.ts'
 import { type Named, OPERATIONS, type Operation } from './operations.ts'
 
 export type JsonSchema = { readonly [key: string]: unknown }
@@ -12,24 +15,36 @@ const jsonSchemaOf = (schema: z.ZodType): JsonSchema => {
 
 const reference = ({ name }: Named) => ({ $ref: `#/components/schemas/${name}` })
 
+/** Codes that only a node, an operator or the log ever sees. */
+const INTERNAL: readonly string[] = ['invalid_signature', 'conflict', 'client_closed']
+
 /** What each status means, out of the error table. */
-const STATUSES: ReadonlyMap<number, string> = (() => {
+const textsOf = (dialect: Pick<Dialect, 'status'>): ReadonlyMap<number, string> => {
   const texts = new Map<number, string>()
-  for (const { status, message } of Object.values(ERRORS)) {
-    if (status !== 499) texts.set(status, [texts.get(status), message].filter(Boolean).join(' '))
+  for (const [code, { message }] of Object.entries(ERRORS)) {
+    if (INTERNAL.includes(code)) continue
+    const status = dialect.status?.(code as ErrorCode) ?? statusOf(code as ErrorCode)
+    const known = texts.get(status)
+    texts.set(status, known === undefined ? message : `${known} ${message}`)
   }
   return texts
-})()
+}
+
+const TEXTS = { anthropic: textsOf(anthropic), openAi: textsOf(openAiChat) }
 
 const GENERATION_STATUSES = [400, 401, 402, 403, 404, 409, 413, 422, 429, 500, 502, 503, 504]
+/** Nothing is held, kept or waited for. */
+const COUNT_STATUSES = [400, 401, 403, 404, 413, 422, 429, 500, 503]
 const READ_STATUSES = [401, 403, 404, 422, 500]
 
-/** Anthropic's clients see two of them as others. */
-const statusesOf = ({ method, error, secured }: Operation): number[] => {
-  if (!secured) return [500]
-  if (method === 'get') return READ_STATUSES
-  if (error.name !== 'AnthropicError') return GENERATION_STATUSES
-  return GENERATION_STATUSES.map((status) => (status === 503 ? 529 : status))
+/** Each error status of an operation and what it means; Anthropic's clients see some as others. */
+export const failuresOf = ({ method, error, secured, event }: Operation): [status: number, text: string][] => {
+  if (!secured) return [[500, TEXTS.openAi.get(500) ?? '']]
+  const texts = error.name === 'AnthropicError' ? TEXTS.anthropic : TEXTS.openAi
+  const statuses = method === 'get' ? READ_STATUSES : event ? GENERATION_STATUSES : COUNT_STATUSES
+  return statuses
+    .map((status) => (status === 503 && texts === TEXTS.anthropic ? 529 : status))
+    .map((status): [number, string] => [status, texts.get(status) ?? ''])
 }
 
 const answersOf = (operation: Operation): object => {
@@ -39,12 +54,9 @@ const answersOf = (operation: Operation): object => {
     description: operation.summary,
     content: { 'application/json': { schema: reference(answer) }, ...stream },
   }
-  const failures = statusesOf(operation).map((status) => [
+  const failures = failuresOf(operation).map(([status, description]) => [
     status,
-    {
-      description: STATUSES.get(status === 529 ? 503 : status) ?? 'Failed.',
-      content: { 'application/json': { schema: reference(error) } },
-    },
+    { description, content: { 'application/json': { schema: reference(error) } } },
   ])
   return { 200: ok, ...Object.fromEntries(failures) }
 }

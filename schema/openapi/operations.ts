@@ -19,6 +19,7 @@ import { responses } from '../dialects/responses.ts'
 import { responseEventSchema, responseSchema, responsesCountAnswerSchema } from '../dialects/responses_answer.ts'
 import { responsesBodySchema, responsesCountSchema } from '../dialects/responses_body.ts'
 import { tokenizeAnswerSchema, tokenizePromptSchema } from '../dialects/tokenize.ts'
+import { IDEMPOTENCY_KEY_LENGTH_MAX } from '../limits.ts'
 import {
   balanceSchema,
   healthSchema,
@@ -37,7 +38,7 @@ export interface Named {
 
 export interface Parameter {
   readonly name: string
-  readonly in: 'query' | 'path'
+  readonly in: 'query' | 'path' | 'header'
   readonly description: string
   readonly schema: z.ZodType
 }
@@ -65,10 +66,19 @@ const openAiError = { name: 'Error', schema: openAiErrorSchema }
 const anthropicError = { name: 'AnthropicError', schema: anthropicErrorSchema }
 const named = (name: string, schema: z.ZodType): Named => ({ name, schema })
 
-const generation = (
+const IDEMPOTENCY_KEY: Parameter = {
+  name: 'Idempotency-Key',
+  in: 'header',
+  description: 'Of equal requests under one key one runs; its answer is kept for a day and given again, at no charge.',
+  schema: z.string().min(1).max(IDEMPOTENCY_KEY_LENGTH_MAX).optional(),
+}
+
+const posted = (
   { paths: [path = '', ...also] }: { readonly paths: readonly string[] },
   rest: Pick<Operation, 'id' | 'tag' | 'summary' | 'description' | 'body' | 'answer' | 'event' | 'error'>,
 ): Operation => ({ method: 'post', path, also, secured: true, ...rest })
+
+const generation: typeof posted = (dialect, rest) => ({ ...posted(dialect, rest), parameters: [IDEMPOTENCY_KEY] })
 
 const GENERATIONS: readonly Operation[] = [
   generation(openAiChat, {
@@ -115,19 +125,19 @@ const GENERATIONS: readonly Operation[] = [
 const tokenizeBody = z.union([tokenizePromptSchema, chatBodySchema])
 
 const COUNTS: readonly Operation[] = [
-  generation(messageCounter, {
+  posted(messageCounter, {
     ...{ id: 'countMessageTokens', tag: 'Messages', summary: 'Tokens of a message’s prompt; free' },
     body: named('MessageCountRequest', anthropicCountSchema),
     answer: named('MessageCount', anthropicCountAnswerSchema),
     error: anthropicError,
   }),
-  generation(responseCounter, {
+  posted(responseCounter, {
     ...{ id: 'countResponseTokens', tag: 'Responses', summary: 'Tokens of a response’s prompt; free' },
     body: named('ResponseCountRequest', responsesCountSchema),
     answer: named('ResponseCount', responsesCountAnswerSchema),
     error: openAiError,
   }),
-  generation(tokenizer, {
+  posted(tokenizer, {
     ...{ id: 'tokenize', tag: 'Tokens', summary: 'Token ids of a prompt, or of a chat request; free' },
     body: named('TokenizeRequest', tokenizeBody),
     answer: named('Tokens', tokenizeAnswerSchema),

@@ -90,6 +90,19 @@ test('the document and its page come from here alone', async () => {
   expect(text).toContain('<code>max_completion_tokens</code>')
 })
 
+test('the page’s example is answered whatever model is served; its fields have their types', async () => {
+  await registerNode('good')
+  const text = await (await call('/docs')).text()
+  const example = /-d &#39;(.*?)&#39;/.exec(text)?.[1] ?? /-d '(.*?)'/.exec(text)?.[1] ?? ''
+  expect((await post('/v1/chat/completions', JSON.parse(example.replaceAll('&quot;', '"')))).status).toBe(200)
+  await removeNodes()
+  expect(text).toContain('<code>stream</code> <span class="type">boolean | null</span>')
+  expect(text).not.toContain('`')
+  const chat = text.slice(text.indexOf('id="createChatCompletion"'), text.indexOf('id="createCompletion"'))
+  expect(chat).toContain('<code>Idempotency-Key</code> <span class="type">in header</span>')
+  expect(chat).toContain('<code>402</code> The balance does not cover this request. Top up.')
+})
+
 test('no body makes an endpoint of the document fail', async () => {
   const posts = OPERATIONS.filter(({ method }) => method === 'post')
   const body = fc.oneof(

@@ -8,8 +8,13 @@ import { DIALECTS } from '../../schema/dialects/index.ts'
 import { openApiDocument } from '../../schema/openapi/document.ts'
 import { OPERATIONS } from '../../schema/openapi/operations.ts'
 
+interface Published {
+  readonly parameters?: object[]
+  readonly responses: Record<string, { description: string }>
+}
+
 const document = openApiDocument('http://127.0.0.1:8787') as {
-  paths: Record<string, Record<string, { requestBody?: { content: { 'application/json': { schema: object } } } }>>
+  paths: Record<string, Record<string, Published>>
   components: { schemas: Record<string, object> }
 }
 
@@ -22,6 +27,29 @@ test('it is valid OpenAPI 3.1', async () => {
 test('it has every path of every dialect and counter', () => {
   const paths = [...DIALECTS, ...COUNTERS].flatMap((one) => one.paths)
   expect(paths.filter((path) => !document.paths[path]?.post)).toEqual([])
+})
+
+test('it names the header that pays once, on what is charged only', () => {
+  const taking = OPERATIONS.filter(({ parameters }) => parameters?.some(({ name }) => name === 'Idempotency-Key'))
+  expect(taking.map(({ id }) => id)).toEqual([
+    'createChatCompletion',
+    'createCompletion',
+    'createMessage',
+    'createResponse',
+  ])
+  expect(document.paths['/v1/messages']?.post?.parameters).toMatchObject([{ in: 'header', required: false }])
+})
+
+test('each endpoint has the errors that it can answer, in words for its clients', () => {
+  const failures = (path: string, method: string): Record<string, string> =>
+    Object.fromEntries(
+      Object.entries(document.paths[path]?.[method]?.responses ?? {}).map(([status, of]) => [status, of.description]),
+    )
+  expect(failures('/v1/messages', 'post')[400]).toContain('A parameter has an unsupported value.')
+  expect(failures('/v1/messages', 'post')[413]).toBe('The request body is too large.')
+  expect(failures('/v1/messages', 'post')[529]).toContain('No node can take this request')
+  expect(failures('/v1/usage', 'get')[401]).toBe('The API key is missing, wrong, expired or revoked.')
+  expect(Object.keys(failures('/v1/tokenize', 'post'))).not.toContain('402')
 })
 
 type Schema = { readonly properties?: object; readonly additionalProperties?: unknown }
