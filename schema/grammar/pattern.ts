@@ -201,7 +201,7 @@ export const patternPiece = (
     return { piece: new PatternReader(source, quoting, rules).whole() }
   } catch (error) {
     if (error instanceof Refused) return { refused: error.message }
-    if (error instanceof SyntaxError) return { refused: 'it is no regular expression' }
+    if (error instanceof SyntaxError) return { refused: 'syntax that regular expressions of JavaScript do not have' }
     throw error
   }
 }

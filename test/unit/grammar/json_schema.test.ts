@@ -104,6 +104,7 @@ test.each(CASES)('%s', (_, schema, right, wrong) => {
 const REFUSED: readonly (readonly [unknown, string, string])[] = [
   [{ not: {} }, 'not', 'is not supported'],
   [object({ a: { type: 'string', pattern: '(?=x)' } }), 'properties.a.pattern', 'look-ahead'],
+  [object({ a: { type: 'string', pattern: '(?i)x' } }), 'properties.a.pattern', 'is not supported with syntax that'],
   [object({ a: { type: 'array', uniqueItems: true } }), 'properties.a.uniqueItems', 'is not supported'],
   [object({ a: { type: 'number', multipleOf: 0.1 } }), 'properties.a.multipleOf', 'is not supported'],
   [object({ a: { format: 'iri' } }), 'properties.a.format', 'date-time'],
