@@ -6,7 +6,13 @@ import { z } from 'zod'
 import { apiKeys, ledger, usage } from '../schema/db.ts'
 import { fail, ok, type Result } from '../schema/errors.ts'
 import { formatUsd } from '../schema/money.ts'
-import type { PendingUsage, SettledUsage, UsageList } from '../schema/public_answers.ts'
+import {
+  type PendingUsage,
+  type SettledUsage,
+  USAGE_PAGE,
+  type UsageList,
+  usageQuery,
+} from '../schema/public_answers.ts'
 import type { FinishReason } from '../schema/wire.ts'
 import type { FailedAttempt, Hold } from './account/holds.ts'
 import { type Credit, refundOf } from './account/money.ts'
@@ -15,15 +21,18 @@ import { type KnownCaller, knownCaller } from './public_api.ts'
 
 type UsageRow = typeof usage.$inferSelect
 
-const PAGE_MAX = 100
+/** An empty value is no 0: a script whose variable is not set must not get an empty list. */
+const whole = z
+  .string()
+  .regex(/^\d{1,15}$/, 'must be a whole number')
+  .transform(Number)
 
+const { from, to, limit, after } = usageQuery
 const query = z.object({
-  /** Unix milliseconds; settled at or after `from`, before `to`. */
-  from: z.coerce.number().int().min(0).optional(),
-  to: z.coerce.number().int().min(0).optional(),
-  limit: z.coerce.number().int().min(1).max(PAGE_MAX).default(20),
-  /** Last request id of the page before. */
-  after: z.uuid().optional(),
+  from: whole.pipe(from).optional(),
+  to: whole.pipe(to).optional(),
+  limit: whole.pipe(limit).default(USAGE_PAGE),
+  after: after.optional(),
 })
 
 type Line = SettledUsage['lines'][number]

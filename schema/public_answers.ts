@@ -61,6 +61,16 @@ const summary = {
   settled_at: time,
 }
 
+export const USAGE_PAGE = 20
+const USAGE_PAGE_MAX = 100
+
+export const usageQuery = {
+  from: z.int().min(0).describe('Unix milliseconds: settled at or after'),
+  to: z.int().min(0).describe('Unix milliseconds: settled before'),
+  limit: z.int().min(1).max(USAGE_PAGE_MAX).describe(`1 to ${USAGE_PAGE_MAX}, ${USAGE_PAGE} where absent`),
+  after: z.uuid().describe('Last request id of the page before'),
+}
+
 export const usageListSchema = z.strictObject({
   object: z.literal('list'),
   data: z.array(z.strictObject(summary)),

@@ -28,6 +28,7 @@ import {
   usageEntrySchema,
   usageListSchema,
   usagePrefixSchema,
+  usageQuery,
 } from '../public_answers.ts'
 
 /** A schema and its name in the document. */
@@ -154,9 +155,6 @@ const read = (
 const id = (name: string, description: string): Parameter => ({
   ...{ name, in: 'path', description, schema: z.string() },
 })
-const query = (name: string, description: string): Parameter => ({
-  ...{ name, in: 'query', description, schema: z.string().optional() },
-})
 
 const READS: readonly Operation[] = [
   read('/v1/models', ['/models', '/beta/models'], {
@@ -174,12 +172,9 @@ const READS: readonly Operation[] = [
   }),
   read('/v1/usage', ['/usage'], {
     ...{ id: 'listUsage', tag: 'Account', summary: 'What this key was charged for, newest first' },
-    parameters: [
-      query('from', 'Unix milliseconds: settled at or after'),
-      query('to', 'Unix milliseconds: settled before'),
-      query('limit', '1 to 100, 20 where absent'),
-      query('after', 'Last request id of the page before'),
-    ],
+    parameters: Object.entries(usageQuery).map(([name, schema]) => ({
+      ...{ name, in: 'query', description: schema.description ?? '', schema },
+    })),
     answer: named('UsageList', usageListSchema),
   }),
   read('/v1/usage/{id}', ['/usage/{id}'], {

@@ -133,7 +133,13 @@ test('the list is paged, newest first, each request once', async () => {
     if (!page.has_more) break
   }
   expect(seen.sort()).toEqual(ids.sort())
-  expect((await asCustomer(customer, '/v1/usage?limit=1000')).status).toBe(422)
+  for (const asked of ['limit=1000', 'limit=x', 'limit=', 'from=', 'to=', 'to=-1', 'after=']) {
+    const refused = await asCustomer(customer, `/v1/usage?${asked}`)
+    expect([asked, refused.status]).toEqual([asked, 422])
+    expect(await refused.json()).toMatchObject({ error: { param: asked.split('=')[0] } })
+  }
+  const inTime = await asCustomer(customer, `/v1/usage?from=0&to=${Date.now() + 60_000}&limit=100`)
+  expect((await inTime.json<{ data: object[] }>()).data).toHaveLength(5)
   for (const by of [account, customer]) {
     const unknown = await asCustomer(by, `/v1/usage?after=${by === account ? ids[0] : crypto.randomUUID()}`)
     expect([unknown.status, await unknown.text()]).toEqual([422, expect.stringContaining('after')])

@@ -29,6 +29,13 @@ test('it has every path of every dialect and counter', () => {
   expect(paths.filter((path) => !document.paths[path]?.post)).toEqual([])
 })
 
+test('it types what a list of usage is asked', () => {
+  expect(document.paths['/v1/usage']?.get?.parameters).toMatchObject([
+    ...['from', 'to', 'limit'].map((name) => ({ name, in: 'query', required: false, schema: { type: 'integer' } })),
+    { name: 'after', in: 'query', required: false, schema: { type: 'string', format: 'uuid' } },
+  ])
+})
+
 test('it names the header that pays once, on what is charged only', () => {
   const taking = OPERATIONS.filter(({ parameters }) => parameters?.some(({ name }) => name === 'Idempotency-Key'))
   expect(taking.map(({ id }) => id)).toEqual([
