@@ -13,7 +13,8 @@ export const DASHBOARD_PAGE = `<!doctype html>
 <p>The API is running. The usage dashboard is not built yet; until then:</p>
 <ul>
   <li><code>GET /user/balance</code> with your key shows the balance;</li>
-  <li><code>npm run admin -- usage --account NAME</code> shows every request and its price;</li>
+  <li><code>GET /v1/usage</code> with your key shows what it was charged for, request by request (<a href="/docs">reference</a>);</li>
+  <li><code>npm run admin -- usage --account NAME</code> shows an operator the newest 1,000 requests and their prices;</li>
   <li><code>npm run admin -- audit</code> checks the books.</li>
 </ul>
 </html>
