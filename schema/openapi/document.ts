@@ -1,8 +1,6 @@
 // The OpenAPI 3.1 document, out of the zod schemas that validate requests: what is published is what is checked.
 import { z } from 'zod'
-import { anthropic } from '../dialects/anthropic.ts'
-import type { Dialect } from '../dialects/dialect.ts'
-import { openAiChat } from '../dialects/openai_chat.ts'
+import { anthropicStatus } from '../dialects/anthropic_format.ts'
 import { ERRORS, type ErrorCode, statusOf } from '../errors.ts'
 import { type Named, OPERATIONS, type Operation } from './operations.ts'
 
@@ -15,36 +13,45 @@ const jsonSchemaOf = (schema: z.ZodType): JsonSchema => {
 
 const reference = ({ name }: Named) => ({ $ref: `#/components/schemas/${name}` })
 
-/** Codes that only a node, an operator or the log ever sees. */
-const INTERNAL: readonly string[] = ['invalid_signature', 'conflict', 'client_closed']
+const EVERYWHERE = ['invalid_api_key', 'permission_denied', 'internal_error'] as const
+const OF_A_COUNT: readonly ErrorCode[] = [
+  ...EVERYWHERE,
+  ...(['malformed_request', 'invalid_request', 'model_not_found', 'request_too_large', 'invalid_parameter'] as const),
+  ...(['rate_limit_exceeded', 'no_node'] as const),
+]
+const OF_A_RUN: readonly ErrorCode[] = [
+  ...OF_A_COUNT,
+  ...(['insufficient_balance', 'idempotency_in_progress', 'idempotency_lost', 'context_length_exceeded'] as const),
+  ...([
+    'idempotency_mismatch',
+    'insufficient_quota',
+    'node_failed',
+    'stream_interrupted',
+    'deadline_exceeded',
+  ] as const),
+]
 
-/** What each status means, out of the error table. */
-const textsOf = (dialect: Pick<Dialect, 'status'>): ReadonlyMap<number, string> => {
-  const texts = new Map<number, string>()
-  for (const [code, { message }] of Object.entries(ERRORS)) {
-    if (INTERNAL.includes(code)) continue
-    const status = dialect.status?.(code as ErrorCode) ?? statusOf(code as ErrorCode)
-    const known = texts.get(status)
-    texts.set(status, known === undefined ? message : `${known} ${message}`)
-  }
-  return texts
+const codesOf = ({ method, secured, event, tag, parameters = [] }: Operation): readonly ErrorCode[] => {
+  if (!secured) return ['internal_error']
+  if (method === 'post') return event ? OF_A_RUN : OF_A_COUNT
+  const missing = tag === 'Models' ? 'model_not_found' : 'not_found'
+  const has = (place: string): boolean => parameters.some((parameter) => parameter.in === place)
+  return [
+    ...EVERYWHERE,
+    ...(has('path') ? ([missing] as const) : []),
+    ...(has('query') ? (['invalid_parameter'] as const) : []),
+  ]
 }
 
-const TEXTS = { anthropic: textsOf(anthropic), openAi: textsOf(openAiChat) }
-
-const GENERATION_STATUSES = [400, 401, 402, 403, 404, 409, 413, 422, 429, 500, 502, 503, 504]
-/** Nothing is held, kept or waited for. */
-const COUNT_STATUSES = [400, 401, 403, 404, 413, 422, 429, 500, 503]
-const READ_STATUSES = [401, 403, 404, 422, 500]
-
-/** Each error status of an operation and what it means; Anthropic's clients see some as others. */
-export const failuresOf = ({ method, error, secured, event }: Operation): [status: number, text: string][] => {
-  if (!secured) return [[500, TEXTS.openAi.get(500) ?? '']]
-  const texts = error.name === 'AnthropicError' ? TEXTS.anthropic : TEXTS.openAi
-  const statuses = method === 'get' ? READ_STATUSES : event ? GENERATION_STATUSES : COUNT_STATUSES
-  return statuses
-    .map((status) => (status === 503 && texts === TEXTS.anthropic ? 529 : status))
-    .map((status): [number, string] => [status, texts.get(status) ?? ''])
+/** Each error status that an operation answers with, and what it means there. */
+export const failuresOf = (operation: Operation): [status: number, text: string][] => {
+  const seenAs = operation.error.name === 'AnthropicError' ? anthropicStatus : statusOf
+  const texts = new Map<number, string[]>()
+  for (const code of codesOf(operation)) {
+    const status = seenAs(code)
+    texts.set(status, [...(texts.get(status) ?? []), ERRORS[code].message])
+  }
+  return [...texts].map(([status, all]): [number, string] => [status, all.join(' ')]).sort(([x], [y]) => x - y)
 }
 
 const answersOf = (operation: Operation): object => {

@@ -56,7 +56,20 @@ test('each endpoint has the errors that it can answer, in words for its clients'
   expect(failures('/v1/messages', 'post')[413]).toBe('The request body is too large.')
   expect(failures('/v1/messages', 'post')[529]).toContain('No node can take this request')
   expect(failures('/v1/usage', 'get')[401]).toBe('The API key is missing, wrong, expired or revoked.')
-  expect(Object.keys(failures('/v1/tokenize', 'post'))).not.toContain('402')
+  const statuses = (path: string, method = 'get') => Object.keys(failures(path, method)).filter((one) => one !== '200')
+  expect(statuses('/v1/messages/count_tokens', 'post')).toEqual([
+    '400',
+    '401',
+    '403',
+    '404',
+    '413',
+    '429',
+    '500',
+    '529',
+  ])
+  expect(statuses('/v1/models')).toEqual(['401', '403', '500'])
+  expect(statuses('/v1/models/{id}')).toEqual(['401', '403', '404', '500'])
+  expect(statuses('/v1/usage')).toEqual(['401', '403', '422', '500'])
 })
 
 type Schema = { readonly properties?: object; readonly additionalProperties?: unknown }
