@@ -65,7 +65,7 @@ export const explainPrefix = async (env: Env, headers: Headers, requestId: strin
   const compared = await accountObject(env, accountId).compareTrail(requestId, family)
   if (!compared) {
     return fail('not_found', {
-      message: `This key made no request "${requestId}" of late. The last 200 are remembered.`,
+      message: `This key made no request "${requestId}" of late. An account's last 200 are remembered, for a day.`,
     })
   }
   const { trail, with: best } = compared

@@ -137,7 +137,7 @@ export const usagePrefixSchema = z.strictObject({
       node: z.string().nullable(),
     })
     .nullable()
-    .describe('null: none of the last 200 begins alike'),
+    .describe('null: none of the last 200 of a day begins alike'),
   shared_characters: z.int(),
   left_at: z
     .strictObject({
