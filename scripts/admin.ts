@@ -182,11 +182,14 @@ const evidence = async () => {
   return account ? { ...report, lines: lines.length, sha256 } : report
 }
 
-/** Money columns in dollars, for people; `--json` keeps the integers. */
+/** Of a token: in nano-dollars, as `price set` takes them. */
+const PRICES: readonly string[] = ['hitNano', 'missNano', 'outputNano']
+
+/** Money columns in dollars, for people, each in one unit whatever its size; `--json` keeps the integers. */
 const readable = (row: object): object =>
   Object.fromEntries(
     Object.entries(row).map(([name, value]) =>
-      name.endsWith('Nano') && typeof value === 'number' && Math.abs(value) >= 1000
+      name.endsWith('Nano') && typeof value === 'number' && !PRICES.includes(name)
         ? [name.replace(/Nano$/, 'Usd'), formatUsd(value)]
         : [name, value],
     ),

@@ -1,8 +1,11 @@
 // What an operator mistypes, loses or kills: one line that says what to do.
-import { spawn, spawnSync } from 'node:child_process'
+import { execFile, spawn, spawnSync } from 'node:child_process'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { endLeftovers, remember } from '../../scripts/leftovers.ts'
 import { loadSecrets } from '../../scripts/stack.ts'
@@ -32,6 +35,23 @@ test.each([
   const { status, stderr } = admin(...args)
   expect([status, stderr]).toEqual([1, expect.stringMatching(line)])
   expect(stderr).not.toMatch(/^ +at /m)
+})
+
+test('money has one column and one unit, however little it is; prices are as `price set` takes them', async () => {
+  const data = [
+    { id: 'small', amountNano: -980 },
+    { id: 'large', amountNano: 25_000_000_000, hitNano: 28, outputNano: 2190 },
+  ]
+  const server = createServer((_, response) => response.end(JSON.stringify({ data })))
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  const env = { ...process.env, ADMIN_SECRET: 's'.repeat(40), SPARROW_URL: `http://127.0.0.1:${port}` }
+  const { stdout } = await promisify(execFile)(process.execPath, [ADMIN, 'ledger', '--account', 'a'], { env })
+  server.close()
+  expect(stdout).toContain("'-0.000000980'")
+  expect(stdout).toContain("'25.000000000'")
+  expect(stdout).toMatch(/amountUsd.*hitNano.*outputNano/)
+  expect(stdout).not.toMatch(/amountNano|hitUsd|outputUsd/)
 })
 
 test('secrets that are lost are not made anew over books that stand', () => {
