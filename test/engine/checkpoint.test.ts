@@ -129,6 +129,27 @@ test('FP8: a NaN code, a missing scale and a floor-divided scale are refused by 
   await refused('checkpoint_invalid', /weight_scale_inv: has shape \[1,1\], expected \[2,1\]/)
 })
 
+// The BF16 backend read the others of a layer as the first of them is stored: NaN, noise, or memory beyond the weights.
+test.each(['gate_proj', 'up_proj', 'down_proj'])(
+  'one %s of a layer in another format is refused by name',
+  async (part) => {
+    use('v32_groups_yarn')
+    const name = `model.layers.1.mlp.experts.3.${part}.weight`
+    edit((h, body) => {
+      const weight = entry(h, name)
+      const [begin = 0, end = 0] = weight.data_offsets
+      const middle = begin + (end - begin) / 2
+      body.fill(0, begin, end)
+      Object.assign(weight, { dtype: 'F8_E4M3', data_offsets: [begin, middle] })
+      h[`${name}_scale_inv`] = { dtype: 'F32', shape: [1, 1], data_offsets: [middle, middle + 4] }
+    })
+    await refused(
+      'unsupported',
+      new RegExp(`experts.3.${part}.weight: is stored otherwise than the layer's other experts`),
+    )
+  },
+)
+
 test('a router bias that is not finite is refused', async () => {
   use('v32_groups_yarn')
   const name = 'model.layers.1.mlp.gate.e_score_correction_bias'

@@ -253,6 +253,26 @@ MlpWeights load_mlp(Loader& in, const std::string& at, int64_t hidden, int64_t i
           in.matrix(at + "down_proj.weight", hidden, inter)};
 }
 
+/// Whether one kernel reads both: quantised weights in the same format, or none (BF16 and F32 go together).
+bool stored_alike(const SpMatrix& a, const SpMatrix& b) {
+  return a.group == b.group && (a.group == 0 || a.dtype == b.dtype);
+}
+
+/// A layer's experts are multiplied together: gates and ups in one format, downs in one, all quantised or none.
+void expect_alike(Loader& in, const std::string& at, const LayerWeights& w) {
+  for (size_t e = 0; e < w.expert_gate.size(); e++) {
+    const bool half = (w.expert_down[e].group == 0) == (w.expert_gate[0].group == 0);
+    const char* other = !stored_alike(w.expert_gate[e], w.expert_gate[0])            ? "gate_proj"
+                        : !stored_alike(w.expert_up[e], w.expert_gate[0])            ? "up_proj"
+                        : !half || !stored_alike(w.expert_down[e], w.expert_down[0]) ? "down_proj"
+                                                                                     : nullptr;
+    if (other)
+      return in.fail(
+          unsupported(at + "experts." + std::to_string(e) + "." + other +
+                      ".weight: is stored otherwise than the layer's other experts, which is not supported"));
+  }
+}
+
 void load_moe(Loader& in, const ModelConfig& c, const std::string& at, LayerWeights& out) {
   out.router = in.exact_matrix(at + "gate.weight", c.n_routed_experts, c.hidden_size);
   const std::string bias = at + "gate.e_score_correction_bias";
@@ -267,6 +287,7 @@ void load_moe(Loader& in, const ModelConfig& c, const std::string& at, LayerWeig
     out.expert_up.push_back(expert.up);
     out.expert_down.push_back(expert.down);
   }
+  if (in.status().ok()) expect_alike(in, at, out);
   if (c.n_shared_experts)
     out.mlp = load_mlp(in, at + "shared_experts.", c.hidden_size,
                        static_cast<int64_t>(c.n_shared_experts) * c.moe_intermediate_size);

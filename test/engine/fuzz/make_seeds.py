@@ -22,8 +22,10 @@ CONFIG = {
 DENSE = {"architectures": ["DeepseekV3ForCausalLM"], "q_lora_rank": None, "topk_method": "greedy", "scoring_func": "softmax", "rope_scaling": None, "norm_topk_prob": False,
          "tie_word_embeddings": True, "n_shared_experts": None, "index_topk": None, "eos_token_id": 1, "n_group": None}
 # By the end of a name: how that weight is stored; BF16 otherwise.
-STORED = {"q_a_proj.weight": "F8_E4M3", "kv_b_proj.weight": "F8_E4M3", "q_b_proj.weight": "I8", "o_proj.weight": "U8", "indexer.wk.weight": "F32", "experts.1.up_proj.weight": "I8",
-          "experts.1.down_proj.weight": "U8", "mlp.up_proj.weight": "F8_E4M3", "norm.weight": "F32"}
+STORED = {"q_a_proj.weight": "F8_E4M3", "kv_b_proj.weight": "F8_E4M3", "q_b_proj.weight": "I8", "o_proj.weight": "U8", "indexer.wk.weight": "F32", "mlp.up_proj.weight": "F8_E4M3", "norm.weight": "F32"}
+# A layer's experts are stored alike.
+for e in range(CONFIG["n_routed_experts"]):
+    STORED |= {f"experts.{e}.gate_proj.weight": "I8", f"experts.{e}.up_proj.weight": "I8", f"experts.{e}.down_proj.weight": "U8"}
 formats.DTYPES |= {"I8": np.int8, "U8": np.uint8}
 
 
@@ -88,7 +90,7 @@ DAMAGED = {
 def main():
     rng = np.random.default_rng(3)
     stored = {}
-    for name, (shape, kind) in shapes(CONFIG).items():
+    for name, (shape, kind) in shapes(CONFIG, False).items():
         stored |= store(name, draw(rng, shape, kind, -0.6), kind)
     names = sorted(stored)
     halves = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
