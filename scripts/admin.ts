@@ -1,4 +1,5 @@
 // `npm run admin -- <command>`: the operator's command line, thin over the admin API. `--json` prints the API's own answer.
+import { randomUUID } from 'node:crypto'
 import { existsSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -76,15 +77,20 @@ const secret = (): string => {
   return loadSecrets(stateDir).ADMIN_SECRET
 }
 
+const KEY = options['idempotency-key']
+const idempotencyKey = typeof KEY === 'string' ? KEY : randomUUID()
+/** What only reads has no key to be repeated with. */
+let changes = false
+
 const call = <T>(method: string, path: string, body?: object): Promise<T> => {
-  const key = options['idempotency-key']
+  changes = method !== 'GET' && !/^\/(audit|evidence)\//.test(path)
   return adminCall<T>({
     baseUrl: process.env.SPARROW_URL ?? 'http://127.0.0.1:8787',
     secret: secret(),
     method,
     path: `/admin/v1${path}`,
     ...(body ? { body } : {}),
-    ...(typeof key === 'string' ? { idempotencyKey: key } : {}),
+    idempotencyKey,
   })
 }
 
@@ -224,11 +230,19 @@ const main = async (): Promise<void> => {
   if ('ok' in answer && answer.ok === false) process.exitCode = 1
 }
 
+/** The call arrived, or may have, and how it ended is not known. */
+const mayBeDone = (error: unknown): boolean =>
+  error instanceof AdminError
+    ? error.status >= 500
+    : error instanceof TypeError && (error.cause as NodeJS.ErrnoException | undefined)?.code !== 'ECONNREFUSED'
+
 main().catch((error: unknown) => {
   if (error instanceof UsageError) console.error(error.message)
   else if (error instanceof AdminError) console.error(`${error.code}: ${error.message}`)
   else if ((error as NodeJS.ErrnoException).syscall === 'open') console.error((error as Error).message)
   else if (error instanceof TypeError) console.error('The edge cannot be reached. Is it running? (SPARROW_URL)')
   else throw error
+  if (changes && mayBeDone(error))
+    console.error(`It may be done all the same. Repeat it so that it counts once: --idempotency-key ${idempotencyKey}`)
   process.exitCode = 1
 })

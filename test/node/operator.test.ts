@@ -54,6 +54,29 @@ test('money has one column and one unit, however little it is; prices are as `pr
   expect(stdout).not.toMatch(/amountNano|hitUsd|outputUsd/)
 })
 
+test('a change whose outcome is not known names the key with which to repeat it; a question names none', async () => {
+  const keys: unknown[] = []
+  const server = createServer((request, response) => {
+    keys.push(request.headers['idempotency-key'])
+    if (keys.length === 1) response.destroy()
+    else response.writeHead(500).end('{"error":{"code":"internal_error","message":"Failed."}}')
+  })
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
+  const { port } = server.address() as AddressInfo
+  const told = (...args: string[]) =>
+    new Promise<string>((done) => {
+      const env = { ...process.env, ADMIN_SECRET: 's'.repeat(40), SPARROW_URL: `http://127.0.0.1:${port}` }
+      execFile(process.execPath, [ADMIN, ...args], { env }, (_error, _stdout, stderr) => done(stderr))
+    })
+  const topUp = ['topup', '--account', 'acme', '--usd', '10']
+  for (const i of [0, 1]) {
+    const line = await told(...topUp)
+    expect(line).toMatch(new RegExp(`--idempotency-key ${keys[i]}\\n$`))
+  }
+  expect(await told('accounts')).toBe('internal_error: Failed.\n')
+  server.close()
+})
+
 test('secrets that are lost are not made anew over books that stand', () => {
   const first = loadSecrets(join(dir.path, 'fresh'))
   expect(loadSecrets(join(dir.path, 'fresh'))).toEqual(first)
