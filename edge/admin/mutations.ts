@@ -70,9 +70,16 @@ export const setAccountLimits = async (env: Env, idOrName: string, limits: KeyLi
   return ok({ id, limits })
 }
 
+/** By the ledger's key, once an account: the ledger has no index over ids alone. */
+const TOPPED_UP = `
+  SELECT a.name FROM accounts AS a CROSS JOIN ledger AS l ON l.account_id = a.id AND l.id = ?1 WHERE a.id <> ?2 LIMIT 1`
+
+/** Of one invoice typed twice, once for the wrong account, only the first may pay. What is on its way to D1 (a second) is not seen. */
 export const topUp = async (env: Env, key: string, body: z.infer<typeof topUpBody>) => {
   const account = await findAccount(env.DB, body.account)
   if (!account.ok) return account
+  const other = await env.DB.prepare(TOPPED_UP).bind(`topup:${key}`, account.value.id).first<{ name: string }>()
+  if (other) return fail('conflict', { message: `The same call was made for another account, "${other.name}".` })
   const balance = await (await openedObject(env, account.value.id)).topUp(`topup:${key}`, body.amountNano)
   if (balance === 'conflict') return fail('conflict', { message: 'The same call was made with another amount.' })
   if (balance === 'too_much') return fail('invalid_parameter', { message: TOO_MUCH, param: 'amountNano' })

@@ -7,7 +7,17 @@ import { type Env, environmentFault } from '../../edge/env.ts'
 import { PRICE_NOTICE_MS } from '../../schema/limits.ts'
 import { signCall } from '../../schema/signature.ts'
 import { utf8 } from '../../schema/text.ts'
-import { admin, admissionOf, asCustomer, call, objectOf, openAccount, registerNode } from './world.ts'
+import {
+  type Account,
+  admin,
+  admissionOf,
+  asCustomer,
+  call,
+  flush,
+  objectOf,
+  openAccount,
+  registerNode,
+} from './world.ts'
 
 afterEach(() => {
   vi.restoreAllMocks()
@@ -50,6 +60,16 @@ test('the same idempotency key for something else is a conflict', async () => {
   expect((await admin('POST', '/accounts', { name })).status).toBe(409)
   await admin('POST', '/topups', { account: name, amountNano: 1 }, `top ${name}`)
   expect((await admin('POST', '/topups', { account: name, amountNano: 2 }, `top ${name}`)).status).toBe(409)
+})
+
+test('one idempotency key tops up one account, not two', async () => {
+  const [first, second] = [await openAccount(10), await openAccount(10)]
+  const topUp = ({ id }: Account) => admin('POST', '/topups', { account: id, amountNano: 5 }, `invoice ${first.id}`)
+  expect((await topUp(first)).status).toBe(200)
+  await flush(first)
+  expect((await topUp(second)).status).toBe(409)
+  expect((await objectOf(second).balance()).balanceNano).toBe(10)
+  expect(await json<object>(topUp(first))).toMatchObject({ balanceNano: 15 })
 })
 
 test('bad input names the parameter; unknown things are 404', async () => {
