@@ -44,6 +44,8 @@ export class Shipper {
   /** Receipts that a successful call left unsettled, with their own back-off, so that they hold up no others. */
   readonly #deferred = new Map<string, Retry>()
   #timer: NodeJS.Timeout | undefined
+  /** When the timer ends. */
+  #dueAt = 0
   #sending: Promise<void> | undefined
   #failures = 0
   /** When the last segment left. */
@@ -89,8 +91,12 @@ export class Shipper {
     return Math.max(GATHER_MS, this.#sentAt + SEGMENT_SPACING_MS - performance.now())
   }
 
+  /** The earliest wish counts: what closes does not wait for one that is put off. */
   #schedule(delay: number): void {
-    if (this.#stopped || this.#timer) return
+    const dueAt = performance.now() + delay
+    if (this.#stopped || (this.#timer && this.#dueAt <= dueAt)) return
+    clearTimeout(this.#timer)
+    this.#dueAt = dueAt
     this.#timer = setTimeout(() => {
       this.#timer = undefined
       void this.#run()

@@ -3,24 +3,28 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, expect, test, vi } from 'vitest'
+import { backoffMs } from '../../gpu-node/backoff.ts'
 import { EdgeLink } from '../../gpu-node/heartbeat.ts'
 import { Shipper } from '../../gpu-node/shipper.ts'
 import { PATHS, type Receipt, type Segment, type SignedReceipt } from '../../schema/wire.ts'
 
 const pair = (await crypto.subtle.generateKey('Ed25519', true, ['sign', 'verify'])) as CryptoKeyPair
 
-const receipt = (): Receipt => ({
+const receipt = (changes: Partial<Receipt> = {}): Receipt => ({
   ...{ version: 1, requestId: crypto.randomUUID(), attempt: 1, accountId: 'a', keyId: 'k', nodeId: 'n', epoch: 'e' },
   ...{ seq: 0, model: 'm', hitTokens: 0, missTokens: 1, outputTokens: 1, reasoningTokens: 0, finish: 'stop' },
-  ...{ openedAt: 1, firstTokenAt: 1, closedAt: 1, prefix: [] },
+  ...{ openedAt: 1, firstTokenAt: 1, closedAt: 1, prefix: [], ...changes },
 })
 
-/** An edge that takes everything; what it was sent, and when. */
-const shipping = () => {
+type Answer = (receipts: readonly Receipt[], pending: ReadonlyMap<string, Receipt>) => Response
+const taking = (acknowledged: readonly Receipt[]) => Response.json({ acknowledged, refused: [] })
+
+/** An edge that takes everything, unless told; what it was sent, and when. */
+const shipping = (answer: Answer = taking, onUnknown = () => {}) => {
   const pending = new Map<string, Receipt>()
-  const sent: { at: number; receipts: number }[] = []
+  const sent: { at: number; receipts: number; ids: string[] }[] = []
   const shipper = new Shipper({
-    ...{ edgeUrl: 'http://edge', deadLetterFile: '/dev/null', onUnknown: () => {}, onSettled: () => {} },
+    ...{ edgeUrl: 'http://edge', deadLetterFile: '/dev/null', onUnknown, onSettled: () => {} },
     identity: { privateKey: pair.privateKey, sign: async () => 'Bearer x' },
     journal: { pending, acknowledge: ({ requestId }) => void pending.delete(`${requestId}/1`) },
     chain: {
@@ -29,21 +33,27 @@ const shipping = () => {
         JSON.stringify({ nodeId: 'n', link: { chain: 'c', index: sent.length, previous: '' }, receipts }),
     },
     fetch: async (_, init) => {
-      const { receipts } = JSON.parse(new TextDecoder().decode(init?.body as Uint8Array)) as Segment
-      sent.push({ at: performance.now(), receipts: receipts.length })
-      return Response.json({ acknowledged: receipts.map(({ receipt: r }) => r), refused: [] })
+      const segment = JSON.parse(new TextDecoder().decode(init?.body as Uint8Array)) as Segment
+      const receipts = segment.receipts.map(({ receipt: r }) => r)
+      sent.push({ at: performance.now(), receipts: receipts.length, ids: receipts.map((r) => r.requestId) })
+      return answer(receipts, pending)
     },
   })
-  const close = (): void => {
-    const closed = receipt()
+  const close = (changes: Partial<Receipt> = {}): void => {
+    const closed = receipt(changes)
     pending.set(`${closed.requestId}/1`, closed)
     shipper.notify()
   }
   return { shipper, pending, sent, close }
 }
 
+vi.mock('../../gpu-node/backoff.ts', async (original) => {
+  const real = await original<typeof import('../../gpu-node/backoff.ts')>()
+  return { backoffMs: vi.fn(real.backoffMs) }
+})
 afterEach(() => {
   vi.useRealTimers()
+  vi.mocked(backoffMs).mockReset()
 })
 
 test('a receipt leaves right after the close; what closes then follows a quarter of a second behind it', async () => {
@@ -80,6 +90,49 @@ test('a backlog leaves in full segments, one after the other', async () => {
   while (pending.size > 0) await sleep(5)
   await shipper.stop()
   expect(sent.map(({ receipts }) => receipts)).toEqual([100, 100, 50])
+})
+
+test('a segment is a modest request, however many blocks its receipts name', async () => {
+  const { shipper, pending, sent, close } = shipping()
+  const prefix = Array.from({ length: 4_000 }, (_, i): [string, number] => [String(i).padEnd(24, '.'), i])
+  for (let i = 0; i < 10; i++) close({ prefix })
+  while (pending.size > 0) await sleep(5)
+  await shipper.stop()
+  expect(sent.map(({ receipts }) => receipts)).toEqual([3, 3, 3, 1])
+})
+
+test('an edge that names what it was not sent settles none of that', async () => {
+  const { shipper, pending, sent, close } = shipping((_, all) => taking([...all.values()]))
+  for (let i = 0; i < 150; i++) close()
+  while (pending.size > 0) await sleep(5)
+  await shipper.stop()
+  expect(sent.map(({ receipts }) => receipts)).toEqual([100, 50])
+})
+
+test('a receipt that the edge does not settle is put off, and holds up no other', async () => {
+  vi.mocked(backoffMs).mockReturnValue(3_600_000)
+  const stuck = crypto.randomUUID()
+  const { shipper, pending, sent, close } = shipping((all) => taking(all.filter((r) => r.requestId !== stuck)))
+  close({ requestId: stuck })
+  while (sent.length < 1) await sleep(5)
+  // It is put off by now.
+  await sleep(50)
+  for (let i = 0; i < 2; i++) {
+    close()
+    while (pending.size > 1) await sleep(5)
+  }
+  await shipper.stop()
+  expect(sent.filter(({ ids }) => ids.includes(stuck))).toHaveLength(1)
+})
+
+test('an edge that does not know the node is told who it is', async () => {
+  let [calls, unknown] = [0, 0]
+  const answer: Answer = (all) => (calls++ < 1 ? new Response('', { status: 404 }) : taking(all))
+  const { shipper, pending, close } = shipping(answer, () => unknown++)
+  close()
+  while (pending.size > 0) await sleep(5)
+  await shipper.stop()
+  expect([calls, unknown]).toEqual([2, 1])
 })
 
 test('a clock that the edge does not accept is no reason to register for each receipt', async () => {
