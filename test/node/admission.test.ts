@@ -33,6 +33,13 @@ test('one account fills its part of the queue, the others still get in, and the 
   expect(refusal(admission, 'a')).toBeDefined()
 })
 
+test('a run of several prompts, each of which begins, has one place', () => {
+  const admission = new Admission(4, 1)
+  const places = [placeOf(admission, 'a'), placeOf(admission, 'a')]
+  for (let i = 0; i < 3; i++) places[0]?.started()
+  expect([admission.waiting, admission.running]).toEqual([1, 1])
+})
+
 test('the share of an account is at least one place', () => {
   const admission = new Admission(1, 0.01)
   placeOf(admission, 'a')

@@ -94,6 +94,29 @@ test('whole: the choices in order, each with its own reason', async () => {
   expect((await receiptOf(request)).finish).toBe('length')
 })
 
+test('a prompt is counted once, though all but the first find its pages', async () => {
+  play([{ ids: [50, EOS] }, { ids: [51, EOS] }])
+  const prompt = `<｜begin▁of▁sentence｜><｜User｜>${'the cat sat on the mat. '.repeat(40)}<｜Assistant｜></think>`
+  const request = runRequest({ prompt, n: 2 })
+  await (await post(node, request)).text()
+  const missTokens = (await idsOf(prompt)).length
+  expect(await receiptOf(request)).toMatchObject({ hitTokens: 0, missTokens, outputTokens: 4 })
+})
+
+test('tool calls of two choices have ids of their own', async () => {
+  const call = [
+    '<｜DSML｜function_calls>\n<｜DSML｜invoke name="add">\n',
+    '<｜DSML｜parameter name="a" string="false">1</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜function_calls>',
+  ].join('')
+  const ids = [...(await idsOf(call)), EOS]
+  play([{ ids }, { ids }])
+  const body = (await (await post(node, runRequest({ n: 2, stream: false, includeUsage: false }))).json()) as {
+    choices: { message: { tool_calls: { id: string }[] } }[]
+  }
+  const named = body.choices.flatMap(({ message }) => message.tool_calls.map(({ id }) => id))
+  expect([named.length, new Set(named).size]).toEqual([2, 2])
+})
+
 test('the others are asked of the engine once the prompt is computed', async () => {
   play([{ ids: [50, 51, 52, EOS], stepMs: 30 }])
   const answer = post(node, runRequest({ n: 4 }))

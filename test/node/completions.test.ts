@@ -63,7 +63,7 @@ test.each(['ss', '<｜Assistant｜>'])(
   async (stop) => {
     const { encode } = await loadTokenizer(MODEL)
     const special = (await encode('<｜Assistant｜>')).ids
-    script = { ids: [70, ...special, ...new Array(4000).fill(71)], stepMs: 10 }
+    script = { ids: [70, ...special, ...new Array(4000).fill(71)], idsPerStep: 8, stepMs: 10 }
     const request = runRequest({ ...raw, stream: false, stop: [stop], maxTokens: 4000 })
     const cancels = engine.cancels
     const before = (await encode('<｜Assistant｜>')).ids.length + 1

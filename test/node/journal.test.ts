@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { Journal } from '../../gpu-node/journal.ts'
+import { JournalState } from '../../gpu-node/journal_records.ts'
 import { receiptFault } from '../../schema/receipt.ts'
 import { receiptSchema } from '../../schema/wire.ts'
 import { tempDir } from './fixture.ts'
@@ -91,6 +92,33 @@ test('acknowledged receipts are gone after a restart', async () => {
   await second.stop()
 })
 
+test('where the clock steps back a run does not end before it began, and the next life is a later one', async () => {
+  const first = await start()
+  const run = opening()
+  await first.open(run)
+  const clock = vi.spyOn(Date, 'now').mockReturnValue(run.openedAt - 3_600_000)
+  const receipt = await first.close(run, { finish: 'stop', prefix: [], counts: counts(5) })
+  expect(receipt.closedAt).toBeGreaterThanOrEqual(receipt.openedAt)
+  await first.stop()
+  const second = await start()
+  clock.mockRestore()
+  // Files are read in the order of their names.
+  expect(second.epoch > first.epoch).toBe(true)
+  await second.stop()
+})
+
+test('a record that a snapshot holds already changes nothing behind it', async () => {
+  const journal = await start()
+  const run = opening()
+  await journal.open(run)
+  const receipt = await journal.close(run, { finish: 'stop', prefix: [], counts: counts(5) })
+  await journal.stop()
+  const state = new JournalState()
+  state.apply({ t: 'close', receipt })
+  state.apply({ t: 'open', run })
+  expect([state.open.size, [...state.closed.values()]]).toEqual([0, [receipt]])
+})
+
 test('closing twice is a bug, and does not make a second receipt', async () => {
   const journal = await start()
   const run = opening()
@@ -169,6 +197,18 @@ test('files stay small while runs come and go, and what is live survives every r
   const names = [...again.pending.values()].map((r) => `${r.epoch}/${r.seq}`)
   expect(new Set(names).size).toBe(names.length)
   await again.stop()
+})
+
+test('what waits for its edge is not written anew for each run', async () => {
+  const journal = await start(1_000)
+  const epochs = new Set<string>()
+  for (let i = 0; i < 100; i++) {
+    const run = opening()
+    await journal.open(run)
+    epochs.add((await journal.close(run, { finish: 'stop', prefix: [], counts: counts(1) })).epoch)
+  }
+  expect(epochs.size).toBeLessThan(20)
+  await journal.stop()
 })
 
 test('one fsync serves all that wait', async () => {

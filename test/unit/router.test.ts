@@ -84,6 +84,14 @@ test('queue, running work and memory each make a node dearer; a faster one is ch
   expect(cost(node('x', { prefillTokensPerSecond: 4000 }), none, 1000)).toBe(250)
 })
 
+test('a node that failed all night is tried again within a minute', () => {
+  const breaker = new Breaker()
+  for (let at = 0; at < 8 * 3_600_000; at += 60_000) {
+    expect(breaker.isOpen('n', at)).toBe(false)
+    for (let i = 0; i < 2; i++) breaker.failed('n', at)
+  }
+})
+
 test('overlap elsewhere is what the best node holds beyond the one asked', () => {
   const [warm, cold] = [node('warm', { hitTokens: 640 }), node('cold', { hitTokens: 64 })]
   expect(overlapElsewhere([warm, cold], cold)).toBe(640)
