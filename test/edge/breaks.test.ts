@@ -12,6 +12,7 @@ import { complete } from '../../edge/flow/complete.ts'
 import { flushOutbox } from '../../edge/outbox.ts'
 import { openAiChat } from '../../schema/dialects/openai_chat.ts'
 import { CLOSED_KEPT_MS, RECEIPT_WINDOW_MS } from '../../schema/limits.ts'
+import { DEFAULT_PRICE, holdOf } from '../../schema/money.ts'
 import {
   type Account,
   admin,
@@ -138,6 +139,52 @@ test('a run that takes longer than the window is held for as long as its tokens 
   await age(3_600_000)
   await alarm(account)
   expect(await states()).toEqual(['released', 'released'])
+})
+
+test.each(['key', 'account'])('of a late receipt no more is charged than the budget of its %s has left', async (of) => {
+  const late = admissionOf(account)
+  await objectOf(account).admit(late)
+  await query('UPDATE holds SET created_at = created_at - ?', RECEIPT_WINDOW_MS + 1)
+  await alarm(account)
+  const path = of === 'key' ? `/keys/${account.keyId}/limits` : `/accounts/${account.id}/limits`
+  expect((await admin('PUT', path, { monthlyBudgetNano: 1_000 })).status).toBe(200)
+  await send(node, [receiptOf(node, account, late.requestId)])
+  expect(await balance()).toEqual({ balanceNano: CREDIT - 1_000, heldNano: 0 })
+})
+
+test('what is given back may be spent again, in the month in which it was charged', async () => {
+  const at = (time: number) => vi.spyOn(Date, 'now').mockReturnValue(time)
+  const object = objectOf(account)
+  const run = async () => {
+    const admission = admissionOf(account)
+    const { kind } = await object.admit(admission)
+    if (kind === 'admitted') await send(node, [receiptOf(node, account, admission.requestId)])
+    return { id: admission.requestId, kind }
+  }
+  at(Date.UTC(2027, 0, 31, 12))
+  const hold = holdOf(20, 10, DEFAULT_PRICE)
+  await admin('PUT', `/keys/${account.keyId}/limits`, { monthlyBudgetNano: hold + COST - 1 })
+  const first = await run()
+  expect((await run()).kind).toBe('refused')
+  await object.release(first.id)
+  const second = await run()
+  expect(second.kind).toBe('admitted')
+  at(Date.UTC(2027, 1, 1, 12))
+  expect((await run()).kind).toBe('admitted')
+  // Of January's money nothing is February's.
+  await object.release(second.id)
+  expect((await run()).kind).toBe('refused')
+})
+
+test('a try that took a detour, too, costs nothing, and is not paid for', async () => {
+  const object = objectOf(account)
+  for (const isRetry of [false, true]) {
+    const admission = admissionOf(account, { fingerprint: 'f', isRetry, promptBytes: 1_000 })
+    await object.admit(admission)
+    if (isRetry) await object.setOverlap(admission.requestId, 192)
+    await send(node, [receiptOf(node, account, admission.requestId, { missTokens: 200 })])
+    expect(await balance()).toEqual({ balanceNano: CREDIT - 200 * 280 - 5 * 420, heldNano: 0 })
+  }
 })
 
 test('a request that was settled gets no further attempt', async () => {
