@@ -139,6 +139,10 @@ test('a run that takes longer than the window is held for as long as its tokens 
   await age(3_600_000)
   await alarm(account)
   expect(await states()).toEqual(['released', 'released'])
+  // Whatever became of it, its answer does not come any more.
+  expect(await object.admit({ ...long, requestId: crypto.randomUUID() })).toMatchObject({
+    error: { code: 'idempotency_lost' },
+  })
 })
 
 test.each(['key', 'account'])('of a late receipt no more is charged than the budget of its %s has left', async (of) => {

@@ -51,7 +51,7 @@ test('fifty runs at once never hold more than the balance', async () => {
   const probe = await openAccount(10_000_000)
   await run(probe)
   const one = await held(probe)
-  const account = await openAccount(one * 7 + one / 2)
+  const account = await openAccount(one * 7)
   const answers = await Promise.all(Array.from({ length: 50 }, () => chat(account.key)))
   const statuses = answers.map(({ status }) => status)
   expect(statuses.filter((status) => status === 200)).toHaveLength(7)
