@@ -51,10 +51,16 @@ const parsed = (): ReturnType<typeof parseArgs<typeof CONFIG>> => {
 }
 
 const { values, positionals } = parsed()
-const options = values as Readonly<Record<string, string | boolean | undefined>>
+const given = values as Readonly<Record<string, string | boolean | undefined>>
+/** What the command asked for, given or not. */
+const taken = new Set(['json'])
+const option = (name: string): string | boolean | undefined => {
+  taken.add(name)
+  return given[name]
+}
 
 const need = (name: string): string => {
-  const value = options[name]
+  const value = option(name)
   if (typeof value !== 'string' || value === '') throw new UsageError(`--${name} is needed`)
   return value
 }
@@ -77,12 +83,15 @@ const secret = (): string => {
   return loadSecrets(stateDir).ADMIN_SECRET
 }
 
-const KEY = options['idempotency-key']
+const KEY = option('idempotency-key')
 const idempotencyKey = typeof KEY === 'string' ? KEY : randomUUID()
 /** What only reads has no key to be repeated with. */
 let changes = false
 
 const call = <T>(method: string, path: string, body?: object): Promise<T> => {
+  // What has no effect must not look as if it had: `account create --budget 50` makes no budget.
+  const foreign = Object.keys(given).find((name) => !taken.has(name))
+  if (foreign !== undefined) throw new UsageError(`--${foreign} is no option of this command\n${USAGE}`)
   changes = method !== 'GET' && !/^\/(audit|evidence)\//.test(path)
   return adminCall<T>({
     baseUrl: process.env.SPARROW_URL ?? 'http://127.0.0.1:8787',
@@ -107,18 +116,18 @@ const onOrOff = (name: string): boolean => {
 
 /** The limits given; each call sets all of them, so one that is left out is lifted. */
 const limits = (): KeyLimits => ({
-  ...(options.rpm === undefined ? {} : { requestsPerMinute: integer('rpm') }),
-  ...(options.tpm === undefined ? {} : { uncachedTokensPerMinute: integer('tpm') }),
-  ...(options['cached-tpm'] === undefined ? {} : { cachedTokensPerMinute: integer('cached-tpm') }),
-  ...(options.concurrency === undefined ? {} : { concurrency: integer('concurrency') }),
-  ...(options.budget === undefined ? {} : { monthlyBudgetNano: usd('budget') }),
-  ...(options.models === undefined ? {} : { models: list('models') }),
-  ...(options.ips === undefined ? {} : { ipRanges: list('ips') }),
-  ...(options['affinity-credit'] === undefined ? {} : { affinityCredit: onOrOff('affinity-credit') }),
+  ...(option('rpm') === undefined ? {} : { requestsPerMinute: integer('rpm') }),
+  ...(option('tpm') === undefined ? {} : { uncachedTokensPerMinute: integer('tpm') }),
+  ...(option('cached-tpm') === undefined ? {} : { cachedTokensPerMinute: integer('cached-tpm') }),
+  ...(option('concurrency') === undefined ? {} : { concurrency: integer('concurrency') }),
+  ...(option('budget') === undefined ? {} : { monthlyBudgetNano: usd('budget') }),
+  ...(option('models') === undefined ? {} : { models: list('models') }),
+  ...(option('ips') === undefined ? {} : { ipRanges: list('ips') }),
+  ...(option('affinity-credit') === undefined ? {} : { affinityCredit: onOrOff('affinity-credit') }),
 })
 
 const expiry = (): { expiresAt?: number } => {
-  if (options.expires === undefined) return {}
+  if (option('expires') === undefined) return {}
   const text = need('expires')
   const expiresAt = Date.parse(text)
   // JavaScript takes 31 February for 3 March.
@@ -131,7 +140,7 @@ const stateDir = process.env.SPARROW_HOME ?? join(ROOT, '.sparrow')
 
 /** None is nothing to prove by; one that is named must be there. */
 const journalDirs = (): string[] => {
-  if (options.journal === undefined) return [join(stateDir, 'node', 'journal')].filter((dir) => existsSync(dir))
+  if (option('journal') === undefined) return [join(stateDir, 'node', 'journal')].filter((dir) => existsSync(dir))
   const dir = need('journal')
   if (!existsSync(dir) || !readdirSync(dir).some((name) => /^journal-.*\.log$/.test(name)))
     throw new UsageError(
@@ -144,7 +153,7 @@ const ofAccount = (path: string): string => `${path}?account=${encodeURIComponen
 
 const COMMANDS: Readonly<Record<string, () => Promise<object>>> = {
   'account create': () =>
-    call('POST', '/accounts', { name: need('name'), creditNano: options.credit === undefined ? 0 : usd('credit') }),
+    call('POST', '/accounts', { name: need('name'), creditNano: option('credit') === undefined ? 0 : usd('credit') }),
   'account limits': () => call('PUT', `/accounts/${encodeURIComponent(need('account'))}/limits`, limits()),
   'key create': () =>
     call('POST', '/keys', { account: need('account'), name: need('name'), limits: limits(), ...expiry() }),
@@ -153,7 +162,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<object>>> = {
     call(
       'POST',
       `/keys/${encodeURIComponent(need('id'))}/rotate`,
-      options.overlap === undefined ? {} : { overlapSeconds: integer('overlap') },
+      option('overlap') === undefined ? {} : { overlapSeconds: integer('overlap') },
     ),
   'key revoke': () => call('POST', `/keys/${encodeURIComponent(need('id'))}/revoke`, {}),
   topup: () => call('POST', '/topups', { account: need('account'), amountNano: usd('usd') }),
@@ -180,11 +189,11 @@ const SETTLING_MS = 60_000
 
 /** The books against the evidence; with `--account` the bill, written to `--out` line by line. */
 const evidence = async () => {
-  if (options.out !== undefined && options.account === undefined) throw new UsageError('--out needs --account')
-  const path = options.account === undefined ? undefined : `/accounts/${encodeURIComponent(need('account'))}`
+  if (option('out') !== undefined && option('account') === undefined) throw new UsageError('--out needs --account')
+  const path = option('account') === undefined ? undefined : `/accounts/${encodeURIComponent(need('account'))}`
   const account = path === undefined ? undefined : await call<{ id: string }>('GET', path)
   const { lines, sha256, ...report } = await deriveBills(call, Date.now() - SETTLING_MS, account?.id)
-  if (options.out !== undefined) writeFileSync(need('out'), lines.map((line) => `${line}\n`).join(''))
+  if (option('out') !== undefined) writeFileSync(need('out'), lines.map((line) => `${line}\n`).join(''))
   return account ? { ...report, lines: lines.length, sha256 } : report
 }
 
@@ -202,7 +211,7 @@ const readable = (row: object): object =>
   )
 
 const print = (answer: object): void => {
-  if (options.json) console.log(JSON.stringify(answer))
+  if (option('json')) console.log(JSON.stringify(answer))
   else if ('data' in answer && Array.isArray(answer.data)) {
     console.table(answer.data.map(readable))
     if (answer.data.length === ROWS_MAX) console.error(`Only ${ROWS_MAX} rows are shown.`)

@@ -31,6 +31,8 @@ test.each([
   [['key', 'create', '--account', 'a', '--name', 'k', '--expires', '2027-02-31'], /--expires takes a date/],
   [['audit', '--journal', '/nowhere'], /holds no journal/],
   [['evidence', '--out', 'bill.jsonl'], /--out needs --account/],
+  [['account', 'create', '--name', 'x', '--budget', '50'], /^--budget is no option of this command/],
+  [['audit', '--account', 'x'], /^--account is no option of this command/],
 ])('admin %j is told what is wrong, without a stack', (args, line) => {
   const { status, stderr } = admin(...args)
   expect([status, stderr]).toEqual([1, expect.stringMatching(line)])
