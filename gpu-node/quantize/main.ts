@@ -56,17 +56,22 @@ const sourcesOf = (from: string): string => {
   return `${JSON.stringify(facts, null, 1)}\n`
 }
 
-/** Writes what describes the output. Throws where the folder holds anything that was made from something else. */
+/**
+ * Writes what describes the output, once: a later call on a full disk would cut it short. Throws where the folder holds
+ * anything that was made from something else.
+ */
 const begin = (options: Options, config: string): void => {
   const texts = { [SOURCES]: sourcesOf(options.from), 'config.json': config }
   const isBegun = existsSync(join(options.to, 'config.json'))
   for (const [name, text] of Object.entries(texts)) {
     const path = join(options.to, name)
-    if (isBegun && !(existsSync(path) && readFileSync(path, 'utf8') === text))
+    if (!isBegun) {
+      writeFileSync(`${path}.partial`, text)
+      renameSync(`${path}.partial`, path)
+    } else if (!existsSync(path) || readFileSync(path, 'utf8') !== text)
       throw new Error(
         `--to: ${options.to} holds another model or format, or was made from other weights; choose an empty folder`,
       )
-    writeFileSync(path, text)
   }
 }
 

@@ -70,6 +70,15 @@ test('a broken-off run goes on where it stopped', () => {
   expect(readFileSync(path).equals(bytes)).toBe(true)
 })
 
+test('a run that may write nothing, as on a full disk, leaves a folder that the next one goes on with', () => {
+  const to = made('v32_groups_yarn', 'int8')
+  const args = ['--from', join(GOLDENS, 'v32_groups_yarn'), '--to', to, '--format', 'int8']
+  const full = spawnSync('sh', ['-c', 'ulimit -f 0; exec "$@"', 'sh', process.execPath, CLI, ...args])
+  expect(full.status).not.toBe(0)
+  const { status, stderr } = cli(...args)
+  expect(status, stderr).toBe(0)
+})
+
 test('weights that changed are not mixed with what was made from the old ones', () => {
   const [from, to] = [join(scratch, 'tuned'), join(scratch, 'tuned-int8')]
   cpSync(join(GOLDENS, 'v32_groups_yarn'), from, { recursive: true })
