@@ -151,11 +151,17 @@ export class AccountObject extends DurableObject<Env> {
       this.#store.freeClaim(requestId)
     })
     if (hold?.state === 'settled') return this.#flushSoon()
-    if (hold?.state !== 'open') return
-    const { tokens } = expectedDemand(hold)
-    const scopes = scopesOf(this.#store, { family: hold.family, limits: this.#store.familyLimits(hold.family) })
-    this.#rates.take(scopes, { requests: 0, tokens: -tokens, 'cached-tokens': 0 }, Date.now())
-    this.#wakeWaiting()
+    if (hold?.state === 'open') this.#giveBack([hold])
+  }
+
+  /** Of the limits of a minute, what runs drew that no longer hold anything; and room for others. */
+  #giveBack(holds: readonly Hold[]): void {
+    for (const hold of holds) {
+      const { tokens } = expectedDemand(hold)
+      const scopes = scopesOf(this.#store, { family: hold.family, limits: this.#store.familyLimits(hold.family) })
+      this.#rates.take(scopes, { requests: 0, tokens: -tokens, 'cached-tokens': 0 }, Date.now())
+    }
+    if (holds.length > 0) this.#wakeWaiting()
   }
 
   /** Keeps the answer of a request with an idempotency key; without a body it can never be replayed. */
@@ -224,7 +230,7 @@ export class AccountObject extends DurableObject<Env> {
   override async alarm(): Promise<void> {
     const now = Date.now()
     this.#alarmAt = null
-    this.#store.expireHolds(now)
+    this.#giveBack(this.#store.expireHolds(now))
     this.#store.forgetClosed(now - CLOSED_KEPT_MS)
     this.#store.forgetTrails(now - TRAIL_KEPT_MS)
     this.#store.forgetOutcomes(now - IDEMPOTENCY_KEPT_MS)

@@ -179,9 +179,12 @@ export const holdStore = (sql: SqlStorage) => {
       )
       if (hold.state === 'open') open.changed(hold.family, -1, hold.amountNano)
     },
-    expireHolds: (now: number): void => {
-      sql.exec(`UPDATE holds SET state = 'released', closed_at = ?1 WHERE state = 'open' AND ${UNTIL} <= ?1`, now)
+    /** Returns what it let go. */
+    expireHolds: (now: number): Hold[] => {
+      const expired = `UPDATE holds SET state = 'released', closed_at = ?1 WHERE state = 'open' AND ${UNTIL} <= ?1 RETURNING *`
+      const rows = sql.exec<HoldRow>(expired, now).toArray()
       open.forget()
+      return rows.map(holdOfRow)
     },
     forgetClosed: (before: number): void => {
       sql.exec("DELETE FROM holds WHERE state <> 'open' AND closed_at < ?", before)

@@ -102,8 +102,9 @@ export const settleOne = (
     },
     hold.family,
   )
-  const expected = expectedDemand(hold)
-  const used = { requests: 0, tokens: tokens.miss + tokens.output - expected.tokens, 'cached-tokens': tokens.hit }
+  // A hold that expired gave back what it had drawn.
+  const drawn = hold.state === 'open' ? expectedDemand(hold).tokens : 0
+  const used = { requests: 0, tokens: tokens.miss + tokens.output - drawn, 'cached-tokens': tokens.hit }
   rates.take(scopesOf(store, { family: hold.family, limits: store.familyLimits(hold.family) }), used, now)
   const terms = {
     requestId: hold.requestId,

@@ -1,14 +1,17 @@
 // Limits of keys and accounts, as a customer meets them: statuses, headers, rotation, revocation; and that a forged key costs nothing.
+import { runInDurableObject } from 'cloudflare:test'
 import { env } from 'cloudflare:workers'
 import { afterEach, beforeAll, expect, test, vi } from 'vitest'
 import { nextMonth } from '../../edge/account/money.ts'
 import type { Env } from '../../edge/env.ts'
 import worker from '../../edge/index.ts'
 import type { KeyLimits } from '../../schema/key_limits.ts'
+import { RECEIPT_WINDOW_MS } from '../../schema/limits.ts'
 import {
   type Account,
   admin,
   admissionOf,
+  alarm,
   asCustomer,
   call,
   chat,
@@ -85,6 +88,23 @@ test('an answer that failed gives its tokens back', async () => {
   expect((await object.admit(admissionOf(key, { maxTokens: 900 }))).kind).toBe('refused')
   await object.release(a.requestId)
   expect((await object.admit(admissionOf(key, { maxTokens: 900 }))).kind).toBe('admitted')
+})
+
+test('a run whose receipt never came gives back what it drew, to be drawn again if the receipt comes', async () => {
+  const key = await made(await openAccount(1e9), { uncachedTokensPerMinute: 1_000 })
+  const object = objectOf(key)
+  const now = freeze()
+  const lost = admissionOf(key, { maxTokens: 9_000 })
+  expect((await object.admit(lost)).kind).toBe('admitted')
+  expect((await object.admit(admissionOf(key))).kind).toBe('refused')
+  // Its bucket would be full again after nine minutes, and the hold ends after fifteen.
+  await runInDurableObject(object, (_object, { storage }) => {
+    storage.sql.exec('UPDATE holds SET created_at = ? WHERE request_id = ?', now - RECEIPT_WINDOW_MS, lost.requestId)
+  })
+  await alarm(key)
+  expect((await object.admit(admissionOf(key, { maxTokens: 900 }))).kind).toBe('admitted')
+  await send(node, [receiptOf(node, key, lost.requestId, { missTokens: 5, outputTokens: 500 })])
+  expect((await object.admit(admissionOf(key, { maxTokens: 50 }))).kind).toBe('refused')
 })
 
 test('concurrency: no more than so many at once, but a sequential client never meets the limit', async () => {
