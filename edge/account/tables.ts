@@ -40,6 +40,8 @@ const STEPS: readonly string[] = [
    DELETE FROM trails;`,
   // Holds of the first version do not know their prompt's bytes, of which their amount is never less: their receipts must not be taken for lies.
   "UPDATE holds SET prompt_bytes = amount WHERE prompt_bytes = 0 AND state IN ('open', 'released')",
+  // Nor since when their price was in force: 0, as in their usage rows, or the bill from the evidence would differ from the books.
+  "UPDATE holds SET price = json_insert(price, '$.from', 0) WHERE price ->> '$.from' IS NULL",
 ]
 
 /** Brings an object of any age up to date; each step runs once, whole or not at all. */

@@ -1,6 +1,7 @@
 // An account's object as the first version left it, under the Worker of today: holds, waiting rows and books.
 import { runInDurableObject } from 'cloudflare:test'
 import { beforeEach, expect, test } from 'vitest'
+import { deriveBills } from '../../scripts/admin_evidence.ts'
 import {
   type Account,
   admin,
@@ -69,6 +70,10 @@ test('what waits is booked, what runs is settled; the audit names what their row
   expect((await send(node, [receiptOf(node, account, open)])).refused).toEqual([])
   await flush(account)
   expect(await objectOf(account).balance()).toEqual({ balanceNano: CREDIT - 2 * COST, heldNano: 0 })
+  const ask = async <T>(method: string, path: string, body?: object): Promise<T> =>
+    (await admin(method, path, body)).json<T>()
+  const { findings: differences } = await deriveBills(ask, Date.now() + 1000)
+  expect(differences.filter(({ row }) => row === open)).toEqual([])
   const { findings } = await (await admin('GET', '/audit')).json<{ findings: { account: string; kind: string }[] }>()
   const kinds = findings.flatMap(({ account: id, kind }) => (id === account.id ? [kind] : []))
   // The first version wrote down neither which price nor which hold was theirs: a row without is no row to pass over.
