@@ -22,18 +22,16 @@ const OF_A_COUNT: readonly ErrorCode[] = [
 const OF_A_RUN: readonly ErrorCode[] = [
   ...OF_A_COUNT,
   ...(['insufficient_balance', 'idempotency_in_progress', 'idempotency_lost', 'context_length_exceeded'] as const),
-  ...([
-    'idempotency_mismatch',
-    'insufficient_quota',
-    'node_failed',
-    'stream_interrupted',
-    'deadline_exceeded',
-  ] as const),
+  ...(['idempotency_mismatch', 'insufficient_quota', 'node_failed', 'stream_interrupted'] as const),
 ]
 
-const codesOf = ({ method, secured, event, tag, parameters = [] }: Operation): readonly ErrorCode[] => {
+const takesDeadline = (body: Named | undefined): boolean =>
+  body !== undefined && 'deadline_ms' in Object(jsonSchemaOf(body.schema).properties)
+
+const codesOf = ({ method, secured, event, tag, body, parameters = [] }: Operation): readonly ErrorCode[] => {
   if (!secured) return ['internal_error']
-  if (method === 'post') return event ? OF_A_RUN : OF_A_COUNT
+  if (method === 'post' && !event) return OF_A_COUNT
+  if (method === 'post') return [...OF_A_RUN, ...(takesDeadline(body) ? (['deadline_exceeded'] as const) : [])]
   const missing = tag === 'Models' ? 'model_not_found' : 'not_found'
   const has = (place: string): boolean => parameters.some((parameter) => parameter.in === place)
   return [

@@ -67,6 +67,9 @@ test('each endpoint has the errors that it can answer, in words for its clients'
     '500',
     '529',
   ])
+  const runs = ['/v1/chat/completions', '/v1/completions', '/v1/messages', '/v1/responses']
+  // The others take no deadline.
+  expect(runs.filter((path) => statuses(path, 'post').includes('504'))).toEqual(runs.slice(0, 2))
   expect(statuses('/v1/models')).toEqual(['401', '403', '500'])
   expect(statuses('/v1/models/{id}')).toEqual(['401', '403', '404', '500'])
   expect(statuses('/v1/usage')).toEqual(['401', '403', '422', '500'])
