@@ -122,8 +122,14 @@ const start = (name: string, command: string, args: readonly string[], stateDir:
   child.stdout.on('data', log)
   child.stderr.on('data', log)
   // However this process ends, nothing it started stays behind; where it is killed, the next start sees to that.
-  if (child.pid) remember(stateDir, child.pid)
   process.once('exit', () => signalGroup(child, 'SIGKILL'))
+  try {
+    if (child.pid) remember(stateDir, child.pid)
+  } catch (error) {
+    // Who asked for it gets no child to stop, and would start another beside it.
+    signalGroup(child, 'SIGKILL')
+    throw error
+  }
   return child
 }
 

@@ -47,6 +47,14 @@ const commandOf = (pid: number): string => {
   }
 }
 
+const environmentOf = (pid: string): string => {
+  try {
+    return readFileSync(`/proc/${pid}/environ`, 'utf8')
+  } catch {
+    return ''
+  }
+}
+
 /** A process and all that it started, living ones. */
 const family = (root: number): number[] => {
   const all = readdirSync('/proc')
@@ -59,6 +67,13 @@ const family = (root: number): number[] => {
   }
   return [...found]
 }
+
+/** All that runs on this state, whoever its parent is. */
+const onHome = (): number[] =>
+  readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name) && environmentOf(name).includes(`SPARROW_HOME=${home}\0`))
+    .map(Number)
+    .filter(parentOf)
 
 /** Resolves when the banner stands there. */
 const start = async (): Promise<void> => {
@@ -86,7 +101,7 @@ beforeAll(async () => {
 })
 
 afterAll(() => {
-  for (const pid of [...orphans.filter(parentOf), ...family(started.pid ?? 0)]) process.kill(pid, 'SIGKILL')
+  for (const pid of new Set([...orphans.filter(parentOf), ...onHome()])) process.kill(pid, 'SIGKILL')
   rmSync(home, { recursive: true, force: true })
 })
 
@@ -185,4 +200,16 @@ test('Ctrl-C ends every process', async () => {
   process.kill(-(started.pid ?? 0), 'SIGINT')
   expect(await ended).toBe(0)
   await expect.poll(() => processes.filter(parentOf), { timeout: 30_000 }).toEqual([])
+})
+
+test('where a restart cannot be written down, for want of room, it gives up and leaves nothing running', async () => {
+  await start()
+  const record = join(home, 'processes')
+  rmSync(record)
+  symlinkSync('/dev/full', record)
+  const ended = new Promise((resolve) => started.once('exit', resolve))
+  const node = family(started.pid ?? 0).find((pid) => /gpu-node\/main.ts/.test(commandOf(pid)))
+  process.kill(node ?? 0, 'SIGKILL')
+  expect(await ended).toBe(1)
+  await expect.poll(onHome, { timeout: 30_000 }).toEqual([])
 })
