@@ -34,8 +34,8 @@ const banner = (stack: Stack, key: string): string => `
 const RESTARTS_MAX = 5
 const RESTARTS_MS = 10 * 60_000
 
-/** Starts again what ends by itself; what it said before is in its log. Returns why it gave up. */
-const keepUp = async (stack: Stack): Promise<string> => {
+/** Starts again what ends by itself; what it said before is in its log. Returns why it gave up; never, once it is stopped. */
+const keepUp = async (stack: Stack, isStopped: () => boolean): Promise<string> => {
   let ends: number[] = []
   let failure: Failure | undefined
   for (;;) {
@@ -50,6 +50,8 @@ const keepUp = async (stack: Stack): Promise<string> => {
       await stack.restart(isAgain ? undefined : what)
     } catch (error) {
       if (!isOperators(error)) throw error
+      // Ctrl-C ended what was starting.
+      if (isStopped()) return new Promise(() => {})
       say(error.message)
       continue
     }
@@ -80,7 +82,7 @@ const main = async (): Promise<void> => {
   })
   const key = await firstKey(stateDir, stack.baseUrl, stack.secrets, model)
   console.log(banner(stack, key))
-  say(await keepUp(stack))
+  say(await keepUp(stack, () => stopped))
   await stop(1)
 }
 

@@ -202,6 +202,21 @@ test('Ctrl-C ends every process', async () => {
   await expect.poll(() => processes.filter(parentOf), { timeout: 30_000 }).toEqual([])
 })
 
+test('Ctrl-C while the node is being started again is not taken for its failing', async () => {
+  await start()
+  let said = ''
+  started.stderr?.on('data', (part: Buffer) => {
+    said += part
+  })
+  const ended = new Promise((resolve) => started.once('exit', resolve))
+  const node = family(started.pid ?? 0).find((pid) => /gpu-node\/main.ts/.test(commandOf(pid)))
+  process.kill(node ?? 0, 'SIGKILL')
+  await expect.poll(() => said, { timeout: 30_000 }).toContain('starting it again')
+  process.kill(-(started.pid ?? 0), 'SIGINT')
+  expect(await ended).toBe(0)
+  expect(said).toMatch(/starting it again \.\.\.\nsparrow: stopping \.\.\.\n$/)
+})
+
 test('where a restart cannot be written down, for want of room, it gives up and leaves nothing running', async () => {
   await start()
   const record = join(home, 'processes')
