@@ -239,11 +239,17 @@ const main = async (): Promise<void> => {
   if ('ok' in answer && answer.ok === false) process.exitCode = 1
 }
 
+/** What keeps a call from being sent at all: no connection, no such host, no address. */
+const UNSENT: readonly unknown[] = [
+  ...['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'UND_ERR_CONNECT_TIMEOUT', 'ENOTFOUND', 'EAI_AGAIN'],
+  'ERR_INVALID_URL',
+]
+
 /** The call arrived, or may have, and how it ended is not known. */
 const mayBeDone = (error: unknown): boolean =>
   error instanceof AdminError
     ? error.status >= 500
-    : error instanceof TypeError && (error.cause as NodeJS.ErrnoException | undefined)?.code !== 'ECONNREFUSED'
+    : error instanceof TypeError && !UNSENT.includes(((error.cause ?? error) as NodeJS.ErrnoException).code)
 
 main().catch((error: unknown) => {
   if (error instanceof UsageError) console.error(error.message)

@@ -56,7 +56,7 @@ test('money has one column and one unit, however little it is; prices are as `pr
   expect(stdout).not.toMatch(/amountNano|hitUsd|outputUsd/)
 })
 
-test('a change whose outcome is not known names the key with which to repeat it; a question names none', async () => {
+test('a change whose outcome is not known names the key with which to repeat it; a question, and what was never sent, name none', async () => {
   const keys: unknown[] = []
   const server = createServer((request, response) => {
     keys.push(request.headers['idempotency-key'])
@@ -65,9 +65,10 @@ test('a change whose outcome is not known names the key with which to repeat it;
   })
   await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
   const { port } = server.address() as AddressInfo
+  let SPARROW_URL = `http://127.0.0.1:${port}`
   const told = (...args: string[]) =>
     new Promise<string>((done) => {
-      const env = { ...process.env, ADMIN_SECRET: 's'.repeat(40), SPARROW_URL: `http://127.0.0.1:${port}` }
+      const env = { ...process.env, ADMIN_SECRET: 's'.repeat(40), SPARROW_URL }
       execFile(process.execPath, [ADMIN, ...args], { env }, (_error, _stdout, stderr) => done(stderr))
     })
   const topUp = ['topup', '--account', 'acme', '--usd', '10']
@@ -76,6 +77,9 @@ test('a change whose outcome is not known names the key with which to repeat it;
     expect(line).toMatch(new RegExp(`--idempotency-key ${keys[i]}\\n$`))
   }
   expect(await told('accounts')).toBe('internal_error: Failed.\n')
+  // Never sent.
+  for (SPARROW_URL of ['edge.example', 'http://nowhere.invalid'])
+    expect(await told(...topUp)).toBe('The edge cannot be reached. Is it running? (SPARROW_URL)\n')
   server.close()
 })
 
