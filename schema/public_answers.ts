@@ -146,7 +146,7 @@ export const usagePrefixSchema = z.strictObject({
       character: z.int().describe('Characters of that turn before the stretch in which the prompts part'),
     })
     .nullable()
-    .describe('null: the whole prompt lies on the path of the earlier one'),
+    .describe('null: the prompt lies on the path of the earlier one, as far as it is compared (262,144 characters)'),
   resolution_characters: z.int(),
   note: z.string(),
 })
