@@ -56,19 +56,20 @@ const sourcesOf = (from: string): string => {
   return `${JSON.stringify(facts, null, 1)}\n`
 }
 
-/**
- * Writes what describes the output, once: a later call on a full disk would cut it short. Throws where the folder holds
- * anything that was made from something else.
- */
+/** Whole or not at all: a call on a full disk must not cut short what an earlier one finished. */
+const put = (path: string, data: string | Uint8Array): void => {
+  writeFileSync(`${path}.partial`, data)
+  renameSync(`${path}.partial`, path)
+}
+
+/** Writes what describes the output, once. Throws where the folder holds anything that was made from something else. */
 const begin = (options: Options, config: string): void => {
   const texts = { [SOURCES]: sourcesOf(options.from), 'config.json': config }
   const isBegun = existsSync(join(options.to, 'config.json'))
   for (const [name, text] of Object.entries(texts)) {
     const path = join(options.to, name)
-    if (!isBegun) {
-      writeFileSync(`${path}.partial`, text)
-      renameSync(`${path}.partial`, path)
-    } else if (!existsSync(path) || readFileSync(path, 'utf8') !== text)
+    if (!isBegun) put(path, text)
+    else if (!existsSync(path) || readFileSync(path, 'utf8') !== text)
       throw new Error(
         `--to: ${options.to} holds another model or format, or was made from other weights; choose an empty folder`,
       )
@@ -127,8 +128,7 @@ const run = (options: Options): void => {
   mkdirSync(options.to, { recursive: true })
   begin(options, config)
   for (const name of COPIED)
-    if (existsSync(join(options.from, name)))
-      writeFileSync(join(options.to, name), readFileSync(join(options.from, name)))
+    if (existsSync(join(options.from, name))) put(join(options.to, name), readFileSync(join(options.from, name)))
   const bytesOf = (shard: Shard) => shard.steps.reduce((sum, step) => sum + step.source.bytes, 0)
   const advance = progressBar(shards.reduce((sum, shard) => sum + bytesOf(shard), 0))
   for (const shard of shards) {
@@ -139,7 +139,7 @@ const run = (options: Options): void => {
   const weightMap = Object.fromEntries(
     shards.flatMap(({ name, steps }) => steps.flatMap(({ outputs }) => outputs.map((output) => [output.name, name]))),
   )
-  writeFileSync(
+  put(
     join(options.to, 'model.safetensors.index.json'),
     `${JSON.stringify({ metadata: {}, weight_map: weightMap }, null, 1)}\n`,
   )

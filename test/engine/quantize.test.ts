@@ -70,11 +70,17 @@ test('a broken-off run goes on where it stopped', () => {
   expect(readFileSync(path).equals(bytes)).toBe(true)
 })
 
-test('a run that may write nothing, as on a full disk, leaves a folder that the next one goes on with', () => {
-  const to = made('v32_groups_yarn', 'int8')
-  const args = ['--from', join(GOLDENS, 'v32_groups_yarn'), '--to', to, '--format', 'int8']
+test('a run that may write nothing, as on a full disk, leaves what is finished, and the next one goes on with it', () => {
+  const [from, to] = [join(scratch, 'described'), join(scratch, 'described-int8')]
+  cpSync(join(GOLDENS, 'v32_groups_yarn'), from, { recursive: true })
+  const described = ['generation_config.json', 'model.safetensors.index.json']
+  writeFileSync(join(from, 'generation_config.json'), '{}')
+  const args = ['--from', from, '--to', to, '--format', 'int8']
+  expect(cli(...args).status).toBe(0)
+  const finished = described.map((name) => readFileSync(join(to, name), 'utf8'))
   const full = spawnSync('sh', ['-c', 'ulimit -f 0; exec "$@"', 'sh', process.execPath, CLI, ...args])
   expect(full.status).not.toBe(0)
+  expect(described.map((name) => readFileSync(join(to, name), 'utf8'))).toEqual(finished)
   const { status, stderr } = cli(...args)
   expect(status, stderr).toBe(0)
 })
