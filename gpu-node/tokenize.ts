@@ -4,7 +4,7 @@ import { type TokenizeAnswer, tokenizeRequestSchema } from '../schema/wire.ts'
 import type { Workshop } from './generate.ts'
 import { notHere } from './prepare.ts'
 
-/** `json`: the verified body. Errors: invalid_request; model_not_found where this node serves another. */
+/** `json`: the verified body. Errors: invalid_request; no_node where this node serves another model. */
 export const tokenize = async (
   shop: Pick<Workshop, 'model' | 'tokenizer' | 'engine'>,
   json: unknown,
