@@ -1,7 +1,7 @@
 // The reference under /docs: one static page out of the OpenAPI document, without a script, a font or a call to anywhere.
 import { createHash } from 'node:crypto'
 import { html, raw } from 'hono/html'
-import { failuresOf, type JsonSchema } from '../../schema/openapi/document.ts'
+import type { JsonSchema, OpenApiDocument } from '../../schema/openapi/document.ts'
 import { OPERATIONS, type Operation } from '../../schema/openapi/operations.ts'
 
 type Html = ReturnType<typeof html>
@@ -81,7 +81,14 @@ const anchor = ({ id }: Operation): string => id
 const shape = (title: string, schema: JsonSchema | undefined): Html | '' =>
   schema ? html`<h4>${title}</h4>${objectsIn(schema).map((one) => fields(one, 0))}` : ''
 
-const operationHtml = (operation: Operation, schemas: Record<string, JsonSchema>): Html => {
+/** Each status but that of success, and what it means. */
+const errorsOf = ({ method, path }: Operation, { paths }: OpenApiDocument): Html[] =>
+  Object.entries(paths[path]?.[method]?.responses ?? {}).flatMap(([status, { description }]) =>
+    status === '200' ? [] : [html`<li><code>${status}</code> ${description}</li>`],
+  )
+
+const operationHtml = (operation: Operation, document: OpenApiDocument): Html => {
+  const { schemas } = document.components
   const { method, path, also, summary, description, parameters = [], body, answer, event, error } = operation
   return html`<section id="${anchor(operation)}">
 <h3><span class="method">${method}</span> <code>${path}</code></h3>
@@ -90,12 +97,11 @@ ${parameters.length > 0 ? html`<h4>Parameters</h4><ul class="fields">${parameter
 ${shape('Request', body && schemas[body.name])}
 ${shape('Answer', schemas[answer.name])}
 ${event ? html`<details><summary>Events of a stream</summary>${objectsIn(schemas[event.name] ?? {}).map((one) => fields(one, 1))}</details>` : ''}
-<details><summary>Errors</summary><ul class="fields">${failuresOf(operation).map(([status, text]) => html`<li><code>${status}</code> ${text}</li>`)}</ul>${shape('Their form', schemas[error.name])}</details>
+<details><summary>Errors</summary><ul class="fields">${errorsOf(operation, document)}</ul>${shape('Their form', schemas[error.name])}</details>
 </section>`
 }
 
-export const docsPage = (document: JsonSchema, origin: string): Html => {
-  const { schemas } = document.components as { schemas: Record<string, JsonSchema> }
+export const docsPage = (document: OpenApiDocument, origin: string): Html => {
   const tags = [...new Set(OPERATIONS.map(({ tag }) => tag))]
   const of = (tag: string) => OPERATIONS.filter((operation) => operation.tag === tag)
   return html`<!doctype html>
@@ -109,7 +115,7 @@ The same in a machine's words: <a href="/openapi.json">/openapi.json</a>.</p>
   -H 'Content-Type: application/json' \\
   -d '{"model":"deepseek-chat","messages":[{"role":"user","content":"What is the capital of France?"}],"temperature":0}'</pre>
 <nav><ul>${OPERATIONS.map((one) => html`<li><a href="#${anchor(one)}">${one.method.toUpperCase()} ${one.path}</a></li>`)}</ul></nav>
-${tags.map((tag) => html`<h2>${tag}</h2>${of(tag).map((one) => operationHtml(one, schemas))}`)}
+${tags.map((tag) => html`<h2>${tag}</h2>${of(tag).map((one) => operationHtml(one, document))}`)}
 </body>
 </html>`
 }

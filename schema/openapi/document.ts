@@ -6,8 +6,23 @@ import { type Named, OPERATIONS, type Operation } from './operations.ts'
 
 export type JsonSchema = { readonly [key: string]: unknown }
 
+export interface OpenApiDocument {
+  readonly servers: readonly { readonly url: string }[]
+  readonly components: { readonly schemas: Record<string, JsonSchema> }
+  readonly paths: Record<
+    string,
+    Record<string, { readonly responses: Record<string, { readonly description: string }> }>
+  >
+}
+
+const converted = new WeakMap<z.ZodType, JsonSchema>()
+
+/** Once for each schema: the large ones take milliseconds. */
 const jsonSchemaOf = (schema: z.ZodType): JsonSchema => {
+  const before = converted.get(schema)
+  if (before) return before
   const { $schema: _, ...json } = z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' })
+  converted.set(schema, json)
   return json
 }
 
@@ -42,7 +57,7 @@ const codesOf = ({ method, secured, event, tag, body, parameters = [] }: Operati
 }
 
 /** Each error status that an operation answers with, and what it means there. */
-export const failuresOf = (operation: Operation): [status: number, text: string][] => {
+const failuresOf = (operation: Operation): [status: number, text: string][] => {
   const seenAs = operation.error.name === 'AnthropicError' ? anthropicStatus : statusOf
   const texts = new Map<number, string[]>()
   for (const code of codesOf(operation)) {
@@ -82,10 +97,13 @@ const operationJson = (operation: Operation, isAlias: boolean): object => {
   }
 }
 
-/** Without what is undefined, as JSON has it. */
-const plain = (value: object): JsonSchema => JSON.parse(JSON.stringify(value)) as JsonSchema
+/** What of it is the same wherever it is served. */
+type Parts = Omit<OpenApiDocument, 'servers'>
 
-const build = (): JsonSchema => {
+/** Without what is undefined, as JSON has it. */
+const plain = (value: object): Parts => JSON.parse(JSON.stringify(value)) as Parts
+
+const build = (): Parts => {
   const paths: Record<string, Record<string, object>> = {}
   const schemas: Record<string, JsonSchema> = {}
   for (const operation of OPERATIONS) {
@@ -115,10 +133,10 @@ const build = (): JsonSchema => {
   })
 }
 
-let built: JsonSchema | undefined
+let built: Parts | undefined
 
 /** The document for a service at `server`; made once, when first asked for. */
-export const openApiDocument = (server: string): JsonSchema => {
+export const openApiDocument = (server: string): OpenApiDocument => {
   built ??= build()
   return { ...built, servers: [{ url: server }] }
 }
