@@ -1,6 +1,6 @@
 // Routing: leave out, cost, order. Pure over a snapshot of live nodes; a wrong guess costs time, never money. What one isolate
 // remembers between requests is in breaker.ts and in_flight.ts.
-import { NODE_STALE_MS } from '../schema/limits.ts'
+import { BYTES_PER_TOKEN, NODE_STALE_MS } from '../schema/limits.ts'
 
 /** A live node as the look-up returns it: load and speed as of its last heartbeat. */
 export interface Candidate {
@@ -33,9 +33,6 @@ export interface Demand {
   /** Prompts that begin alike have the same: the first prefix key, or something random where there is none. */
   readonly affinity: string
 }
-
-/** Bytes of English in a token; only routes are estimated with it. */
-const BYTES_PER_TOKEN = 4
 
 /** Estimated; at least what a node is known to hold, or of two nodes that hold more than the estimate the one with less would seem as good. */
 export const promptTokensOf = (bytes: number, candidates: readonly Pick<Candidate, 'hitTokens'>[]): number =>

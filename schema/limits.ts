@@ -26,6 +26,10 @@ export const LOGIT_BIAS_MAX = 1024
 /** Calls of an account that only count tokens. */
 export const TOKEN_COUNTS_PER_MINUTE = 600
 export const IDEMPOTENCY_KEY_LENGTH_MAX = 255
+/** Bytes of English in a token; only routes and limits of a minute are estimated with it, never money. */
+export const BYTES_PER_TOKEN = 4
+/** Rows of one answer of the admin API. */
+export const ADMIN_ROWS_MAX = 1_000
 /** An outcome under an `Idempotency-Key` is kept for so long, then forgotten together with its key. */
 export const IDEMPOTENCY_KEPT_MS = 24 * 3_600_000
 /** Bytes of one stored outcome, and of all of an account's, compressed. */

@@ -4,9 +4,10 @@ import { existsSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import type { KeyLimits } from '../schema/key_limits.ts'
+import { ADMIN_ROWS_MAX } from '../schema/limits.ts'
 import { formatUsd, parseUsd } from '../schema/money.ts'
 import { auditBooks } from './admin_audit.ts'
-import { AdminError, adminCall, ROWS_MAX } from './admin_client.ts'
+import { AdminError, adminCall } from './admin_client.ts'
 import { deriveBills } from './admin_evidence.ts'
 import { loadSecrets, ROOT } from './stack.ts'
 
@@ -214,7 +215,7 @@ const print = (answer: object): void => {
   if (option('json')) console.log(JSON.stringify(answer))
   else if ('data' in answer && Array.isArray(answer.data)) {
     console.table(answer.data.map(readable))
-    if (answer.data.length === ROWS_MAX) console.error(`Only ${ROWS_MAX} rows are shown.`)
+    if (answer.data.length === ADMIN_ROWS_MAX) console.error(`Only ${ADMIN_ROWS_MAX} rows are shown.`)
   } else if ('findings' in answer && Array.isArray(answer.findings)) {
     const { findings, ...rest } = answer
     console.log(

@@ -3,9 +3,6 @@ import { randomUUID } from 'node:crypto'
 import { signCall } from '../schema/signature.ts'
 import { utf8 } from '../schema/text.ts'
 
-/** Rows of one answer of the API, at most. */
-export const ROWS_MAX = 1000
-
 export interface AdminCall {
   readonly baseUrl: string
   readonly secret: string

@@ -2,8 +2,9 @@
 // is idempotent, so a start that broke half-way simply does it again.
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { ADMIN_ROWS_MAX } from '../schema/limits.ts'
 import { DEFAULT_PRICE, NANO_PER_USD } from '../schema/money.ts'
-import { adminCall, ROWS_MAX } from './admin_client.ts'
+import { adminCall } from './admin_client.ts'
 import type { Secrets } from './stack.ts'
 
 export const DEMO_ACCOUNT = 'demo'
@@ -22,7 +23,7 @@ export const firstKey = async (stateDir: string, baseUrl: string, secrets: Secre
   const { hit, miss, output } = DEFAULT_PRICE
   const price = { model, hitNano: hit, missNano: miss, outputNano: output }
   // Also of a model that a later start serves: without a price nobody may ask it. A list that is not whole says nothing.
-  if (data.length < ROWS_MAX && !data.some((row) => row.model === model))
+  if (data.length < ADMIN_ROWS_MAX && !data.some((row) => row.model === model))
     await call('PUT', '/admin/v1/prices', price, 'first-price')
   if (existsSync(file)) return readFileSync(file, 'utf8').trim()
   await call('POST', '/admin/v1/accounts', { name: DEMO_ACCOUNT, creditNano: DEMO_CREDIT_NANO }, 'first-account')

@@ -2,6 +2,7 @@
 // rates, or says why not; nothing between the first read and the last write can interleave.
 import { type ApiError, apiError } from '../../schema/errors.ts'
 import { ipInRanges } from '../../schema/ip.ts'
+import { BYTES_PER_TOKEN } from '../../schema/limits.ts'
 import { holdOf } from '../../schema/money.ts'
 import type { PriceList } from '../prices.ts'
 import type { Trail } from '../trail.ts'
@@ -14,8 +15,6 @@ import type { AccountStore } from './store.ts'
 
 /** Runs of one account that may be held at once, where its limits say nothing smaller. */
 const CONCURRENT_RUNS_MAX = 256
-/** Bytes of English in a token; only rates are estimated with it, never money. */
-const BYTES_PER_TOKEN = 4
 /** An SDK gives up its retries well within this time. */
 const RETRY_MEMORY_MS = 10 * 60_000
 /** More than SDKs make of one request; whoever sends the header with all of its requests pays for them by so many. */

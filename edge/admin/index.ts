@@ -7,6 +7,7 @@ import { accounts, apiKeys, ledger, prices, usage } from '../../schema/db.ts'
 import { openAiChat } from '../../schema/dialects/openai_chat.ts'
 import { apiError, fail, ok, type Result } from '../../schema/errors.ts'
 import { keyLimitsSchema } from '../../schema/key_limits.ts'
+import { ADMIN_ROWS_MAX } from '../../schema/limits.ts'
 import { verifyCall } from '../../schema/signature.ts'
 import { readBody } from '../body.ts'
 import { accountObject, type Env } from '../env.ts'
@@ -32,7 +33,6 @@ import { listNodes } from './nodes.ts'
 type App = { Bindings: Env; Variables: { bytes: Uint8Array<ArrayBuffer> } }
 type AdminContext = Context<App>
 
-const ROWS_MAX = 1000
 /** POSTs that change nothing. */
 const READS = ['/audit/receipts', '/evidence/booked']
 
@@ -77,7 +77,7 @@ const rowsOf = (table: typeof ledger | typeof usage) => async (c: AdminContext) 
     .from(table)
     .where(eq(table.accountId, account.value.id))
     .orderBy(order)
-    .limit(ROWS_MAX)
+    .limit(ADMIN_ROWS_MAX)
   return c.json({ data: rows })
 }
 
@@ -124,13 +124,15 @@ export const adminApi = new Hono<App>()
     mutation(keyLimitsSchema, (env, _key, body, id) => setAccountLimits(env, id, body)),
   )
   .post('/keys/:id/revoke', async (c) => reply(c, await revokeKey(c.env, c.req.param('id'))))
-  .get('/log', async (c) => c.json({ data: await readLog(c.env, ROWS_MAX) }))
-  .get('/accounts', async (c) => c.json({ data: await drizzle(c.env.DB).select().from(accounts).limit(ROWS_MAX) }))
+  .get('/log', async (c) => c.json({ data: await readLog(c.env, ADMIN_ROWS_MAX) }))
+  .get('/accounts', async (c) =>
+    c.json({ data: await drizzle(c.env.DB).select().from(accounts).limit(ADMIN_ROWS_MAX) }),
+  )
   .get('/keys', async (c) => {
-    const rows = await drizzle(c.env.DB).select().from(apiKeys).limit(ROWS_MAX)
+    const rows = await drizzle(c.env.DB).select().from(apiKeys).limit(ADMIN_ROWS_MAX)
     return c.json({ data: rows.map(keyView) })
   })
-  .get('/prices', async (c) => c.json({ data: await drizzle(c.env.DB).select().from(prices).limit(ROWS_MAX) }))
+  .get('/prices', async (c) => c.json({ data: await drizzle(c.env.DB).select().from(prices).limit(ADMIN_ROWS_MAX) }))
   .get('/nodes', async (c) => c.json({ data: await listNodes(c.env.DB) }))
   .get('/ledger', rowsOf(ledger))
   .get('/usage', rowsOf(usage))

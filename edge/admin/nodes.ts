@@ -1,17 +1,15 @@
 // Nodes as an operator sees them: state, load, how much of their prompts was cached, and how well the prefix index knew it.
 import { drizzle } from 'drizzle-orm/d1'
 import { nodes } from '../../schema/db.ts'
-import { NODE_STALE_MS } from '../../schema/limits.ts'
+import { ADMIN_ROWS_MAX, NODE_STALE_MS } from '../../schema/limits.ts'
 import { breaker, inFlight } from '../fleet.ts'
-
-const NODES_MAX = 1000
 
 const share = (part: number, whole: number): number | null =>
   whole === 0 ? null : Math.round((part / whole) * 1000) / 1000
 
 export const listNodes = async (database: D1Database) => {
   const now = Date.now()
-  const rows = await drizzle(database).select().from(nodes).limit(NODES_MAX)
+  const rows = await drizzle(database).select().from(nodes).limit(ADMIN_ROWS_MAX)
   return rows.map((row) => ({
     ...{ id: row.id, address: row.address, model: row.model, chatFormat: row.chatFormat },
     state: now - row.heartbeatAt >= NODE_STALE_MS ? 'stale' : row.draining ? 'draining' : 'live',

@@ -17,8 +17,6 @@ const home = mkdtempSync(join(tmpdir(), 'sparrow-shell-'))
 let environment: NodeJS.ProcessEnv
 let started: ChildProcess
 let banner = ''
-/** Of a stack that was killed: the next start ends them. */
-let orphans: number[] = []
 
 const run = (command: string, args: readonly string[], env = environment): Promise<Ended> =>
   new Promise((resolve) => {
@@ -68,6 +66,9 @@ const family = (root: number): number[] => {
   return [...found]
 }
 
+/** As the banner has it. */
+const curlLine = (): string => banner.split('\n').find((text) => text.includes('curl ')) ?? ''
+
 /** All that runs on this state, whoever its parent is. */
 const onHome = (): number[] =>
   readdirSync('/proc')
@@ -101,13 +102,12 @@ beforeAll(async () => {
 })
 
 afterAll(() => {
-  for (const pid of new Set([...orphans.filter(parentOf), ...onHome()])) process.kill(pid, 'SIGKILL')
+  for (const pid of onHome()) process.kill(pid, 'SIGKILL')
   rmSync(home, { recursive: true, force: true })
 })
 
 test('the curl line of the banner works when pasted', async () => {
-  const line = banner.split('\n').find((text) => text.includes('curl ')) ?? ''
-  const { stdout } = await run('bash', ['-c', line])
+  const { stdout } = await run('bash', ['-c', curlLine()])
   expect(JSON.parse(stdout).choices[0].message.content).toBe('The capital of France is Paris.')
 })
 
@@ -158,37 +158,34 @@ test('a second start on the same port says what to do, in one line', async () =>
 })
 
 test('a Worker or node that dies is started again, with all it knew', async () => {
-  const line = banner.split('\n').find((text) => text.includes('curl ')) ?? ''
   for (const name of [/workerd serve/, /wrangler\S* dev /, /gpu-node\/main.ts/]) {
     const victim = family(started.pid ?? 0).find((pid) => name.test(commandOf(pid)))
     expect(victim, String(name)).toBeDefined()
     process.kill(victim ?? 0, 'SIGKILL')
-    const ask = async () => (await run('bash', ['-c', `${line} --max-time 5`])).stdout
+    const ask = async () => (await run('bash', ['-c', `${curlLine()} --max-time 5`])).stdout
     await expect.poll(ask, { timeout: 90_000 }).toContain('Paris')
   }
   expect((await admin('audit')).code).toBe(0)
 }, 300_000)
 
 test('a stack that was killed is started again over what it left running, with all it knew', async () => {
-  orphans = family(started.pid ?? 0)
+  const orphans = family(started.pid ?? 0)
   expect(orphans.length).toBeGreaterThan(2)
   const killed = new Promise((resolve) => started.once('exit', resolve))
   started.kill('SIGKILL')
   await killed
   await start()
   expect(orphans.filter(parentOf)).toEqual([])
-  const line = banner.split('\n').find((text) => text.includes('curl ')) ?? ''
-  expect((await run('bash', ['-c', line])).stdout).toContain('Paris')
+  expect((await run('bash', ['-c', curlLine()])).stdout).toContain('Paris')
   expect((await admin('audit')).code).toBe(0)
 })
 
 test('Worker and node killed together, as a machine out of memory does, are both started again', async () => {
-  const line = banner.split('\n').find((text) => text.includes('curl ')) ?? ''
   const names = [/workerd serve/, /wrangler\S* dev /, /gpu-node\/main.ts/]
   const victims = family(started.pid ?? 0).filter((pid) => names.some((name) => name.test(commandOf(pid))))
   expect(victims.length).toBeGreaterThanOrEqual(3)
   for (const pid of victims) process.kill(pid, 'SIGKILL')
-  const ask = async () => (await run('bash', ['-c', `${line} --max-time 5`])).stdout
+  const ask = async () => (await run('bash', ['-c', `${curlLine()} --max-time 5`])).stdout
   await expect.poll(ask, { timeout: 90_000 }).toContain('Paris')
   expect(started.exitCode).toBeNull()
 })

@@ -21,6 +21,7 @@ import {
   call,
   chat,
   flush,
+  idOf,
   objectOf,
   openAccount,
   receiptOf,
@@ -57,7 +58,7 @@ const send = async (receipts: readonly Receipt[]): Promise<string> => {
 const run = async (): Promise<string> => {
   const response = await chat(account.key)
   expect(response.status).toBe(200)
-  return response.headers.get('x-request-id') ?? ''
+  return idOf(response)
 }
 
 const ask = async <T>(method: string, path: string, body?: object): Promise<T> =>

@@ -10,6 +10,7 @@ import {
   COST,
   chat,
   flush,
+  idOf,
   objectOf,
   openAccount,
   receiptOf,
@@ -30,7 +31,6 @@ beforeEach(async () => {
 })
 
 const keyed = (key: string, body: object = {}, by: Account = account) => chat(by.key, body, { 'idempotency-key': key })
-const idOf = (response: Response): string => response.headers.get('x-request-id') ?? ''
 const codeOf = async (response: Response) => (await response.json<{ error: { code: string } }>()).error.code
 const held = async (by: Account = account) => (await objectOf(by).balance()).heldNano
 

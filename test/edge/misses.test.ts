@@ -7,6 +7,7 @@ import {
   asCustomer,
   chat,
   flush,
+  idOf,
   MODEL,
   openAccount,
   receiptOf,
@@ -24,7 +25,6 @@ beforeEach(async () => {
   account = await openAccount(1e10)
 })
 
-const idOf = (response: Response): string => response.headers.get('x-request-id') ?? ''
 const ask = async (content: string): Promise<string> =>
   idOf(await chat(account.key, { messages: [{ role: 'user', content }] }))
 const book = async (changes: Readonly<Record<string, Partial<Receipt>>>): Promise<void> => {

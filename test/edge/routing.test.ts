@@ -19,6 +19,7 @@ import {
   asCustomer,
   chat,
   flush,
+  idOf,
   MODEL,
   objectOf,
   openAccount,
@@ -48,8 +49,6 @@ const keysOf = (of: Account): string[] => {
   const { model, chatFormat, prompt } = run.value
   return prefixKeys(env.SPARROW_SECRET, { accountId: of.id, model, chatFormat }, prompt)
 }
-
-const idOf = (response: Response): string => response.headers.get('x-request-id') ?? ''
 
 /** Asks, and has the node that answered say what it holds. */
 const ask = async (by: Account, nodes: Record<string, TestNode>, hitTokens: number): Promise<[string, string]> => {

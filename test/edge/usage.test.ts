@@ -12,6 +12,7 @@ import {
   call,
   chat,
   flush,
+  idOf,
   objectOf,
   openAccount,
   receiptOf,
@@ -34,7 +35,6 @@ afterEach(() => {
   vi.restoreAllMocks()
 })
 
-const idOf = (response: Response): string => response.headers.get('x-request-id') ?? ''
 const explain = async (id: string, by: Account = account) => asCustomer(by, `/v1/usage/${id}`)
 
 interface Explained {

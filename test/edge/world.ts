@@ -95,6 +95,8 @@ export const chat = (key: string, body: object = {}, headers: Record<string, str
     body: JSON.stringify({ model: MODEL, messages: [{ role: 'user', content: 'Hi' }], max_tokens: 10, ...body }),
   })
 
+export const idOf = (response: Response): string => response.headers.get('x-request-id') ?? ''
+
 /** No two receipts stand at one place of a journal. */
 let position = 0
 

@@ -42,7 +42,7 @@ test('a node whose log nobody reads any more lives on', async () => {
   const address = (): string | undefined => /"event":"ready".*?"address":"([^"]+)"/.exec(log)?.[1]
   await until('the node', () => address() !== undefined, 30_000)
   // Until it is registered it knows no signature, and says so.
-  await vi.waitFor(async () => expect((await fetch(`${address()}/readyz`)).status).toBe(200), 10_000)
+  await vi.waitFor(async () => expect((await fetch(`${address()}/readyz`)).status).toBe(200), 30_000)
   child.stderr.destroy()
   // Each refusal is a line of the log.
   for (let i = 0; i < 5; i++) expect((await fetch(`${address()}${PATHS.run}`, { method: 'POST' })).status).toBe(401)
