@@ -14,15 +14,17 @@ import { loadSecrets, ROOT } from './stack.ts'
 const USAGE = `usage: npm run admin -- COMMAND [--json] [--idempotency-key KEY]
   account create --name NAME [--credit USD]     accounts
   account limits --account NAME LIMITS          log
-  key create --account NAME --name NAME [--expires DATE] LIMITS  keys
+  key create --account NAME --name NAME [--expires TIME] LIMITS  keys
   key limits --id KEY_ID LIMITS                 nodes
   key rotate --id KEY_ID [--overlap SECONDS]
   key revoke --id KEY_ID
   topup --account NAME --usd USD                prices
-  price set --model NAME --hit N --miss N --output N   (nano-dollars a token)
+  price set --model NAME --hit N --miss N --output N [--from TIME]   (nano-dollars a token)
+  price withdraw --model NAME --from TIME       (announced for later; its effectiveFrom)
   ledger --account NAME                         usage --account NAME
   evidence [--account NAME --out FILE]          derives the bills again from the sealed receipts, and compares
   audit [--journal DIR]      (a node's journal; default: the one of npm start)
+TIME: 2027-01-31 (its first moment, UTC), 2027-01-31T09:30Z, or Unix milliseconds
 LIMITS: --rpm N --tpm N --cached-tpm N --concurrency N --budget USD --models A,B --ips RANGE,RANGE (none: no limit) --affinity-credit on|off
 Settings: SPARROW_URL (default http://127.0.0.1:8787), ADMIN_SECRET (default: what npm start made).`
 
@@ -35,7 +37,7 @@ const CONFIG = {
     'idempotency-key': { type: 'string' },
     ...Object.fromEntries(
       [
-        ...['name', 'credit', 'account', 'usd', 'id', 'model', 'hit', 'miss', 'output', 'overlap', 'journal'],
+        ...['name', 'credit', 'account', 'usd', 'id', 'model', 'hit', 'miss', 'output', 'overlap', 'journal', 'from'],
         ...['expires', 'rpm', 'tpm', 'cached-tpm', 'concurrency', 'budget', 'models', 'ips', 'affinity-credit', 'out'],
       ].map((n) => [n, { type: 'string' as const }]),
     ),
@@ -127,15 +129,21 @@ const limits = (): KeyLimits => ({
   ...(option('affinity-credit') === undefined ? {} : { affinityCredit: onOrOff('affinity-credit') }),
 })
 
-const expiry = (): { expiresAt?: number } => {
-  if (option('expires') === undefined) return {}
-  const text = need('expires')
-  const expiresAt = Date.parse(text)
+/** A moment that reads the same on every machine: a time of day names its zone. */
+const TIME = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,3})?)?(Z|[+-]\d\d:\d\d))?$/
+
+const time = (name: string): number => {
+  const text = need(name)
+  if (/^\d{13}$/.test(text)) return Number(text)
+  const [day = ''] = text.split('T')
   // JavaScript takes 31 February for 3 March.
-  const isDay = !/^\d{4}-\d\d-\d\d$/.test(text) || new Date(expiresAt || 0).toISOString().startsWith(text)
-  if (Number.isNaN(expiresAt) || !isDay) throw new UsageError('--expires takes a date, such as 2027-01-31')
-  return { expiresAt }
+  const isDay = TIME.test(text) && new Date(Date.parse(day) || 0).toISOString().startsWith(day)
+  const at = isDay ? Date.parse(text) : Number.NaN
+  if (Number.isNaN(at)) throw new UsageError(`--${name} takes a date, such as 2027-01-31, or 2027-01-31T09:30Z`)
+  return at
 }
+
+const expiry = (): { expiresAt?: number } => (option('expires') === undefined ? {} : { expiresAt: time('expires') })
 
 const stateDir = process.env.SPARROW_HOME ?? join(ROOT, '.sparrow')
 
@@ -173,7 +181,9 @@ const COMMANDS: Readonly<Record<string, () => Promise<object>>> = {
       hitNano: integer('hit'),
       missNano: integer('miss'),
       outputNano: integer('output'),
+      ...(option('from') === undefined ? {} : { effectiveFrom: time('from') }),
     }),
+  'price withdraw': () => call('POST', '/prices/withdraw', { model: need('model'), effectiveFrom: time('from') }),
   accounts: () => call('GET', '/accounts'),
   keys: () => call('GET', '/keys'),
   nodes: () => call('GET', '/nodes'),

@@ -27,6 +27,8 @@ import {
   setPrice,
   topUp,
   topUpBody,
+  withdrawBody,
+  withdrawPrice,
 } from './mutations.ts'
 import { listNodes } from './nodes.ts'
 
@@ -110,6 +112,10 @@ export const adminApi = new Hono<App>()
   .put(
     '/prices',
     mutation(priceBody, (env, _key, body) => setPrice(env, body)),
+  )
+  .post(
+    '/prices/withdraw',
+    mutation(withdrawBody, (env, _key, body) => withdrawPrice(env, body)),
   )
   .post(
     '/keys/:id/rotate',

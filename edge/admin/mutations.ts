@@ -1,6 +1,6 @@
 // What an operator may change. Every mutation is idempotent by its key: ids and secrets are derived from it, so repeating a
 // call finds the first outcome instead of making a second one.
-import { eq } from 'drizzle-orm'
+import { and, eq } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/d1'
 import { z } from 'zod'
 import { accounts, prices } from '../../schema/db.ts'
@@ -18,13 +18,15 @@ const TOO_MUCH = `A balance above ${Math.floor(Number.MAX_SAFE_INTEGER / NANO_PE
 
 export const createAccountBody = z.object({ name: nameSchema, creditNano: nano.default(0) })
 export const topUpBody = z.object({ account: nameSchema, amountNano: nano.min(1) })
+const modelSchema = z.string().min(1).max(128)
 export const priceBody = z.object({
-  model: z.string().min(1).max(128),
+  model: modelSchema,
   hitNano: z.int().min(0).max(1e9),
   missNano: z.int().min(0).max(1e9),
   outputNano: z.int().min(0).max(1e9),
   effectiveFrom: z.int().positive().optional(),
 })
+export const withdrawBody = z.object({ model: modelSchema, effectiveFrom: z.int().positive() })
 
 /** An account by id or by name. */
 export const findAccount = async (
@@ -118,4 +120,21 @@ export const setPrice = async (env: Env, body: z.infer<typeof priceBody>) => {
   }
   await db.insert(prices).values(row).onConflictDoNothing()
   return ok(row)
+}
+
+/** By D1's clock, too: the statement may have waited since this isolate read its own. */
+const WITHDRAW = `
+  DELETE FROM prices WHERE model = ?1 AND effective_from = ?2
+  AND effective_from >= max(?3, CAST(unixepoch('subsec') * 1000 AS INTEGER)) + ${PRICE_NOTICE_MS} RETURNING model`
+
+/** Takes back a price that was announced for later, while no account that has read it can begin to bill by it. */
+export const withdrawPrice = async (env: Env, { model, effectiveFrom }: z.infer<typeof withdrawBody>) => {
+  const gone = await env.DB.prepare(WITHDRAW).bind(model, effectiveFrom, Date.now()).first()
+  if (gone) return ok({ model, effectiveFrom, withdrawn: true })
+  const mine = and(eq(prices.model, model), eq(prices.effectiveFrom, effectiveFrom))
+  const there = await drizzle(env.DB).select().from(prices).where(mine)
+  if (there.length === 0)
+    return fail('not_found', { message: `"${model}" has no price from that time on.`, param: 'effectiveFrom' })
+  const message = `It is too late: a price is withdrawn ${PRICE_NOTICE_MS / 1000} seconds before it begins, or earlier. Set another, which follows it.`
+  return fail('conflict', { message, param: 'effectiveFrom' })
 }

@@ -29,8 +29,12 @@ test.each([
   [['accounts', '--foo'], /--foo/],
   [['account', 'create', '--name', 'x', '--credit', '-5'], /--credit/],
   [['key', 'create', '--account', 'a', '--name', 'k', '--expires', '2027-02-31'], /--expires takes a date/],
+  [['key', 'create', '--account', 'a', '--name', 'k', '--expires', '2027-02-31T10:00Z'], /--expires takes a date/],
+  [['key', 'create', '--account', 'a', '--name', 'k', '--expires', '2027-01-31T10:00'], /--expires takes a date/],
   [['audit', '--journal', '/nowhere'], /holds no journal/],
   [['evidence', '--out', 'bill.jsonl'], /--out needs --account/],
+  [['price', 'withdraw', '--model', 'm', '--from', '2030-01-01T09:30'], /--from takes a date/],
+  [['price', 'withdraw', '--model', 'm'], /--from is needed/],
   [['account', 'create', '--name', 'x', '--budget', '50'], /^--budget is no option of this command/],
   [['audit', '--account', 'x'], /^--account is no option of this command/],
 ])('admin %j is told what is wrong, without a stack', (args, line) => {
