@@ -1,4 +1,4 @@
-// Signed internal calls, the same in both directions: `authorization: Bearer <JWT>`, short-lived, bound to the body by
+// Signed calls between edge and nodes, the same in both directions: `authorization: Bearer <JWT>`, short-lived, bound to the body by
 // its SHA-256. Edge -> node uses HS256 with the node's dispatch secret; node -> edge uses Ed25519.
 import { base64url, jwtVerify, SignJWT } from 'jose'
 import { fail, ok, type Result } from './errors.ts'
@@ -7,8 +7,8 @@ export type SignatureAlgorithm = 'HS256' | 'EdDSA'
 type SigningKey = Uint8Array | CryptoKey
 
 /** Life of a signed call; generous enough for clock skew of half a minute between edge and node. */
-const LIFETIME_SECONDS = 60
-const CLOCK_TOLERANCE_SECONDS = 30
+export const LIFETIME_SECONDS = 60
+export const CLOCK_TOLERANCE_SECONDS = 30
 
 /** SHA-256 of `body`, base64url. */
 export const bodyHash = async (body: Uint8Array<ArrayBuffer>): Promise<string> =>

@@ -264,8 +264,10 @@ const mayBeDone = (error: unknown): boolean =>
 
 main().catch((error: unknown) => {
   if (error instanceof UsageError) console.error(error.message)
-  else if (error instanceof AdminError) console.error(`${error.code}: ${error.message}`)
-  else if ((error as NodeJS.ErrnoException).syscall === 'open') console.error((error as Error).message)
+  else if (error instanceof AdminError) {
+    console.error(`${error.code}: ${error.message}`)
+    if (error.status === 401) console.error("Is ADMIN_SECRET the Worker's, and the clock of this machine right?")
+  } else if ((error as NodeJS.ErrnoException).syscall === 'open') console.error((error as Error).message)
   else if (error instanceof TypeError) console.error('The edge cannot be reached. Is it running? (SPARROW_URL)')
   else throw error
   if (changes && mayBeDone(error))

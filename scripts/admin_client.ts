@@ -1,6 +1,6 @@
 // One signed call to the admin API; the command line, the first start and the tests all use it.
 import { randomUUID } from 'node:crypto'
-import { signCall } from '../schema/signature.ts'
+import { signAdminCall } from '../schema/admin_call.ts'
 import { utf8 } from '../schema/text.ts'
 
 export interface AdminCall {
@@ -26,12 +26,14 @@ export class AdminError extends Error {
 
 export const adminCall = async <T>(call: AdminCall): Promise<T> => {
   const body = call.body === undefined ? '' : JSON.stringify(call.body)
-  const bytes = utf8(body)
-  const response = await fetch(new URL(call.path, call.baseUrl), {
-    method: call.method,
+  const url = new URL(call.path, call.baseUrl)
+  const { method, idempotencyKey = randomUUID() } = call
+  const signed = { method, path: url.pathname + url.search, idempotencyKey, body: utf8(body) }
+  const response = await fetch(url, {
+    method,
     headers: {
-      authorization: await signCall(utf8(call.secret), 'HS256', 'admin', 'admin', bytes),
-      'idempotency-key': call.idempotencyKey ?? randomUUID(),
+      authorization: await signAdminCall(call.secret, signed),
+      'idempotency-key': idempotencyKey,
       ...(body ? { 'content-type': 'application/json' } : {}),
     },
     ...(body ? { body } : {}),

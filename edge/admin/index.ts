@@ -1,14 +1,14 @@
-// The admin API under /admin/v1: signed calls (schema/signature.ts, issuer and audience `admin`), idempotent mutations.
+// The admin API under /admin/v1: signed calls (schema/admin_call.ts), each taken once, idempotent mutations.
 import { desc, eq } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/d1'
 import { type Context, Hono } from 'hono'
 import type { z } from 'zod'
+import { verifyAdminCall } from '../../schema/admin_call.ts'
 import { accounts, apiKeys, ledger, prices, usage } from '../../schema/db.ts'
 import { openAiChat } from '../../schema/dialects/openai_chat.ts'
 import { apiError, fail, ok, type Result } from '../../schema/errors.ts'
 import { keyLimitsSchema } from '../../schema/key_limits.ts'
 import { ADMIN_ROWS_MAX } from '../../schema/limits.ts'
-import { verifyCall } from '../../schema/signature.ts'
 import { readBody } from '../body.ts'
 import { accountObject, type Env } from '../env.ts'
 import { errorResponse } from '../flow/answer.ts'
@@ -88,12 +88,19 @@ export const adminApi = new Hono<App>()
     const body = await readBody(c.req.raw)
     if (!body.ok) return errorResponse(openAiChat, body.error)
     const bytes = body.value
-    const key = new TextEncoder().encode(c.env.ADMIN_SECRET)
-    const call = await verifyCall(key, 'HS256', 'admin', c.req.header('authorization'), bytes)
-    if (!call.ok) return errorResponse(openAiChat, call.error)
+    const { pathname, search } = new URL(c.req.url)
+    const signed = await verifyAdminCall(c.env.ADMIN_SECRET, c.req.header('authorization'), {
+      ...{ method: c.req.method, path: pathname + search, body: bytes },
+      idempotencyKey: c.req.header('idempotency-key'),
+    })
+    if (!signed.ok) return errorResponse(openAiChat, signed.error)
     c.set('bytes', bytes)
     if (c.req.method === 'GET' || READS.some((path) => c.req.path.endsWith(path))) return next()
-    const entry = await audited(c.env, c.req.raw, new TextDecoder().decode(bytes))
+    const entry = await audited(c.env, signed.value, c.req.raw, new TextDecoder().decode(bytes))
+    if (!entry) {
+      log('warn', 'admin_call_repeated', { call: signed.value })
+      return errorResponse(openAiChat, apiError('conflict', { message: 'This call was taken before. Sign another.' }))
+    }
     await next()
     const refused = c.res.ok
       ? undefined

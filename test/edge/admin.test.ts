@@ -1,11 +1,13 @@
 // The admin API: signed, idempotent, typed errors; and who may join as a node.
 import { runInDurableObject } from 'cloudflare:test'
 import { env } from 'cloudflare:workers'
+import { SignJWT } from 'jose'
 import { afterEach, expect, test, vi } from 'vitest'
 import type { AccountObject } from '../../edge/account.ts'
 import { type Env, environmentFault } from '../../edge/env.ts'
+import { signAdminCall } from '../../schema/admin_call.ts'
 import { PRICE_NOTICE_MS } from '../../schema/limits.ts'
-import { signCall } from '../../schema/signature.ts'
+import { bodyHash, signCall } from '../../schema/signature.ts'
 import { utf8 } from '../../schema/text.ts'
 import {
   type Account,
@@ -25,16 +27,49 @@ afterEach(() => {
 
 const json = async <T>(response: Promise<Response>): Promise<T> => (await response).json<T>()
 
+const body = JSON.stringify({ name: 'x' })
+const toSign = { method: 'POST', path: '/admin/v1/accounts', idempotencyKey: 'k', body: utf8(body) }
+const sent = { method: 'POST', path: '/admin/v1/accounts', key: 'k', body }
+const postAs = (authorization: string, changes: Partial<typeof sent> = {}) => {
+  const { method, path, key, body } = { ...sent, ...changes }
+  return call(path, { method, headers: { authorization, 'idempotency-key': key }, body })
+}
+
 test('unsigned, wrongly signed and tampered calls are refused', async () => {
-  const body = JSON.stringify({ name: 'x' })
-  const post = (authorization: string, sent = body) =>
-    call('/admin/v1/accounts', { method: 'POST', headers: { authorization, 'idempotency-key': 'k' }, body: sent })
-  const signed = await signCall(utf8(env.ADMIN_SECRET), 'HS256', 'admin', 'admin', utf8(body))
-  const foreign = await signCall(utf8('other secret'.padEnd(32)), 'HS256', 'admin', 'admin', utf8(body))
-  expect((await post('')).status).toBe(401)
-  expect((await post(foreign)).status).toBe(401)
-  expect((await post(signed, JSON.stringify({ name: 'y' }))).status).toBe(401)
-  expect((await post(signed)).status).toBe(200)
+  const signed = await signAdminCall(env.ADMIN_SECRET, toSign)
+  const bodyAlone = await signCall(utf8(env.ADMIN_SECRET), 'HS256', 'admin', 'admin', utf8(body))
+  const foreign = await signAdminCall('other secret'.padEnd(32), toSign)
+  for (const authorization of ['', foreign, bodyAlone]) expect((await postAs(authorization)).status).toBe(401)
+  for (const changes of [
+    { body: JSON.stringify({ name: 'y' }) },
+    { method: 'PUT' },
+    { path: '/admin/v1/keys' },
+    { path: '/admin/v1/accounts?account=x' },
+    { key: 'other' },
+  ])
+    expect((await postAs(signed, changes)).status).toBe(401)
+  expect((await postAs(signed)).status).toBe(200)
+})
+
+test('a signature that is seen serves for nobody again: one call of two is taken, and logged once', async () => {
+  const signed = await signAdminCall(env.ADMIN_SECRET, toSign)
+  const answers = await Promise.all([postAs(signed), postAs(signed)])
+  expect(answers.map(({ status }) => status).sort()).toEqual([200, 409])
+  expect((await postAs(signed)).status).toBe(409)
+  // The operator's own repetition is signed anew.
+  expect((await postAs(await signAdminCall(env.ADMIN_SECRET, toSign))).status).toBe(200)
+  const count = "SELECT count(*) AS n FROM audit_log WHERE phase = 'asked' GROUP BY call_id ORDER BY n DESC LIMIT 1"
+  expect(await env.DB.prepare(count).first()).toEqual({ n: 1 })
+})
+
+test('a signature that lasts for longer than any may is refused, by whatever clock it was made', async () => {
+  const claims = { mth: 'POST', pth: toSign.path, idk: 'k', bsh: await bodyHash(toSign.body) }
+  const post = async (seconds: number) => {
+    const token = new SignJWT(claims).setProtectedHeader({ alg: 'HS256' }).setIssuer('admin').setAudience('admin')
+    const ends = token.setJti(crypto.randomUUID()).setIssuedAt().setExpirationTime(`${seconds}s`)
+    return (await postAs(`Bearer ${await ends.sign(utf8(env.ADMIN_SECRET))}`)).status
+  }
+  expect([await post(60), await post(3600)]).toEqual([200, 401])
 })
 
 test('the same call twice is one account, one key, one credit', async () => {

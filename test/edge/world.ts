@@ -5,6 +5,7 @@ import type { Admission } from '../../edge/account/admit.ts'
 import type { AccountObject } from '../../edge/account.ts'
 import { keyHash } from '../../edge/auth.ts'
 import { forgetNodes } from '../../edge/live_nodes.ts'
+import { signAdminCall } from '../../schema/admin_call.ts'
 import { signReceipt } from '../../schema/receipt.ts'
 import { signCall } from '../../schema/signature.ts'
 import { utf8 } from '../../schema/text.ts'
@@ -23,10 +24,10 @@ export const admin = async (
   key = crypto.randomUUID(),
 ): Promise<Response> => {
   const text = body ? JSON.stringify(body) : ''
-  const authorization = await signCall(utf8(env.ADMIN_SECRET), 'HS256', 'admin', 'admin', utf8(text))
-  return call(`/admin/v1${path}`, {
+  const signed = { method, path: `/admin/v1${path}`, idempotencyKey: key, body: utf8(text) }
+  return call(signed.path, {
     method,
-    headers: { authorization, 'idempotency-key': key },
+    headers: { authorization: await signAdminCall(env.ADMIN_SECRET, signed), 'idempotency-key': key },
     ...(body ? { body: text } : {}),
   })
 }
