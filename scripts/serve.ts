@@ -1,8 +1,9 @@
 // What `npm start` runs once set-up is done: boot the stack, make the first account, say how to use it, keep it up, wait for Ctrl-C.
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { firstKey } from './first_account.ts'
+import { keepUp } from './keep_up.ts'
 import { bootStack, isOperators, ROOT, type Stack, StackError } from './stack.ts'
-import type { Failure } from './watch.ts'
 
 const say = (text: string): void => console.error(`sparrow: ${text}`)
 
@@ -30,36 +31,6 @@ const banner = (stack: Stack, key: string): string => `
   Ctrl-C stops everything. Keys, balance and ledger stay.
 `
 
-/** More ends than this within the time are no accidents. */
-const RESTARTS_MAX = 5
-const RESTARTS_MS = 10 * 60_000
-
-/** Starts again what ends by itself; what it said before is in its log. Returns why it gave up; never, once it is stopped. */
-const keepUp = async (stack: Stack, isStopped: () => boolean): Promise<string> => {
-  let ends: number[] = []
-  let failure: Failure | undefined
-  for (;;) {
-    const isAgain = failure !== undefined
-    failure ??= await stack.failed()
-    const { what, log } = failure
-    ends = [...ends.filter((at) => at > Date.now() - RESTARTS_MS), Date.now()]
-    if (ends.length > RESTARTS_MAX) return `the ${what} does not stay up; see ${log}`
-    say(isAgain ? 'trying again ...' : `the ${what} ended or went silent (see ${log}); starting it again ...`)
-    try {
-      // Whichever of the two it was that kept it from coming back.
-      await stack.restart(isAgain ? undefined : what)
-    } catch (error) {
-      if (!isOperators(error)) throw error
-      // Ctrl-C ended what was starting.
-      if (isStopped()) return new Promise(() => {})
-      say(error.message)
-      continue
-    }
-    failure = undefined
-    say(`the ${what} is back`)
-  }
-}
-
 const main = async (): Promise<void> => {
   const stateDir = process.env.SPARROW_HOME ?? join(ROOT, '.sparrow')
   let stack: Stack | undefined
@@ -82,7 +53,7 @@ const main = async (): Promise<void> => {
   })
   const key = await firstKey(stateDir, stack.baseUrl, stack.secrets, model)
   console.log(banner(stack, key))
-  say(await keepUp(stack, () => stopped))
+  say(await keepUp(stack, { say, isStopped: () => stopped, now: Date.now, pause: sleep }))
   await stop(1)
 }
 
