@@ -194,7 +194,12 @@ export const ledger = sqliteTable(
     balanceAfterNano: integer('balance_after_nano').notNull(),
     createdAt: integer('created_at').notNull(),
   },
-  (t) => [primaryKey({ columns: [t.accountId, t.id] }), index('ledger_account_seq').on(t.accountId, t.seq)],
+  (t) => [
+    primaryKey({ columns: [t.accountId, t.id] }),
+    index('ledger_account_seq').on(t.accountId, t.seq),
+    /** Whose top-up an idempotency key was; charges, of which there are many, are not in it. */
+    index('ledger_top_ups').on(t.id).where(sql`kind = 'top_up'`),
+  ],
 )
 
 /** Who changed what through the admin API; triggers refuse UPDATE and DELETE (migration 0001). */

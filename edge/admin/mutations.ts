@@ -72,9 +72,10 @@ export const setAccountLimits = async (env: Env, idOrName: string, limits: KeyLi
   return ok({ id, limits })
 }
 
-/** By the ledger's key, once an account: the ledger has no index over ids alone. */
-const TOPPED_UP = `
-  SELECT a.name FROM accounts AS a CROSS JOIN ledger AS l ON l.account_id = a.id AND l.id = ?1 WHERE a.id <> ?2 LIMIT 1`
+/** By the index of top-ups, however many accounts there are. */
+export const TOPPED_UP = `
+  SELECT a.name FROM ledger AS l JOIN accounts AS a ON a.id = l.account_id
+  WHERE l.kind = 'top_up' AND l.id = ?1 AND l.account_id <> ?2 LIMIT 1`
 
 /** Of one invoice typed twice, once for the wrong account, only the first may pay. What is on its way to D1 (a second) is not seen. */
 export const topUp = async (env: Env, key: string, body: z.infer<typeof topUpBody>) => {

@@ -4,6 +4,7 @@ import { env } from 'cloudflare:workers'
 import { SignJWT } from 'jose'
 import { afterEach, expect, test, vi } from 'vitest'
 import type { AccountObject } from '../../edge/account.ts'
+import { TOPPED_UP } from '../../edge/admin/mutations.ts'
 import { type Env, environmentFault } from '../../edge/env.ts'
 import { signAdminCall } from '../../schema/admin_call.ts'
 import { PRICE_NOTICE_MS } from '../../schema/limits.ts'
@@ -105,6 +106,13 @@ test('one idempotency key tops up one account, not two', async () => {
   expect((await topUp(second)).status).toBe(409)
   expect((await objectOf(second).balance()).balanceNano).toBe(10)
   expect(await json<object>(topUp(first))).toMatchObject({ balanceNano: 15 })
+})
+
+test('whose top-up it was is looked up once, not once an account', async () => {
+  const { results } = await env.DB.prepare(`EXPLAIN QUERY PLAN ${TOPPED_UP}`).bind('a', 'b').all<{ detail: string }>()
+  const plan = results.map(({ detail }) => detail)
+  expect(plan[0]).toMatch(/^SEARCH l USING INDEX ledger_top_ups \(id=\?\)/)
+  expect(plan.join()).not.toMatch(/SCAN/)
 })
 
 test('bad input names the parameter; unknown things are 404', async () => {

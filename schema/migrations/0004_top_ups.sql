@@ -1,0 +1,1 @@
+CREATE INDEX `ledger_top_ups` ON `ledger` (`id`) WHERE kind = 'top_up';
