@@ -5,6 +5,7 @@ import { prefixKeys } from '../../schema/prefix.ts'
 import { isScored, worstCase } from '../../schema/prompts.ts'
 import type { Run } from '../../schema/wire.ts'
 import type { Admission, AdmissionAnswer } from '../account/admit.ts'
+import type { FailedAttempt } from '../account/holds.ts'
 import type { AccountObject } from '../account.ts'
 import { authenticate, authorizationOf, derivedOnce } from '../auth.ts'
 import { accountObject, clientIp, type Env } from '../env.ts'
@@ -147,9 +148,11 @@ const serve = async (
   }
   const nodes = routeNow(candidates, { promptTokens, affinity: keys[0] ?? requestId })
   const overlap = (node: Candidate): number => (env.AFFINITY_CREDIT === 'off' ? 0 : overlapElsewhere(candidates, node))
-  // Known to the account before the node is: its receipt cannot come first.
-  const first = nodes[0] ? overlap(nodes[0]) : 0
-  if (first > 0) await account.setOverlap(requestId, first)
+  // Told to the account before the node is asked: its receipt cannot come first.
+  const onAttempt = async (node: Candidate, failed: FailedAttempt | undefined): Promise<void> => {
+    if (failed) return account.setAttempt(requestId, node.id, failed, overlap(node))
+    if (overlap(node) > 0) await account.setOverlap(requestId, overlap(node))
+  }
   const cacheSalt = derivedOnce(secret, 'cache', tenant).toString('base64url')
   const answered = await stages.run('dispatch', () =>
     dispatch({
@@ -158,7 +161,7 @@ const serve = async (
       request: { run, accountId, keyId, cacheSalt, prefixKeys: [...keys] },
       signal,
       promptTokens,
-      onRetry: async (node, failed) => account.setAttempt(requestId, node.id, failed, overlap(node)),
+      onAttempt,
     }),
   )
   if (!answered.ok) {

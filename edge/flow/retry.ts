@@ -16,8 +16,8 @@ export interface Dispatch {
   /** Estimated. */
   readonly promptTokens: number
   readonly signal: AbortSignal
-  /** Before `node` is asked: the attempt before it failed. */
-  readonly onRetry: (node: Candidate, failed: FailedAttempt) => Promise<void>
+  /** Before `node` is asked; `failed`: the attempt before it. */
+  readonly onAttempt: (node: Candidate, failed: FailedAttempt | undefined) => Promise<void>
 }
 
 const ATTEMPTS_MAX = 3
@@ -40,13 +40,19 @@ const endOf =
     else breaker.succeeded(nodeId)
   }
 
-/** One attempt; its flight ends here unless an answer has begun. */
-const attemptAt = async (d: Dispatch, node: Candidate, attempt: number): Promise<[NodeAnswer, Flight]> => {
+/** One attempt, counted before anything is waited for; its flight ends here unless an answer has begun. */
+const attemptAt = async (
+  d: Dispatch,
+  node: Candidate,
+  attempt: number,
+  failed: FailedAttempt | undefined,
+): Promise<[NodeAnswer, Flight]> => {
   const flight = inFlight.begin(node.id, Date.now(), prefillMs(node, d.promptTokens - node.hitTokens))
   d.signal.addEventListener('abort', () => flight.ended(), { once: true })
   breaker.began(node.id, Date.now())
   let answer: NodeAnswer | undefined
   try {
+    await d.onAttempt(node, failed)
     answer = await callNode(d.secret, node, { ...d.request, attempt, predictedTokens: node.hitTokens }, d.signal)
     return [answer, flight]
   } finally {
@@ -71,8 +77,7 @@ export const dispatch = async (d: Dispatch): Promise<Dispatched | NotDispatched>
   for (let attempt = 1; attempt <= ATTEMPTS_MAX; attempt++) {
     const node = rest[0]
     if (!node) break
-    if (failed) await d.onRetry(node, failed)
-    const [answer, flight] = await attemptAt(d, node, attempt)
+    const [answer, flight] = await attemptAt(d, node, attempt, failed)
     if (answer.ok) {
       breaker.answered(node.id)
       return { ok: true, response: answer.response, ended: endOf(node.id, flight, d.signal) }
