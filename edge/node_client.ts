@@ -54,10 +54,13 @@ const refused = async (response: Response): Promise<Extract<NodeAnswer, { ok: fa
   return { ok: false, error, retryable: isRetryable(known), unreachable }
 }
 
-interface NodeAddress {
+export interface NodeAddress {
   readonly id: string
   readonly address: string
 }
+
+/** Paths are joined to it as texts: the address of one of several nodes behind a proxy has a path of its own. */
+export const baseOf = ({ address }: NodeAddress): string => address.replace(/\/+$/, '')
 
 /** Throws where the node cannot be reached. */
 const post = async (
@@ -69,8 +72,7 @@ const post = async (
 ): Promise<Response> => {
   const body = utf8(JSON.stringify(request))
   const key = await dispatchKey(secret, node.id)
-  // Joined as texts: the address of one of several nodes behind a proxy has a path of its own.
-  return fetch(`${node.address.replace(/\/+$/, '')}${path}`, {
+  return fetch(`${baseOf(node)}${path}`, {
     method: 'POST',
     headers: {
       authorization: await signCall(key, 'HS256', 'edge', node.id, body),
@@ -115,15 +117,17 @@ export const abandonAt = async (
   }
 }
 
+/** `signal`: the client left; `lost`: the node is given up, its answer too where that has begun. */
 export const callNode = async (
   secret: string,
   node: NodeAddress,
   request: RunRequest,
   signal: AbortSignal,
+  lost: AbortSignal,
 ): Promise<NodeAnswer> => {
   let response: Response
   try {
-    response = await post(secret, node, PATHS.run, request, signal)
+    response = await post(secret, node, PATHS.run, request, AbortSignal.any([signal, lost]))
   } catch (error) {
     if (signal.aborted) return { ok: false, error: apiError('client_closed'), retryable: false, unreachable: false }
     return {

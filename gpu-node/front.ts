@@ -47,7 +47,7 @@ export const createFront = ({ metrics, live, readiness, health }: FrontOptions):
     [PATHS.abandon]: refuse,
   }
   const pages: Readonly<Record<string, (response: ServerResponse) => void | Promise<void>>> = {
-    '/livez': (response) => {
+    [PATHS.livez]: (response) => {
       const state = live()
       sendJson(response, state.alive ? 200 : 503, state)
     },

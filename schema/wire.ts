@@ -17,8 +17,9 @@ import {
 const count = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER)
 const id = z.string().min(1).max(64)
 
-/** Paths of the internal calls. The first three are served by the node, the rest by the edge. */
+/** Paths of the internal calls. The first four are served by the node, the rest by the edge. */
 export const PATHS = {
+  livez: '/livez',
   run: '/run',
   tokenize: '/tokenize',
   abandon: '/abandon',

@@ -3,10 +3,11 @@
 import { type ApiError, apiError } from '../../schema/errors.ts'
 import type { RunRequest } from '../../schema/wire.ts'
 import type { FailedAttempt } from '../account/holds.ts'
-import { breaker, inFlight } from '../fleet.ts'
+import { breaker, inFlight, pulse } from '../fleet.ts'
 import type { Flight } from '../in_flight.ts'
 import { log } from '../log.ts'
 import { callNode, type NodeAnswer } from '../node_client.ts'
+import { SILENCES } from '../pulse.ts'
 import { type Candidate, prefillMs } from '../router.ts'
 
 export interface Dispatch {
@@ -40,20 +41,52 @@ const endOf =
     else breaker.succeeded(nodeId)
   }
 
+interface WatchedFlight extends Flight {
+  /** The node does not live any more. */
+  readonly lost: AbortSignal
+}
+
+/** Counted, and watched, until it has ended or the client has left. */
+const begin = (d: Dispatch, node: Candidate): WatchedFlight => {
+  const flight = inFlight.begin(node.id, Date.now(), prefillMs(node, d.promptTokens - node.hitTokens))
+  const lost = new AbortController()
+  let allowed: number = SILENCES.waiting
+  const stop = pulse.watch(
+    node,
+    () => allowed,
+    () => lost.abort(new Error('the node answers nothing any more')),
+  )
+  const ended = (now?: number): void => {
+    stop()
+    flight.ended(now)
+  }
+  d.signal.addEventListener('abort', () => ended(), { once: true })
+  const answered = (): void => {
+    allowed = SILENCES.flowing
+    flight.answered()
+  }
+  return { answered, ended, lost: lost.signal }
+}
+
 /** One attempt, counted before anything is waited for; its flight ends here unless an answer has begun. */
 const attemptAt = async (
   d: Dispatch,
   node: Candidate,
   attempt: number,
   failed: FailedAttempt | undefined,
-): Promise<[NodeAnswer, Flight]> => {
-  const flight = inFlight.begin(node.id, Date.now(), prefillMs(node, d.promptTokens - node.hitTokens))
-  d.signal.addEventListener('abort', () => flight.ended(), { once: true })
+): Promise<[NodeAnswer, WatchedFlight]> => {
+  const flight = begin(d, node)
   breaker.began(node.id, Date.now())
   let answer: NodeAnswer | undefined
   try {
     await d.onAttempt(node, failed)
-    answer = await callNode(d.secret, node, { ...d.request, attempt, predictedTokens: node.hitTokens }, d.signal)
+    answer = await callNode(
+      d.secret,
+      node,
+      { ...d.request, attempt, predictedTokens: node.hitTokens },
+      d.signal,
+      flight.lost,
+    )
     return [answer, flight]
   } finally {
     if (answer?.ok) flight.answered()

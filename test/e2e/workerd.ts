@@ -1,6 +1,6 @@
 // The Worker in workerd itself, without the proxy that `wrangler dev` puts before it, and a real node: a client's connection is
 // workerd's own, so that a test sees when the Worker hears of its end.
-import { spawn, spawnSync } from 'node:child_process'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -12,7 +12,15 @@ import { loadSecrets, ROOT, type Secrets } from '../../scripts/stack.ts'
 import { eventually, freePort, MODEL, type TestStack } from './stack.ts'
 
 export type BareStack = Pick<TestStack, 'baseUrl' | 'nodeUrl' | 'nodePid' | 'stateDir' | 'key' | 'admin' | 'remove'> &
-  Pick<BareWorker, 'inspectorUrl'>
+  Pick<BareWorker, 'inspectorUrl' | 'secrets'>
+
+/** One node more of a stack, with its state below the stack's. */
+export interface MoreNode {
+  readonly url: string
+  readonly pid: number | undefined
+  readonly stateDir: string
+  remove(): Promise<void>
+}
 
 const HOST = '127.0.0.1'
 const BIN = join(ROOT, 'node_modules', '.bin')
@@ -80,24 +88,37 @@ export const bootWorker = async (stateDir: string, inspect = false): Promise<Bar
   return { baseUrl, secrets, inspectorUrl, dispose: () => miniflare.dispose() }
 }
 
+const nodesOf = async (baseUrl: string): Promise<number> =>
+  ((await (await fetch(`${baseUrl}/healthz`)).json()) as { nodes: number }).nodes
+
+const ended = (node: ChildProcess): Promise<void> =>
+  new Promise((done) => {
+    node.once('exit', () => done())
+    node.kill()
+  })
+
+export const addNode = async (stack: BareStack, nodeEnv: Record<string, string>): Promise<MoreNode> => {
+  const before = await nodesOf(stack.baseUrl)
+  const [stateDir, port] = [join(stack.stateDir, 'more'), await freePort()]
+  const node = startNode(stateDir, stack.baseUrl, port, stack.secrets.JOIN_TOKEN, nodeEnv)
+  await eventually(async () => ((await nodesOf(stack.baseUrl)) > before ? true : undefined), 60_000)
+  return { url: `http://127.0.0.1:${port}`, pid: node.pid, stateDir, remove: () => ended(node) }
+}
+
 export const bootBareStack = async (nodeEnv: Record<string, string>): Promise<BareStack> => {
   const stateDir = mkdtempSync(join(tmpdir(), 'sparrow-bare-'))
   const { baseUrl, secrets, inspectorUrl, dispose } = await bootWorker(stateDir, true)
   const port = await freePort()
   const node = startNode(stateDir, baseUrl, port, secrets.JOIN_TOKEN, nodeEnv)
   const remove = async (): Promise<void> => {
-    const ended = new Promise((done) => node.once('exit', done))
-    node.kill()
-    await ended
+    await ended(node)
     await dispose()
     rmSync(stateDir, { recursive: true, force: true })
   }
-  await eventually(async () => {
-    const { nodes } = (await (await fetch(`${baseUrl}/healthz`)).json()) as { nodes: number }
-    return nodes > 0 ? true : undefined
-  }, 60_000)
+  await eventually(async () => ((await nodesOf(baseUrl)) > 0 ? true : undefined), 60_000)
   return {
     baseUrl,
+    secrets,
     inspectorUrl,
     nodeUrl: `http://127.0.0.1:${port}`,
     nodePid: () => node.pid,

@@ -1,11 +1,18 @@
 // Attempts of one run, node by node: when they count as load, and when a node is given up.
 import { env } from 'cloudflare:workers'
-import { expect, test } from 'vitest'
-import { inFlight } from '../../edge/fleet.ts'
+import { afterEach, expect, test, vi } from 'vitest'
+import { breaker, inFlight, pulse } from '../../edge/fleet.ts'
 import { type Dispatch, dispatch } from '../../edge/flow/retry.ts'
+import { Pulse } from '../../edge/pulse.ts'
 import type { Candidate } from '../../edge/router.ts'
 import type { RunRequest } from '../../schema/wire.ts'
-import { MODEL } from './world.ts'
+import { COST, chat, idOf, MODEL, objectOf, openAccount, receiptOf, registerNode, removeNodes, send } from './world.ts'
+
+afterEach(async () => {
+  vi.restoreAllMocks()
+  for (const id of ['frozen', 'freezes', 'down']) breaker.succeeded(id)
+  await removeNodes()
+})
 
 const candidate = (id: string): Candidate => ({
   ...{ id, address: env.NODE_ADDRESSES[id] ?? '', running: 0, waiting: 0, kvPages: 100, kvPagesUsed: 0, hitTokens: 0 },
@@ -35,4 +42,73 @@ test('a run counts as load of its node before its account is told where it goes'
   const failing = async (): Promise<void> => Promise.reject(new Error('Network connection lost.'))
   await expect(dispatch(runTo(['good'], false, { onAttempt: failing }))).rejects.toThrow('connection lost')
   expect(['down', 'good'].map((id) => inFlight.count(id))).toEqual([0, 0])
+})
+
+/** Nodes are asked five times a second whether they live. */
+const watchClosely = (): void => {
+  const quick = new Pulse(200)
+  vi.spyOn(pulse, 'watch').mockImplementation((...watched) => quick.watch(...watched))
+}
+
+test.each([true, false])(
+  'a node that froze before its head is given up: another one answers, and only its receipt counts (stream: %s)',
+  async (stream) => {
+    watchClosely()
+    const account = await openAccount(1e9)
+    const frozen = await registerNode('frozen')
+    const good = await registerNode('good', 100)
+    const response = await chat(account.key, { stream })
+    expect([response.status, await response.text()]).toEqual([200, expect.stringContaining('"whole":1')])
+    const id = idOf(response)
+    const { attempts } = (await objectOf(account).holdOf(id)) ?? {}
+    expect(attempts).toEqual([{ attempt: 1, nodeId: 'frozen', code: 'node_failed' }])
+    // It thaws, begins, and sees that nobody waits any more.
+    await send(frozen, [receiptOf(frozen, account, id, { finish: 'cancelled', missTokens: 20 })])
+    expect((await objectOf(account).holdOf(id))?.state).toBe('open')
+    await send(good, [receiptOf(good, account, id, { attempt: 2 })])
+    expect(await objectOf(account).balance()).toEqual({ balanceNano: 1e9 - COST, heldNano: 0 })
+    expect(inFlight.count('frozen')).toBe(0)
+  },
+)
+
+test('where no other node lives a frozen one is a 503, and nothing stays held, whatever it says later', async () => {
+  watchClosely()
+  const account = await openAccount(1e9)
+  const frozen = await registerNode('frozen')
+  const response = await chat(account.key)
+  expect(response.status).toBe(503)
+  await send(frozen, [receiptOf(frozen, account, idOf(response))])
+  expect(await objectOf(account).balance()).toEqual({ balanceNano: 1e9, heldNano: 0 })
+})
+
+test('a node that freezes behind its head ends its stream with an error frame', async () => {
+  watchClosely()
+  const account = await openAccount(1e9)
+  await registerNode('freezes')
+  const text = await (await chat(account.key, { stream: true })).text()
+  expect(text).toContain('"first":1')
+  expect(text).toContain('stream_interrupted')
+  expect(inFlight.count('freezes')).toBe(0)
+})
+
+test('a node that computes long, and says that it lives, is waited for', async () => {
+  watchClosely()
+  const account = await openAccount(1e9)
+  await registerNode('slow')
+  await registerNode('good', 100)
+  const response = await chat(account.key)
+  expect(await response.text()).toContain('"whole":1')
+  expect((await objectOf(account).holdOf(idOf(response)))?.attempts).toEqual([])
+})
+
+test('runs of one isolate share their questions', async () => {
+  const quick = new Pulse(200)
+  const node = candidate('other')
+  const fetched = vi.spyOn(globalThis, 'fetch')
+  const asked = () => fetched.mock.calls.filter(([url]) => url === `${node.address}/livez`).length
+  const began = Date.now()
+  const stops = Array.from({ length: 20 }, () => quick.watch(node, () => 1, expect.unreachable))
+  await vi.waitFor(() => expect(asked()).toBeGreaterThanOrEqual(5), 20_000)
+  for (const stop of stops) stop()
+  expect(asked()).toBeLessThanOrEqual((Date.now() - began) / 180)
 })

@@ -49,11 +49,19 @@ const BEHAVIOURS: Readonly<Record<string, Behaviour>> = {
     path === '/proxied/run' ? succeed('proxied')(res, stream, asked, path) : void res.writeHead(404).end('<html>'),
   unsigned: refuse(401, { code: 'invalid_signature', message: 'no' }),
   mirror,
+  frozen: () => {},
+  freezes: (res) => void head(res, 'freezes').write('data: {"first":1}\n\n'),
+  /** As with a long prompt. */
+  slow: (...asked) => void setTimeout(() => succeed('slow')(...asked), 3000),
 }
 
-const serve = (behaviour: Behaviour): Promise<string> =>
+/** A process that froze: its connections stay open, and nothing comes, at /livez neither. */
+const FROZEN = new Set(['frozen', 'freezes'])
+
+const serve = (id: string, behaviour: Behaviour): Promise<string> =>
   new Promise((resolve) => {
     const server = createServer(async (req: IncomingMessage, res) => {
+      if (req.method === 'GET') return void (FROZEN.has(id) || res.end('{"alive":true}'))
       const parts: Buffer[] = []
       for await (const part of req) parts.push(part as Buffer)
       const asked = JSON.parse(Buffer.concat(parts).toString()) as { run: Asked }
@@ -69,7 +77,7 @@ const serve = (behaviour: Behaviour): Promise<string> =>
 
 /** Address of each node by its id; `down` has one where nobody listens. */
 export const serveTestNodes = async (): Promise<Record<string, string>> => {
-  const served = await Promise.all(Object.entries(BEHAVIOURS).map(async ([id, b]) => [id, await serve(b)] as const))
+  const served = await Promise.all(Object.entries(BEHAVIOURS).map(async ([id, b]) => [id, await serve(id, b)] as const))
   const addresses = Object.fromEntries(served)
   return { ...addresses, proxied: `${addresses.proxied}/proxied/`, down: 'http://127.0.0.1:9' }
 }

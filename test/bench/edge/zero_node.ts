@@ -44,6 +44,8 @@ const counts = (output: number) => ({ hit: 0, miss: 8, output, reasoning: 0, fir
 
 /** A run through the Worker is journalled and receipted; one asked directly, at the public path, is only answered. */
 const server = createServer(async (req, res) => {
+  // The Worker asks whether it lives.
+  if (req.method === 'GET') return void res.end()
   const parts: Buffer[] = []
   for await (const part of req) parts.push(part as Buffer)
   const body = JSON.parse(Buffer.concat(parts).toString()) as RunRequest & {
