@@ -36,8 +36,8 @@ const endOf =
   (nodeFailed: boolean): void => {
     flight.ended()
     // What a client broke off says nothing about the node.
-    if (signal.aborted) return
-    if (nodeFailed) breaker.failed(nodeId, Date.now())
+    if (signal.aborted) breaker.undecided(nodeId)
+    else if (nodeFailed) breaker.failed(nodeId, Date.now(), true)
     else breaker.succeeded(nodeId)
   }
 
@@ -116,6 +116,7 @@ export const dispatch = async (d: Dispatch): Promise<Dispatched | NotDispatched>
       return { ok: true, response: answer.response, ended: endOf(node.id, flight, d.signal) }
     }
     if (answer.unreachable) breaker.failed(node.id, Date.now())
+    else breaker.undecided(node.id)
     // Nodes of one model may have memory for contexts of different lengths.
     const isTooLong = answer.error.code === 'context_length_exceeded'
     // One with a longer context was asked, and only cannot now: the client should come again.

@@ -10,7 +10,7 @@ import { COST, chat, idOf, MODEL, objectOf, openAccount, receiptOf, registerNode
 
 afterEach(async () => {
   vi.restoreAllMocks()
-  for (const id of ['frozen', 'freezes', 'down']) breaker.succeeded(id)
+  for (const id of ['frozen', 'freezes', 'down', 'breaks', 'draining']) breaker.succeeded(id)
   await removeNodes()
 })
 
@@ -111,4 +111,29 @@ test('runs of one isolate share their questions', async () => {
   await vi.waitFor(() => expect(asked()).toBeGreaterThanOrEqual(5), 20_000)
   for (const stop of stops) stop()
   expect(asked()).toBeLessThanOrEqual((Date.now() - began) / 180)
+})
+
+test('a node that breaks off what it began costs one answer each time it is tried, ever more seldom', async () => {
+  const { key } = await openAccount(1e9)
+  await registerNode('breaks')
+  await registerNode('good', 100)
+  let now = Date.now()
+  vi.spyOn(Date, 'now').mockImplementation(() => now)
+  const broken = async (): Promise<number> => {
+    const texts = Array.from({ length: 3 }, async () => (await chat(key, { stream: true })).text())
+    return (await Promise.all(texts)).filter((text) => text.includes('stream_interrupted')).length
+  }
+  await broken()
+  const counts: number[] = []
+  for (const after of [4_900, 100, 5_000, 5_000, 19_000, 1_000]) {
+    now += after
+    counts.push(await broken())
+  }
+  expect(counts).toEqual([0, 1, 0, 1, 0, 1])
+})
+
+test('a run that is refused while a node is tried makes room for the next one', async () => {
+  for (let i = 0; i < 2; i++) breaker.failed('draining', Date.now() - 6_000)
+  expect((await dispatch(runTo(['draining'], false))).ok).toBe(false)
+  expect(breaker.isOpen('draining', Date.now())).toBe(false)
 })

@@ -118,6 +118,30 @@ test('the breaker opens at the second failure in a row, lets one run through, an
   expect(breaker.state('n', 5002)).toBe('closed')
 })
 
+test('a node that begins answers and breaks them off is left alone for ever longer, and has one run at a time', () => {
+  const breaker = new Breaker()
+  let now = 0
+  for (let i = 0; i < 2; i++) breaker.failed('n', now, true)
+  for (const patience of [5_000, 10_000, 20_000, 40_000, 60_000, 60_000]) {
+    expect(breaker.isOpen('n', now + patience - 1)).toBe(true)
+    now += patience
+    expect(breaker.isOpen('n', now)).toBe(false)
+    breaker.began('n', now)
+    breaker.answered('n')
+    expect(breaker.isOpen('n', now + patience - 1)).toBe(true)
+    // A run that its client left makes room for the next.
+    breaker.undecided('n')
+    expect(breaker.isOpen('n', now)).toBe(false)
+    breaker.began('n', now)
+    breaker.failed('n', now, true)
+  }
+  now += 60_000
+  breaker.began('n', now)
+  expect(breaker.isOpen('n', now)).toBe(true)
+  breaker.succeeded('n')
+  expect(breaker.state('n', now)).toBe('closed')
+})
+
 test('runs that break together open the breaker once', () => {
   const breaker = new Breaker()
   for (let i = 0; i < 10; i++) breaker.failed('n', i)
