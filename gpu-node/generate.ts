@@ -282,13 +282,13 @@ export class Generation {
     const finish = this.#finishOfRun()
     const times = this.#clock.times()
     const output = this.#sum('output')
-    const { hit, miss } = this.#prefilled
+    const prefilled = this.#prefilled
     // An error in place of an answer is free; behind a head the prefill was told, and is billed as any cancelled one.
     const unanswered = this.#overdue && !this.#answer.headSent
     const free = finish === 'error' || unanswered || !this.#isStarted
     // Behind a head nobody tries another node: the time of the first token tells the edge that this is the end.
     const toldAt = this.#answer.headSent ? (this.#counts.firstTokenAt ?? Date.now()) : null
-    this.#counts = free ? { ...NO_COUNTS, firstTokenAt: toldAt } : { ...this.#counts, hit, miss, output }
+    this.#counts = free ? { ...NO_COUNTS, firstTokenAt: toldAt } : { ...this.#counts, ...prefilled, output }
     const { requestId } = this.#request.run
     const { engine, journal, metrics, onClosed } = this.#shop
     const isKept = finish !== 'error' && engine.info.reusesPages !== false
@@ -296,7 +296,7 @@ export class Generation {
     await journal.close(key, { finish, prefix: isKept ? this.#residentBlocks() : [], counts: this.#counts })
     this.#place.leave()
     metrics.finished(finish, this.#counts)
-    metrics.vllm.ended(finish, times, hit + miss, output)
+    metrics.vllm.ended(finish, times, prefilled.hit + prefilled.miss, output)
     onClosed()
     this.#finish = finish
     this.#flush()
@@ -304,9 +304,11 @@ export class Generation {
   }
 
   /** What all prompts took. */
-  get #prefilled(): { hit: number; miss: number } {
+  get #prefilled(): Pick<RunCounts, 'hit' | 'miss' | 'firstPrompt'> {
     const sum = (of: 'hit' | 'miss'): number => this.#groups.reduce((all, group) => all + group[of], 0)
-    return { hit: sum('hit'), miss: sum('miss') }
+    const { hit, miss } = this.#groupOf(0)
+    const first = this.#request.countsFirstPrompt ? { firstPrompt: { hit, miss } } : {}
+    return { hit: sum('hit'), miss: sum('miss'), ...first }
   }
 
   /** Text blocks of the first prompt whose tokens all lie in whole pages that were computed or found. */

@@ -184,6 +184,7 @@ export class Journal {
       // Clocks may step back; a receipt that closes before it opened would be refused.
       closedAt: Math.max(Date.now(), run.openedAt),
       prefix,
+      ...(counts.firstPrompt ? { firstPrompt: counts.firstPrompt } : {}),
     }
     this.#append({ t: 'close', receipt })
     return receipt

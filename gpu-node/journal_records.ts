@@ -23,6 +23,8 @@ const countsSchema = z.object({
   output: count,
   reasoning: count,
   firstTokenAt: count.nullable(),
+  /** Of several prompts, where the edge asked for it. */
+  firstPrompt: z.strictObject({ hit: count, miss: count }).optional(),
 })
 /** What a run has cost so far; `hit + miss` are prompt tokens, `reasoning` is part of `output`. */
 export type RunCounts = z.infer<typeof countsSchema>

@@ -30,6 +30,7 @@ export const receiptBytes = (r: Receipt): Uint8Array<ArrayBuffer> =>
       r.firstTokenAt,
       r.closedAt,
       r.prefix,
+      ...(r.firstPrompt ? [[r.firstPrompt.hit, r.firstPrompt.miss]] : []),
     ]),
   )
 
@@ -54,6 +55,8 @@ export const verifyReceipt = async (publicKey: CryptoKey, signed: SignedReceipt)
 /** The first invariant a receipt breaks, in words, or `undefined` when it holds together. */
 export const receiptFault = (r: Receipt): string | undefined => {
   if (r.hitTokens % KV_PAGE_TOKENS !== 0) return `hitTokens is no multiple of ${KV_PAGE_TOKENS}`
+  const { hit: firstHit, miss: firstMiss } = r.firstPrompt ?? { hit: 0, miss: 0 }
+  if (firstHit > r.hitTokens || firstMiss > r.missTokens) return 'its first prompt took more than all of them'
   if (r.reasoningTokens > r.outputTokens) return 'reasoningTokens exceeds outputTokens'
   if (r.outputTokens > 0 && r.missTokens === 0) return 'tokens were sampled but no prompt token was computed'
   if (r.closedAt < r.openedAt) return 'closed before it opened'

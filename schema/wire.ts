@@ -132,6 +132,8 @@ export const runRequestSchema = z.object({
   prefixKeys: z.array(z.string().length(24)).max(8192),
   /** Prompt tokens that the edge predicts in this node's cache; compared with the truth, never billed. */
   predictedTokens: count.optional(),
+  /** Of several prompts: what the first took stands in the receipt by itself. */
+  countsFirstPrompt: z.boolean().optional(),
 })
 export type RunRequest = z.infer<typeof runRequestSchema>
 
@@ -207,6 +209,8 @@ export const receiptSchema = z.object({
   closedAt: count,
   /** Text blocks now resident at the node: [prefix key, prompt tokens up to the block's end], in order. */
   prefix: z.array(z.tuple([z.string().length(24), count])).max(8192),
+  /** What the first of several prompts took of `hit` and `miss`, where the edge asked for it. */
+  firstPrompt: z.strictObject({ hit: count, miss: count }).optional(),
 })
 export type Receipt = z.infer<typeof receiptSchema>
 

@@ -47,16 +47,20 @@ const retryCredit = (store: AccountStore, hold: Hold, cost: number): number => {
   return group === undefined ? 0 : Math.min(cost, store.chargedOfGroup(group))
 }
 
-/** What another node held, in whole pages, is billed as cached: where a run goes is our choice, not the customer's. */
-const affinityCredit = (store: AccountStore, hold: Hold, { hit, miss }: TokenCounts): Credit => {
+/**
+ * What another node held, in whole pages, is billed as cached: where a run goes is our choice, not the customer's. Of several prompts the
+ * edge knows only of the first who holds it, and what the others found cached says nothing about that one.
+ */
+const affinityCredit = (store: AccountStore, hold: Hold, { hit, miss }: Pick<TokenCounts, 'hit' | 'miss'>): Credit => {
   const wanted = [store.accountLimits(), store.familyLimits(hold.family)].every((l) => l.affinityCredit !== false)
   const whole = Math.max(0, Math.floor(Math.min(hold.overlapTokens, hit + miss - 1) / KV_PAGE_TOKENS) * KV_PAGE_TOKENS)
   const tokens = wanted ? Math.max(0, whole - hit) : 0
   return { reason: 'affinity', nano: tokens * Math.max(0, hold.price.miss - hold.price.hit), tokens }
 }
 
-const creditsOf = (store: AccountStore, hold: Hold, tokens: TokenCounts, cost: number, now: number): Credit[] => {
-  const affinity = affinityCredit(store, hold, tokens)
+const creditsOf = (store: AccountStore, hold: Hold, receipt: Receipt, cost: number, now: number): Credit[] => {
+  const { hitTokens: hit, missTokens: miss, firstPrompt } = receipt
+  const affinity = affinityCredit(store, hold, firstPrompt ?? { hit, miss })
   const retry = retryCredit(store, hold, cost - affinity.nano)
   const late = lateCredit(store, hold, cost - affinity.nano - retry, now)
   const credits: Credit[] = [affinity, { reason: 'retry', nano: retry }, { reason: 'late_receipt', nano: late }]
@@ -92,7 +96,7 @@ export const settleOne = (
     store.freeClaim(hold.requestId)
   }
   const cost = costOf(tokens, hold.price)
-  const credits = creditsOf(store, hold, tokens, cost, now)
+  const credits = creditsOf(store, hold, receipt, cost, now)
   const chargedNano = credits.reduce((left, { nano }) => left - nano, cost)
   store.closeHold(hold, 'settled', now, chargedNano, credits)
   store.addCharge(

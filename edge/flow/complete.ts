@@ -2,7 +2,7 @@
 import type { Dialect } from '../../schema/dialects/dialect.ts'
 import { apiError, isRetryable } from '../../schema/errors.ts'
 import { prefixKeys } from '../../schema/prefix.ts'
-import { isScored, worstCase } from '../../schema/prompts.ts'
+import { isScored, promptsOf, worstCase } from '../../schema/prompts.ts'
 import type { Run } from '../../schema/wire.ts'
 import type { Admission, AdmissionAnswer } from '../account/admit.ts'
 import type { FailedAttempt } from '../account/holds.ts'
@@ -158,7 +158,14 @@ const serve = async (
     dispatch({
       secret,
       nodes,
-      request: { run, accountId, keyId, cacheSalt, prefixKeys: [...keys] },
+      request: {
+        run,
+        accountId,
+        keyId,
+        cacheSalt,
+        prefixKeys: [...keys],
+        countsFirstPrompt: promptsOf(run).length > 1,
+      },
       signal,
       promptTokens,
       onAttempt,

@@ -135,6 +135,39 @@ test('a prompt that is scored is computed whole wherever it lies: nothing is pre
   expect(await creditOf({ echo: true, logprobs: 0 })).toBe(0)
 })
 
+test('of several prompts the detour of the first is credited whole, whatever of the others was cached', async () => {
+  const batch = await openAccount(1e10)
+  const [good, other] = [await registerNode('good'), await registerNode('other', 200)]
+  const prompt = 'The same beginning, many times over. '.repeat(60)
+  const scope = { accountId: batch.id, model: MODEL, chatFormat: 'deepseek_v32' }
+  const keys = prefixKeys(env.SPARROW_SECRET, scope, `<｜begin▁of▁sentence｜>${prompt}`)
+  const held = keys.length * 64
+  const prefix = keys.map((key, i): [string, number] => [key, (i + 1) * 64])
+  await env.DB.batch(recording(env.DB, env.SPARROW_SECRET, [receiptOf(other, batch, 'a', { prefix })]))
+  const creditOf = async (changes: Partial<Receipt>): Promise<number> => {
+    const body = JSON.stringify({ model: MODEL, prompt: [prompt, prompt, 'Another one. '.repeat(200)], max_tokens: 5 })
+    const id = idOf(await asCustomer(batch, '/v1/completions', { method: 'POST', body }))
+    await send(good, [receiptOf(good, batch, id, changes)])
+    const hold = await objectOf(batch).holdOf(id)
+    return hold?.credits.reduce((sum, { tokens = 0 }) => sum + tokens, 0) ?? -1
+  }
+  // The second and third were found cached, the first was not.
+  const others = { hitTokens: 2 * held, missTokens: held + 20 }
+  expect(await creditOf({ ...others, firstPrompt: { hit: 0, miss: held + 10 } })).toBe(held)
+  // What of the first is a real hit, and its last page, which is always computed, are no detour.
+  expect(await creditOf({ ...others, firstPrompt: { hit: 128, miss: held - 128 } })).toBe(held - 64 - 128)
+})
+
+test('of several prompts, and only then, the node is asked what the first took', async () => {
+  await registerNode('mirror')
+  const asked = async (prompt: unknown) => {
+    const body = JSON.stringify({ model: MODEL, prompt, max_tokens: 5 })
+    return (await asCustomer(account, '/v1/completions', { method: 'POST', body })).json()
+  }
+  expect(await asked(['one', 'two'])).toMatchObject({ countsFirstPrompt: true })
+  expect(await asked(['one'])).toMatchObject({ countsFirstPrompt: false })
+})
+
 test('the credit never exceeds what was computed in whole pages, nor takes back what a real hit saved', async () => {
   const object = objectOf(account)
   const settle = async (overlap: number, hitTokens: number, missTokens: number): Promise<number> => {

@@ -71,6 +71,11 @@ const receiptOf = async ({ run }: RunRequest): Promise<Receipt> => {
 const whole = async (request: RunRequest) =>
   completionSchema.parse(await (await post(node, request)).json(), { reportInput: true })
 
+const answered = async (request: RunRequest): Promise<RunRequest> => {
+  await whole(request)
+  return request
+}
+
 test('choices stand prompt by prompt, and one receipt sums all of them', async () => {
   const answers = ['first', 'another one', 'third of all']
   const ids = await Promise.all(answers.map(idsOf))
@@ -114,6 +119,19 @@ test('a client that leaves ends all prompts; those that never began cost nothing
   leaving.abort()
   const miss = (await idsOf(`${BOS}x`)).length
   expect(await receiptOf(request)).toMatchObject({ finish: 'cancelled', hitTokens: 0, missTokens: miss })
+})
+
+test('what the first of several prompts took stands in the receipt by itself where the edge asks for it', async () => {
+  const [first, second] = ['one '.repeat(100), 'two '.repeat(200)] as const
+  await receiptOf(await answered(several({}, [second])))
+  const run = several({ n: 2 }, [first, second])
+  const [firstTokens, secondTokens] = await Promise.all([first, second].map(async (t) => (await idsOf(BOS + t)).length))
+  const hitTokens = Math.floor(((secondTokens ?? 0) - 1) / 64) * 64
+  expect(await receiptOf(await answered({ ...run, countsFirstPrompt: true }))).toMatchObject({
+    ...{ hitTokens, missTokens: (firstTokens ?? 0) + (secondTokens ?? 0) - hitTokens },
+    firstPrompt: { hit: 0, miss: firstTokens },
+  })
+  expect(await receiptOf(await answered(several({}, [first, second])))).not.toHaveProperty('firstPrompt')
 })
 
 test('a prompt that is no prompt refuses the whole run', async () => {

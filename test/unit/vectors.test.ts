@@ -48,13 +48,23 @@ test('every field of a receipt is under the signature', async () => {
     firstTokenAt: null,
     closedAt: 1795450000901,
     prefix: [['A'.repeat(24), 1]],
+    firstPrompt: { hit: 0, miss: 1 },
   }
-  expect(Object.keys(changes).length).toBe(Object.keys(receipt).length - 1)
+  expect(Object.keys(changes).length).toBe(Object.keys(receiptSchema.shape).length - 1)
   for (const [field, value] of Object.entries(changes)) {
     const forged = receiptSchema.parse({ ...receipt, [field]: value })
     expect(await verifyReceipt(publicKey, { receipt: forged, signature: first?.signature ?? '' }), field).toBe(false)
   }
   expect(await verifyReceipt(publicKey, { receipt, signature: '!' })).toBe(false)
+})
+
+test('a receipt whose first prompt took more than all of its prompts is at fault', () => {
+  const receipt = receiptSchema.parse(receipts.receipts.at(-1)?.receipt)
+  for (const firstPrompt of [
+    { hit: receipt.hitTokens + 64, miss: 0 },
+    { hit: 0, miss: receipt.missTokens + 1 },
+  ])
+    expect(receiptFault({ ...receipt, firstPrompt })).toContain('first prompt')
 })
 
 test.each(prefix.prefixKeys)('prefix keys: $name', ({ secret, accountId, model, chatFormat, piece, times, keys }) => {
