@@ -77,6 +77,7 @@ export class ChoiceText {
   output = 0
   reasoning = 0
   toolCalls = 0
+  #isCallCut = false
   /** The stop string that ended it. */
   stop: string | undefined
   /** Why the engine ended it. */
@@ -101,7 +102,7 @@ export class ChoiceText {
   /** As its reader is told. */
   get finish(): FinishReason {
     const finish = FINISH[this.reason ?? 'cancelled']
-    return finish === 'stop' && this.toolCalls > 0 ? 'tool_calls' : finish
+    return finish === 'stop' && this.toolCalls > 0 && !this.#isCallCut ? 'tool_calls' : finish
   }
 
   get hasDeltas(): boolean {
@@ -138,9 +139,10 @@ export class ChoiceText {
     this.output = this.isCut ? this.output : sampledTokens
     const rest = this.#utf8.decode()
     if (rest !== '') this.#add(this.#parser.push(rest))
-    const { deltas, toolCalls, stop } = this.#parser.end()
+    const { deltas, toolCalls, isCallCut, stop } = this.#parser.end()
     this.#add(deltas)
     this.toolCalls = toolCalls
+    this.#isCallCut = isCallCut
     this.stop = stop
   }
 

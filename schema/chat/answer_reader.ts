@@ -16,6 +16,7 @@ export abstract class AnswerReader implements AnswerParser {
   /** Where the buffer begins in all that was pushed. */
   protected at = 0
   protected calls = 0
+  #isCut = false
   readonly #stop: StopCutter
   readonly #idSuffix: string
   readonly #withSource: boolean
@@ -35,7 +36,7 @@ export abstract class AnswerReader implements AnswerParser {
   /** Consumes the buffer up to the next mark; false when it has to wait for more text. */
   protected abstract step(final: boolean): boolean
 
-  /** Nothing follows: a call that is not whole becomes content. */
+  /** Nothing follows: of a call that is not whole there is what was written of it. */
   protected abstract giveUp(): void
 
   get stopped(): boolean {
@@ -54,7 +55,8 @@ export abstract class AnswerReader implements AnswerParser {
   end(): ReturnType<AnswerParser['end']> {
     this.buffer += this.#stop.push(this.#surrogate) + this.#stop.end()
     this.#surrogate = ''
-    return { deltas: this.#drain(true), toolCalls: this.calls, stop: this.#stop.matched }
+    const deltas = this.#drain(true)
+    return { deltas, toolCalls: this.calls, isCallCut: this.#isCut, stop: this.#stop.matched }
   }
 
   #drain(final: boolean): Delta[] {
@@ -93,8 +95,19 @@ export abstract class AnswerReader implements AnswerParser {
     else this.#deltas.push({ kind, text, ...source })
   }
 
-  protected call({ name, json }: ParsedCall): void {
-    const index = this.calls++
+  protected call(call: ParsedCall): void {
+    this.#callDeltas(call)
+    this.calls++
+  }
+
+  /** The end of the text cuts the call off, and its arguments. */
+  protected cutCall(call: ParsedCall): void {
+    this.#callDeltas(call)
+    this.#isCut = true
+  }
+
+  #callDeltas({ name, json }: ParsedCall): void {
+    const index = this.calls
     const id = `call_${String(index).padStart(2, '0')}_${this.#idSuffix}`
     this.#deltas.push({ kind: 'tool_call', index, id, name })
     this.#deltas.push({ kind: 'tool_arguments', index, text: json })

@@ -40,8 +40,11 @@ export interface Conversation {
 export interface AnswerParser {
   /** `unstopped`: stop strings do not count in this text, nor across its end. */
   push(text: string, unstopped?: boolean): Delta[]
-  /** Flushes what was held back; tells how many (complete) tool calls there were, and the stop string that cut the text. */
-  end(): { deltas: Delta[]; toolCalls: number; stop: string | undefined }
+  /**
+   * Flushes what was held back; tells how many (complete) tool calls there were, whether the text broke off within one more,
+   * whose arguments are no whole JSON then, and the stop string that cut the text.
+   */
+  end(): { deltas: Delta[]; toolCalls: number; isCallCut: boolean; stop: string | undefined }
   /** A stop string was seen: whatever follows is not part of the answer. */
   readonly stopped: boolean
   /** True while inside the think tags: tokens sampled now are reasoning tokens. */

@@ -1,6 +1,7 @@
 // DeepSeek-V3.2's chat format (December 2025, DSML tool calls): messages -> prompt text. The way back is in
 // deepseek_v32_parser.ts. The tool preamble is Sparrow's own and the one its embedded model was trained with.
 import { fail, ok, type Result } from '../errors.ts'
+import { argumentsObject } from './call_arguments.ts'
 import type { ChatFormat, Conversation, Message, Tool, ToolCall } from './chat_format.ts'
 import { deepseekV32Grammar } from './deepseek_v32_grammar.ts'
 import { BOS, DSML, EOS } from './deepseek_v32_marks.ts'
@@ -59,8 +60,7 @@ const responseSection = (schema: string): string =>
 
 /** One `<｜DSML｜invoke>`; `undefined` when the arguments are no JSON object. */
 const renderCall = (call: ToolCall): string | undefined => {
-  const text = call.arguments.trim() || '{}'
-  const members = text.startsWith('{') ? jsonChildren(text) : undefined
+  const members = jsonChildren(argumentsObject(call.arguments) ?? '')
   if (!members) return undefined
   const lines = members.map(({ key, text: json }) => {
     const isString = json.startsWith('"')

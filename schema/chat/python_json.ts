@@ -68,8 +68,8 @@ export const pythonJson = (text: string): string | undefined => {
 
 const SPACE = ' \t\n\r'
 
-/** Index just after the value that begins at `start` of valid JSON. */
-const valueEnd = (text: string, start: number): number => {
+/** Index just after the value that begins at `start` of JSON that is valid, or breaks off. */
+export const valueEnd = (text: string, start: number): number => {
   let depth = 0
   for (let i = start; i < text.length; ) {
     const char = text[i] ?? ''
@@ -82,6 +82,22 @@ const valueEnd = (text: string, start: number): number => {
     }
   }
   return text.length
+}
+
+/** Of an object whose text breaks off, the text of one with the members that are whole; `undefined` when it is no such text. */
+export const cutObject = (text: string): string | undefined => {
+  if (!text.trimStart().startsWith('{')) return undefined
+  let depth = 0
+  let end = 0
+  for (const { text: token, start } of tokens(text)) {
+    if (token === '{' || token === '[') depth++
+    else if (token === '}' || token === ']') depth--
+    if (depth === 0) return undefined
+    if (end === 0) end = start + 1
+    else if (depth === 1 && token === ',') end = start
+  }
+  const whole = `${text.slice(0, end)}}`
+  return isJson(whole) ? whole : undefined
 }
 
 /**

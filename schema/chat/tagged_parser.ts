@@ -2,7 +2,8 @@
 // of which may be off. The result does not depend on where the text was split; what breaks the grammar becomes content.
 import { AnswerReader, type ParsedCall } from './answer_reader.ts'
 import type { AnswerParser, ParserOptions } from './chat_format.ts'
-import { isJson, jsonChildren } from './python_json.ts'
+import { heldLength } from './parse.ts'
+import { cutObject, isJson, jsonChildren, valueEnd } from './python_json.ts'
 import { THINK, THINK_END } from './think.ts'
 
 export const CALL_OPEN = '<tool_call>'
@@ -31,6 +32,21 @@ const parseCall = (text: string): ParsedCall | undefined => {
   const args = given.startsWith('"') ? String(JSON.parse(given)).trim() : given
   if (typeof name !== 'string' || name === '' || !args.startsWith('{') || !isJson(args)) return undefined
   return { name, json: args }
+}
+
+/** A call that breaks off: none while its name is not whole, `undefined` when no call begins so. */
+const parseCut = (text: string): { readonly call?: ParsedCall } | undefined => {
+  const json = text.slice(0, text.length - heldLength(text, [CALL_CLOSE])).trim()
+  if (json === '') return {}
+  const done = parseCall(json)
+  if (done) return { call: done }
+  const whole = cutObject(json)
+  if (whole === undefined) return undefined
+  const call = parseCall(whole)
+  if (!call) return {}
+  const [, begun] = /^,\s*"(?:arguments|parameters)"\s*:\s*(\{.*)$/s.exec(json.slice(whole.length - 1)) ?? []
+  if (begun !== undefined) return { call: { ...call, json: begun.slice(0, valueEnd(begun, 0)) } }
+  return { call: { ...call, json: call.json === '{}' ? '{' : call.json } }
 }
 
 class TaggedParser extends AnswerReader {
@@ -62,7 +78,11 @@ class TaggedParser extends AnswerReader {
   }
 
   protected giveUp(): void {
-    if (this.#state === 'call') this.#giveUpCall('')
+    if (this.#state !== 'call') return
+    const cut = parseCut(this.#call.join(''))
+    if (cut?.call) this.cutCall(cut.call)
+    if (!cut) this.#giveUpCall('')
+    this.#state = 'done'
   }
 
   protected step(final: boolean): boolean {

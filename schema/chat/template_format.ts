@@ -4,6 +4,7 @@
 import { Template } from '@huggingface/jinja'
 import { fail, ok, type Result } from '../errors.ts'
 import { parseJson } from '../text.ts'
+import { argumentsObject } from './call_arguments.ts'
 import type { ChatFormat, Conversation, Message } from './chat_format.ts'
 import { CALL_CLOSE, CALL_OPEN, taggedParser } from './tagged_parser.ts'
 import { templateGrammar } from './template_grammar.ts'
@@ -46,10 +47,10 @@ const messageFor = (message: Message, plain: Plain): object | undefined => {
   if (message.role === 'tool') return { role: 'tool', content, tool_call_id: plain(message.toolCallId) }
   if (message.role !== 'assistant') return { role: message.role, content }
   const calls = (message.toolCalls ?? []).map(({ id, name, arguments: json }) => {
-    const args = parseJson(json.trim() || '{}')
+    const args = parseJson(argumentsObject(json) ?? '')
     return { id: plain(id), type: 'function', function: { name: plain(name), arguments: deeply(args, plain) }, args }
   })
-  if (calls.some(({ args }) => typeof args !== 'object' || args === null || Array.isArray(args))) return undefined
+  if (calls.some(({ args }) => args === undefined)) return undefined
   return {
     role: 'assistant',
     content,

@@ -1,5 +1,6 @@
 // Bytes of an answer as Anthropic's Messages: content blocks, the events that build them, usage with cached tokens apart, errors.
 import { createHash } from 'node:crypto'
+import { argumentsObject } from '../chat/call_arguments.ts'
 import { type ApiError, type ErrorCode, statusOf } from '../errors.ts'
 import type { FinishReason, Run } from '../wire.ts'
 import type { Choice, Delta, StreamFormatter, Usage } from './dialect.ts'
@@ -136,7 +137,7 @@ export const anthropicStream = (run: Run): StreamFormatter => {
   }
 }
 
-/** Blocks as JSON texts: the input of a call is the model's own, with numbers that JavaScript would round. */
+/** Blocks as JSON texts: the input of a call is the model's own, with numbers that JavaScript would round; of a cut one what is whole. */
 const contentOf = (deltas: readonly Delta[]): string[] => {
   const content: string[] = []
   let text = ''
@@ -144,7 +145,7 @@ const contentOf = (deltas: readonly Delta[]): string[] => {
     if (delta.kind === 'tool_call') {
       const isOurs = (one: Delta) => one.kind === 'tool_arguments' && one.index === delta.index
       const json = deltas.map((one) => (isOurs(one) && 'text' in one ? one.text : '')).join('')
-      content.push(`${JSON.stringify(toolUse(delta)).slice(0, -1)},"input":${json || '{}'}}`)
+      content.push(`${JSON.stringify(toolUse(delta)).slice(0, -1)},"input":${argumentsObject(json) ?? '{}'}}`)
     }
     if (delta.kind !== 'reasoning' && delta.kind !== 'content') continue
     text += delta.text

@@ -26,7 +26,10 @@ const logprobs = z
 
 export const openAiHeadShape = { id: z.uuid(), created: count, model: z.string(), system_fingerprint: z.string() }
 const finish = z.enum(['stop', 'length', 'tool_calls', 'insufficient_system_resource'])
-const called = z.strictObject({ name: z.string().min(1), arguments: z.string().describe('JSON') })
+const called = z.strictObject({
+  name: z.string().min(1),
+  arguments: z.string().describe('JSON, which breaks off where finish_reason is length'),
+})
 
 const toolCallDelta = z.union([
   z.strictObject({

@@ -82,6 +82,29 @@ test('tool calls have no tokens; text before them has its own', async () => {
   expect(bytes.trimEnd()).toBe('Let me see.')
 })
 
+test.each([
+  ['length', undefined, 'length', '{"a": 1, "b": "two wor'],
+  // The first call is whole: it would be made, and so would the second one.
+  ['stop_string', 'wor', 'stop', '{"a": 1, "b": "two '],
+] as const)(
+  'a call that %s cuts off is told as far as it got, and not as one to make',
+  async (reason, stop, finish, json) => {
+    const one = '<｜DSML｜invoke name="f">\n</｜DSML｜invoke>\n'
+    const two =
+      '<｜DSML｜invoke name="g">\n<｜DSML｜parameter name="a" string="false">1</｜DSML｜parameter>\n' +
+      '<｜DSML｜parameter name="b" string="true">two wor'
+    const { ids } = await tokenizer.encode(`Well.\n\n<｜DSML｜function_calls>\n${one}${two}`)
+    const run = { ...runRequest().run, stop: stop ? [stop] : [] }
+    const choice = new ChoiceText(run, DEFAULT_CHAT_FORMAT, tokenizer.textBytes, 0)
+    choice.tokens([...ids])
+    choice.end(reason, ids.length)
+    const deltas = choice.take()
+    expect(textOf(deltas, 'content')).toBe('Well.')
+    expect(deltas.filter((delta) => delta.kind === 'tool_arguments').map((delta) => delta.text)).toEqual(['{}', json])
+    expect([choice.finish, choice.stop, choice.output]).toEqual([finish, stop, ids.length])
+  },
+)
+
 /** The text before the stop string that is complete first; `from`: where stop strings begin to count. */
 const cut = (whole: string, stops: readonly string[], from: number): string => {
   let best = { at: whole.length, end: Number.POSITIVE_INFINITY }

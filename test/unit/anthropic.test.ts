@@ -247,6 +247,18 @@ test('numbers of a call are what was written, in the history and in the answer',
   anthropicMessageSchema.parse(JSON.parse(whole))
 })
 
+test('of a call that was cut off a whole answer has what is whole of its input; a stream has it as it was written', () => {
+  const cut: Delta[] = [
+    { kind: 'tool_call', index: 0, id: 'c', name: 'f' },
+    { kind: 'tool_arguments', index: 0, text: '{"a": 1.10, "b": "to be co' },
+  ]
+  const whole = anthropic.whole(runOf({}), [{ deltas: cut, finish: 'length' }], usage)
+  expect(whole).toContain('"input":{"a": 1.10}')
+  expect(anthropicMessageSchema.parse(JSON.parse(whole)).stop_reason).toBe('max_tokens')
+  const parts = eventsOf(anthropic.stream(runOf({})).deltas(0, cut))
+  expect(parts.at(-1)).toMatchObject({ delta: { partial_json: '{"a": 1.10, "b": "to be co' } })
+})
+
 test('a thread is refused as Anthropic refuses it, so that its client goes on without', () => {
   const error = refusal({ thread: { type: 'create' } })
   expect(error.param).toBe('thread')

@@ -94,18 +94,32 @@ const CASES: [string, string, boolean, string[], Partial<Answer>][] = [
     { calls: [call(0, 'f', '{"x": 12345678901234567890}')], toolCalls: 1 },
   ],
   [
-    'a block cut short is content',
+    'a call cut short is a call as far as it got',
     `Hm.\n\n${OPEN}\n<｜DSML｜invoke name="f">\n<｜DSML｜par`,
     false,
     [],
+    { content: 'Hm.', calls: [call(0, 'f', '{')] },
+  ],
+  [
+    'a call that the end of the answer breaks is content',
+    `Hm.\n\n${OPEN}\n<｜DSML｜invoke name="f">\n<｜DSML｜par${EOS}`,
+    false,
+    [],
     { content: `Hm.\n\n${OPEN}\n<｜DSML｜invoke name="f">\n<｜DSML｜par` },
+  ],
+  [
+    'what no call begins with is content, also where the text breaks off',
+    `\n\n${OPEN}\n<｜DSML｜invoke name="f">\nso I`,
+    false,
+    [],
+    { content: `\n\n${OPEN}\n<｜DSML｜invoke name="f">\nso I` },
   ],
   [
     'a second call cut short: the first stands',
     `\n\n${OPEN}\n${invoke('now')}<｜DSML｜invoke name="f">\n<`,
     false,
     [],
-    { content: '<｜DSML｜invoke name="f">\n<', calls: [call(0, 'now', '{}')], toolCalls: 1 },
+    { calls: [call(0, 'now', '{}'), call(1, 'f', '{')], toolCalls: 1 },
   ],
   [
     'cut short between calls',
@@ -212,6 +226,38 @@ test('any text, split anywhere, parses to the same answer', () => {
   )
 })
 
+test('an answer cut off anywhere shows no markup, and of a call what was written of it; both come back as a prompt', () => {
+  const text = `Let me see.${block(weather, invoke('now'))}`
+  const whole = parse([text])
+  const seen = new Set<string>()
+  for (let at = 0; at < text.length; at++) {
+    const { content, calls } = parse([text.slice(0, at)])
+    // Up to its own token an opening may as well be prose.
+    expect(text.slice(0, at).startsWith(content) && !content.includes('｜DSML｜')).toBe(true)
+    for (const [i, { name, json }] of calls.entries()) {
+      expect(name).toBe(whole.calls[i]?.name)
+      expect(whole.calls[i]?.json.startsWith(json)).toBe(true)
+      seen.add(json)
+    }
+    const toolCalls = calls.map(({ id, name, json }) => ({ id, name, arguments: json }))
+    const messages = [
+      { role: 'user' as const, content: 'q' },
+      { role: 'assistant' as const, content, toolCalls },
+      ...calls.map(({ id }) => ({ role: 'tool' as const, content: 'cut off', toolCallId: id })),
+      ...(calls.length > 0 ? [] : [{ role: 'user' as const, content: 'and?' }]),
+    ]
+    expect(deepseekV32.render({ messages, tools: [], thinking: false }).ok).toBe(true)
+  }
+  expect([...seen]).toEqual(
+    expect.arrayContaining([
+      '{',
+      '{"city": "Praha \\"',
+      '{"city": "Praha \\"1\\"\\n", "days": [1, ',
+      whole.calls[0]?.json,
+    ]),
+  )
+})
+
 test('what a client replays renders to what the model wrote', () => {
   const text = `Let me see.${block(weather, invoke('now'))}`
   const { content, calls } = parse([text])
@@ -237,7 +283,7 @@ test('text is shown as soon as it can be nothing else', () => {
   expect(parser.inReasoning).toBe(false)
   expect(parser.push('o')).toEqual([{ kind: 'content', text: 'So' }])
   expect(parser.push('!\n')).toEqual([{ kind: 'content', text: '!' }])
-  expect(parser.end()).toEqual({ deltas: [{ kind: 'content', text: '\n' }], toolCalls: 0 })
+  expect(parser.end()).toMatchObject({ deltas: [{ kind: 'content', text: '\n' }], toolCalls: 0 })
 })
 
 test('a long call costs linear time', () => {

@@ -27,7 +27,7 @@ test.each<[string, Message[], string]>([
   ['a call without any result', [user('a'), assistant(call('x')), user('b')], 'messages.1'],
   [
     'arguments that are no JSON',
-    [user('a'), assistant(call('x', '{')), tool('x')],
+    [user('a'), assistant(call('x', '{oops}')), tool('x')],
     'messages.1.tool_calls.0.function.arguments',
   ],
   [
@@ -41,6 +41,20 @@ test.each<[string, Message[], string]>([
     error: { code: 'invalid_request', param },
   })
 })
+
+test.each([
+  ['{', []],
+  ['{"a": 1, "b": [2, {"c"', ['a']],
+  ['{"a": "x, y", "b": 2,', ['a', 'b']],
+  // As Vercel's AI SDK sends back what it could not read.
+  [JSON.stringify('{"a": 1, "b": "'), ['a']],
+])(
+  'of arguments that were cut off, as answers with finish_reason "length" have them, what is whole counts: %s',
+  (json, names) => {
+    const prompt = render([user('a'), assistant(call('x', json)), tool('x')])
+    expect([...prompt.matchAll(/parameter name="([^"]+)"/g)].map(([, name]) => name)).toEqual(names)
+  },
+)
 
 test('the prompt of a conversation is the start of the next one, so that it stays cached', () => {
   const first = [user('one'), assistant(call('x', '{"a":1}'))]

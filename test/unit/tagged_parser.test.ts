@@ -86,6 +86,21 @@ const CASES: [string, string, Options, Partial<Answer>][] = [
     { content: '<tool_call>{"name":"f","arguments":[1]}</tool_call>' },
   ],
   ['a call cut short', `A\n<tool_call>{"name":${EOS}x`, {}, { content: 'A\n<tool_call>{"name":' }],
+  [
+    'a call cut short by the limit',
+    'A\n<tool_call>\n{"name": "f", "arguments": {"a": [1, "b',
+    {},
+    { content: 'A', calls: [call(0, 'f', '{"a": [1, "b')] },
+  ],
+  [
+    'cut short behind its arguments',
+    '<tool_call>{"name": "f", "arguments": {"a": 1}}\n</tool',
+    {},
+    { calls: [call(0, 'f', '{"a": 1}')] },
+  ],
+  ['cut short before its arguments', '<tool_call>{"name": "f", "argu', {}, { calls: [call(0, 'f', '{')] }],
+  ['cut short in its name', 'A<tool_call>{"name": "f', {}, { content: 'A' }],
+  ['what no call begins with', '<tool_call>oops', {}, { content: '<tool_call>oops' }],
   ['text after a call', `${weather}\n\nDone.`, {}, { content: 'Done.', calls: [weatherCall], toolCalls: 1 }],
   ['a stop string', 'one STOP two', { stop: ['STOP'] }, { content: 'one ', stop: 'STOP' }],
   [
