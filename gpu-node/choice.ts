@@ -115,8 +115,9 @@ export class ChoiceText {
     return deltas
   }
 
-  /** What the answer begins with, before any token of its own. */
-  begin(text: string, logprobs?: readonly SampledToken[]): void {
+  /** What the answer begins with, before any token of its own: these may end a character that it begins. */
+  begin(bytes: Uint8Array, logprobs?: readonly SampledToken[]): void {
+    const text = this.#utf8.decode(bytes, { stream: true })
     joinDelta(this.#deltas, { kind: 'content', text, ...(logprobs ? { logprobs } : {}) })
   }
 

@@ -176,8 +176,8 @@ export class Generation {
 
   #echo(group: PromptGroup): void {
     const { n = 1 } = this.#request.run
-    const { text, tokens } = group.echo(this.#shop.tokenizer.textBytes)
-    for (const choice of this.#choices.slice(group.first, group.first + n)) choice.begin(text, tokens)
+    const { bytes, tokens } = group.echo(this.#shop.tokenizer.textBytes)
+    for (const choice of this.#choices.slice(group.first, group.first + n)) choice.begin(bytes, tokens)
   }
 
   #submitMore(from: number, to: number): void {

@@ -8,7 +8,7 @@ import type { EncodedPrompt } from './tokenizer.ts'
 
 /** What each answer begins with. */
 export interface Echo {
-  readonly text: string
+  readonly bytes: Uint8Array
   /** Where log-probabilities are asked for. */
   readonly tokens?: readonly SampledToken[]
 }
@@ -62,14 +62,15 @@ export class PromptGroup {
     const ownBytes = Buffer.byteLength(prompt) - Buffer.byteLength(echoText ?? prompt)
     let from = 0
     for (let at = 0; at < ownBytes; from++) at += this.prompt.bytes[from] ?? ownBytes
-    const text = echoText ?? Buffer.concat(ids.map((id) => textBytes[id] ?? new Uint8Array())).toString()
-    if (!this.isScored) return { text }
+    const bytes =
+      echoText === undefined ? Buffer.concat(ids.map((id) => textBytes[id] ?? new Uint8Array())) : Buffer.from(echoText)
+    if (!this.isScored) return { bytes }
     const tokens = ids.slice(from).map((id, i): SampledToken => {
       const logprob = i === 0 ? undefined : this.#scores[from + i - 1]
       if (logprob) return sampledToken(textBytes, id, logprob)
       return { bytes: textBytes[id] ?? new Uint8Array(), logprob: 0, top: [], unscored: true }
     })
-    return { text, tokens }
+    return { bytes, tokens }
   }
 }
 

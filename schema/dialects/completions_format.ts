@@ -15,12 +15,31 @@ const tokenText = (bytes: Uint8Array): string => {
   }
 }
 
-/** Characters, as Python counts them, that begin in these bytes. */
-const characters = (bytes: Uint8Array): number => bytes.reduce((sum, byte) => sum + ((byte & 0xc0) === 0x80 ? 0 : 1), 0)
+const newDecoder = () => new TextDecoder('utf-8', { fatal: false, ignoreBOM: true })
 
-/** The four parallel lists of one stretch of text; `offset` is where its first token stands in the whole text. */
-const logprobLists = (tokens: readonly SampledToken[], offset: number) => {
-  let at = offset
+/** Whether these bytes end in a character that is not whole. */
+const isOpen = (bytes: readonly number[]): boolean =>
+  [1, 2, 3].some(
+    (n) => n <= bytes.length && newDecoder().decode(Uint8Array.from(bytes.slice(-n)), { stream: true }) === '',
+  )
+
+/** Counts characters as Python does, and as the text has them: where bytes are no UTF-8 it has replacement characters. */
+class Characters {
+  readonly #decoder = newDecoder()
+  #whole = 0
+  #last: number[] = []
+  /** Those that begin in the bytes so far. */
+  begun = 0
+
+  add(bytes: Uint8Array): void {
+    this.#whole += [...this.#decoder.decode(bytes, { stream: true })].length
+    this.#last = [...this.#last, ...bytes.subarray(-3)].slice(-3)
+    this.begun = this.#whole + (isOpen(this.#last) ? 1 : 0)
+  }
+}
+
+/** The four parallel lists of one stretch of text, which goes on behind `before`. */
+const logprobLists = (tokens: readonly SampledToken[], before: Characters) => {
   const lists = {
     tokens: [] as string[],
     token_logprobs: [] as (number | null)[],
@@ -32,10 +51,10 @@ const logprobLists = (tokens: readonly SampledToken[], offset: number) => {
     lists.token_logprobs.push(token.unscored ? null : Math.max(token.logprob, LOGPROB_LEAST))
     const all = [token, ...token.top].map(({ bytes, logprob }) => [tokenText(bytes), Math.max(logprob, LOGPROB_LEAST)])
     lists.top_logprobs.push(token.unscored ? null : (Object.fromEntries(all) as Record<string, number>))
-    lists.text_offset.push(at)
-    at += characters(token.bytes)
+    lists.text_offset.push(before.begun)
+    before.add(token.bytes)
   }
-  return { lists, end: at }
+  return lists
 }
 
 const tokensOf = (deltas: readonly Delta[]): SampledToken[] =>
@@ -49,7 +68,7 @@ const HEAD = 'text_completion'
 export const completionStream = (run: Run): StreamFormatter => {
   const start = `data: ${openAiHead(run, HEAD)},"choices":`
   const total = streamUsage(run)
-  const offsets = new Array<number>(choicesOf(run)).fill(0)
+  const before = Array.from({ length: choicesOf(run) }, () => new Characters())
   const chunk = (index: number, text: string, logprobs: unknown, finish: string | null, told = total.none): string => {
     const choice = JSON.stringify({ text, index, logprobs, finish_reason: finish })
     return `${start}[${choice}]${told}}\n\n`
@@ -58,9 +77,7 @@ export const completionStream = (run: Run): StreamFormatter => {
     start: () => '',
     deltas: (index, deltas) => {
       if (run.topLogprobs === undefined) return chunk(index, textOf(deltas), null, null)
-      const { lists, end } = logprobLists(tokensOf(deltas), offsets[index] ?? 0)
-      offsets[index] = end
-      return chunk(index, textOf(deltas), lists, null)
+      return chunk(index, textOf(deltas), logprobLists(tokensOf(deltas), before[index] ?? new Characters()), null)
     },
     finish: (reasons, usage) => {
       const told = (i: number): string => (i === reasons.length - 1 ? total.onLast(usage) : total.none)
@@ -74,7 +91,7 @@ export const completionWhole = (run: Run, choices: readonly Choice[], usage: Usa
   const written = choices.map(({ deltas, finish }, index) => ({
     text: textOf(deltas),
     index,
-    logprobs: run.topLogprobs === undefined ? null : logprobLists(tokensOf(deltas), 0).lists,
+    logprobs: run.topLogprobs === undefined ? null : logprobLists(tokensOf(deltas), new Characters()),
     finish_reason: FINISH[finish],
   }))
   return `${openAiHead(run, HEAD)},${JSON.stringify({ choices: written, usage: openAiUsage(usage) }).slice(1)}`

@@ -185,3 +185,13 @@ test('echo of token ids is their text, and what comes first has no log-probabili
   expect(choices[0]?.logprobs?.token_logprobs).toEqual([null, ...promptTokens.slice(1).map((_, i) => -1 - i)])
   expect(choices[0]?.logprobs?.top_logprobs[0]).toBeNull()
 })
+
+test('a character that the prompt begins and the answer ends is whole in the text', async () => {
+  const ids = await idsOf('a🎉')
+  engine.script = () => ({ ids: [...ids.slice(-1), EOS] })
+  const promptTokens = ids.slice(0, -1)
+  const echo = { dialect: 'completions', raw: true, stream: false, prompt: '', promptTokens, echoTokens: true } as const
+  const { choices } = await whole(runRequest({ ...echo, topLogprobs: 0 }))
+  expect(choices[0]?.text).toBe('a🎉')
+  expect(choices[0]?.logprobs?.text_offset).toEqual(promptTokens.map((_, i) => Math.min(i, 2)))
+})

@@ -120,6 +120,34 @@ test('log-probabilities: four lists, offsets in characters, bytes where a token 
   expect(unasked).toMatchObject([{ choices: [{ finish_reason: 'stop' }], usage: { completion_tokens: 3 } }])
 })
 
+test('offsets are those of the text, also where tokens are no UTF-8', () => {
+  const run = runOf({ logprobs: 0 })
+  const pieces = [
+    [0x80],
+    [0x80, 0x61],
+    [0xe2, 0x82],
+    [0x61],
+    [0xf0, 0x80],
+    [0xef, 0xbb, 0xbf],
+    [0xf0, 0x9f],
+    [0x8e, 0x89],
+    [0x62],
+  ]
+  const tokens = pieces.map((piece) => token(Uint8Array.from(piece), -1))
+  const decode = (some: number[][]) => [
+    ...new TextDecoder('utf-8', { ignoreBOM: true }).decode(Uint8Array.from(some.flat())),
+  ]
+  const deltas = [content(decode(pieces).join(''), ...tokens)]
+  const whole = JSON.parse(completions.whole(run, [{ deltas, finish: 'stop' }], usage))
+  // A character that is not whole yet counts as begun.
+  const offsets = pieces.map((_, i) => decode(pieces.slice(0, i)).length)
+  expect(whole.choices[0].logprobs.text_offset).toEqual(offsets)
+  const stream = completions.stream({ ...run, stream: true })
+  const text = tokens.map((one) => stream.deltas(0, [content('', one)])).join('')
+  const frames = framesOf(text) as { choices: { logprobs: { text_offset: number[] } }[] }[]
+  expect(frames.flatMap(({ choices }) => choices[0]?.logprobs.text_offset)).toEqual(offsets)
+})
+
 test('the first token of an echoed prompt has no log-probability', () => {
   const run = runOf({ logprobs: 1, echo: true })
   const unscored: SampledToken = { bytes: bytes('One'), logprob: 0, top: [], unscored: true }
