@@ -38,9 +38,13 @@ const pathOf = ({ characters, tags }: Comparison['trail'], best: NonNullable<Com
     : 'The prompts part in the stretch that left_at names.'
 }
 
+const SCORED =
+  'The log-probabilities of this prompt’s tokens were asked for (echo with logprobs): such a prompt is computed whole, and nothing of it is taken from the cache.'
+
 /** In words what the figures show. */
 const noteOf = (compared: Comparison, own: Booked | undefined, other: Booked | undefined): string => {
   const { trail, with: best } = compared
+  if (trail.isScored) return SCORED
   if (trail.characters === 0) return 'A prompt of token ids is not compared.'
   if (!best) return 'No recent prompt of this account that was answered begins like this one.'
   const parted = pathOf(trail, best)

@@ -2,6 +2,7 @@
 // Two prompts of an account have the same trail as far as they are the same, so that a miss of the prefix cache can be explained
 // without keeping any text. Without the secret a trail tells nothing but a length.
 import { type Turn, turnsOf } from '../schema/chat/turns.ts'
+import { isScored } from '../schema/prompts.ts'
 import type { Run } from '../schema/wire.ts'
 import { derivedOnce } from './auth.ts'
 
@@ -17,6 +18,8 @@ export interface Trail {
   readonly turns: readonly Turn[]
   /** One for each full step. */
   readonly tags: Uint16Array<ArrayBuffer>
+  /** Nothing of it could come from a cache. */
+  readonly isScored: boolean
 }
 
 const rotl = (x: number, n: number): number => (x << n) | (x >>> (32 - n))
@@ -78,7 +81,7 @@ class HalfSip {
 export const trailOf = (
   secret: string,
   accountId: string,
-  run: Pick<Run, 'model' | 'chatFormat' | 'prompt'>,
+  run: Pick<Run, 'model' | 'chatFormat' | 'prompt' | 'topLogprobs' | 'echoText' | 'echoTokens'>,
 ): Trail => {
   const { model, chatFormat, prompt } = run
   const key = derivedOnce(secret, 'trail', accountId, model, chatFormat)
@@ -91,7 +94,8 @@ export const trailOf = (
     }
     tags[step] = hash.tag()
   }
-  return { characters: prompt.length, turns: turnsOf(chatFormat, prompt).slice(0, TURNS_MAX), tags }
+  const turns = turnsOf(chatFormat, prompt).slice(0, TURNS_MAX)
+  return { characters: prompt.length, turns, tags, isScored: isScored(run, run) }
 }
 
 /** Steps that two trails have in common from their beginning. */

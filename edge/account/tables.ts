@@ -42,6 +42,8 @@ const STEPS: readonly string[] = [
   "UPDATE holds SET prompt_bytes = amount WHERE prompt_bytes = 0 AND state IN ('open', 'released')",
   // Nor since when their price was in force: 0, as in their usage rows, or the bill from the evidence would differ from the books.
   "UPDATE holds SET price = json_insert(price, '$.from', 0) WHERE price ->> '$.from' IS NULL",
+  // A prompt that was scored takes nothing from a cache.
+  'ALTER TABLE trails ADD COLUMN scored INTEGER NOT NULL DEFAULT 0',
 ]
 
 /** Brings an object of any age up to date; each step runs once, whole or not at all. */

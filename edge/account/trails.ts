@@ -14,6 +14,7 @@ type TrailRow = {
   characters: number
   turns: string
   tags: ArrayBuffer
+  scored: number
 }
 
 /** A Worker of before may still send trails of one byte a step: they agree with nothing. */
@@ -38,11 +39,11 @@ const BEFORE = `SELECT * FROM trails AS t WHERE n < ?
   AND NOT EXISTS (SELECT 1 FROM holds AS h WHERE h.request_id = t.request_id AND h.state = 'void') ORDER BY n DESC LIMIT ?`
 
 export const trailStore = (sql: SqlStorage) => ({
-  addTrail: (requestId: string, family: string, { characters, turns, tags }: Trail, now: number): void => {
+  addTrail: (requestId: string, family: string, { characters, turns, tags, isScored }: Trail, now: number): void => {
     const added = first<{ n: number }>(
       sql,
-      'INSERT INTO trails (request_id, family, at, characters, turns, tags) VALUES (?, ?, ?, ?, ?, ?) RETURNING n',
-      ...[requestId, family, now, characters, JSON.stringify(turns), tags.buffer],
+      'INSERT INTO trails (request_id, family, at, characters, turns, tags, scored) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING n',
+      ...[requestId, family, now, characters, JSON.stringify(turns), tags.buffer, Number(isScored ?? false)],
     )
     const n = added?.n ?? 0
     if (n % SWEPT_AT_ONCE === 0) sql.exec('DELETE FROM trails WHERE n <= ?', n - TRAILS_MAX)
@@ -56,7 +57,8 @@ export const trailStore = (sql: SqlStorage) => ({
     const own = first<TrailRow>(sql, 'SELECT * FROM trails WHERE request_id = ?', requestId)
     if (!own) return undefined
     const tags = tagsOf(own)
-    const trail = { characters: own.characters, turns: JSON.parse(own.turns) as Trail['turns'], tags }
+    const turns = JSON.parse(own.turns) as Trail['turns']
+    const trail = { characters: own.characters, turns, tags, isScored: own.scored === 1 }
     let best: Comparison['with']
     for (const row of sql.exec<TrailRow>(BEFORE, own.n, TRAILS_MAX)) {
       const other = tagsOf(row)

@@ -79,3 +79,20 @@ test('a prompt of token ids is said not to be compared', async () => {
     note: expect.stringContaining('token ids'),
   })
 })
+
+test.each([
+  ['a text', STORY],
+  ['token ids', Array.from({ length: 100 }, (_, i) => i)],
+])('%s that is scored misses because it is, whatever the node holds', async (_, prompt) => {
+  const complete = async (extra: object): Promise<string> => {
+    const body = JSON.stringify({ model: MODEL, prompt, max_tokens: 5, ...extra })
+    return idOf(await asCustomer(account, '/v1/completions', { method: 'POST', body }))
+  }
+  const [first, scored] = [await complete({ echo: true }), await complete({ echo: true, logprobs: 0 })]
+  await book({
+    [first]: { missTokens: 200, openedAt: 1000, firstTokenAt: 1200, closedAt: 1300 },
+    [scored]: { missTokens: 200 },
+  })
+  expect((await explain(scored)).note).toMatch(/computed whole, and nothing of it is taken from the cache\.$/)
+  expect((await explain(await complete({ logprobs: 0 }))).note).not.toContain('computed whole')
+})
