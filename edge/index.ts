@@ -10,9 +10,9 @@ import { DIALECTS } from '../schema/dialects/index.ts'
 import { openAiChat } from '../schema/dialects/openai_chat.ts'
 import { type ApiError, apiError, type Result } from '../schema/errors.ts'
 import { openApiDocument } from '../schema/openapi/document.ts'
+import { HEADERS } from '../schema/openapi/headers.ts'
 import { parseJson } from '../schema/text.ts'
 import { PATHS } from '../schema/wire.ts'
-import { RATE_KINDS } from './account/rates.ts'
 import { adminApi } from './admin/index.ts'
 import { readBody } from './body.ts'
 import { DASHBOARD_PAGE } from './dashboard/page.ts'
@@ -37,18 +37,7 @@ const callOf = (c: Context<App>) => ({
   ...{ env: c.env, context: c.executionCtx, request: c.req.raw, requestId: c.get('requestId') },
 })
 
-const EXPOSED = [
-  ...[
-    'x-request-id',
-    'request-id',
-    'server-timing',
-    'retry-after',
-    'retry-after-ms',
-    'x-should-retry',
-    'idempotent-replayed',
-  ],
-  ...RATE_KINDS.flatMap((kind) => ['limit', 'remaining', 'reset'].map((what) => `x-ratelimit-${what}-${kind}`)),
-].join(',')
+const EXPOSED = Object.keys(HEADERS).join(',')
 
 const error = (e: ApiError): Response => errorResponse(openAiChat, e)
 /** Whose shape an error at this path has. */

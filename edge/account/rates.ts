@@ -1,11 +1,11 @@
 // Requests and tokens a minute, as buckets that refill steadily. They live in memory: an object that was evicted starts with full
 // ones, which costs a burst of one minute and no money. Money, budgets and concurrency are counted from the tables.
 import type { KeyLimits } from '../../schema/key_limits.ts'
+import { RATE_KINDS } from '../../schema/openapi/headers.ts'
 
 const MINUTE_MS = 60_000
 
-export type RateKind = 'requests' | 'tokens' | 'cached-tokens'
-export const RATE_KINDS: readonly RateKind[] = ['requests', 'tokens', 'cached-tokens']
+export type RateKind = (typeof RATE_KINDS)[number]
 
 const LIMIT_OF: Readonly<Record<RateKind, keyof KeyLimits & `${string}PerMinute`>> = {
   requests: 'requestsPerMinute',

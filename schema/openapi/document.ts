@@ -2,6 +2,7 @@
 import { z } from 'zod'
 import { anthropicStatus } from '../dialects/anthropic_format.ts'
 import { ERRORS, type ErrorCode, statusOf } from '../errors.ts'
+import { HEADERS, headersOf } from './headers.ts'
 import { type Named, OPERATIONS, type Operation } from './operations.ts'
 
 export type JsonSchema = { readonly [key: string]: unknown }
@@ -67,16 +68,26 @@ const failuresOf = (operation: Operation): [status: number, text: string][] => {
   return [...texts].map(([status, all]): [number, string] => [status, all.join(' ')]).sort(([x], [y]) => x - y)
 }
 
+const headersJson = (status: number, { event }: Operation): object =>
+  Object.fromEntries(
+    headersOf(status, event !== undefined).map((name) => [name, { $ref: `#/components/headers/${name}` }]),
+  )
+
 const answersOf = (operation: Operation): object => {
   const { answer, event, error } = operation
   const stream = event && { 'text/event-stream': { schema: reference(event) } }
   const ok = {
     description: operation.summary,
+    headers: headersJson(200, operation),
     content: { 'application/json': { schema: reference(answer) }, ...stream },
   }
   const failures = failuresOf(operation).map(([status, description]) => [
     status,
-    { description, content: { 'application/json': { schema: reference(error) } } },
+    {
+      description,
+      headers: headersJson(status, operation),
+      content: { 'application/json': { schema: reference(error) } },
+    },
   ])
   return { 200: ok, ...Object.fromEntries(failures) }
 }
@@ -125,6 +136,9 @@ const build = (): Parts => {
     paths,
     components: {
       schemas,
+      headers: Object.fromEntries(
+        Object.entries(HEADERS).map(([name, { description, type }]) => [name, { description, schema: { type } }]),
+      ),
       securitySchemes: {
         bearer: { type: 'http', scheme: 'bearer', description: '`Authorization: Bearer sk-...`' },
         apiKey: { type: 'apiKey', in: 'header', name: 'x-api-key' },

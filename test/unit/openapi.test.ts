@@ -119,3 +119,30 @@ test.each(OPERATIONS.filter(({ body }) => body).map((one) => [one.id, one] as co
     expect([parser?.parse(good, context).ok, parser?.parse(bad, context).ok]).toEqual([true, false])
   },
 )
+
+type Answers = Record<string, { headers?: Record<string, { $ref: string }> }>
+
+test('it names the headers of every answer', () => {
+  const { headers } = document.components as unknown as { headers: Record<string, object> }
+  const of = (path: string, method: string, status: number): string[] => {
+    const answers = document.paths[path]?.[method]?.responses as Answers | undefined
+    return Object.values(answers?.[status]?.headers ?? {}).map(({ $ref }) => $ref.replace('#/components/headers/', ''))
+  }
+  const ids = ['x-request-id', 'request-id']
+  expect(of('/healthz', 'get', 200)).toEqual(ids)
+  expect(of('/v1/usage', 'get', 401)).toEqual([...ids, 'x-should-retry'])
+  expect(of('/v1/messages', 'post', 529)).toEqual(
+    expect.arrayContaining(['retry-after', 'server-timing', 'x-ratelimit-reset-tokens']),
+  )
+  expect(of('/v1/chat/completions', 'post', 200)).toEqual(
+    expect.arrayContaining(['idempotent-replayed', 'x-ratelimit-limit-cached-tokens']),
+  )
+  expect(of('/v1/tokenize', 'post', 200)).toEqual(ids)
+  expect(of('/v1/tokenize', 'post', 429)).toContain('retry-after-ms')
+  const paths = Object.entries(document.paths).flatMap(([path, methods]) =>
+    Object.entries(methods).flatMap(([method, { responses }]) =>
+      Object.keys(responses).flatMap((status) => of(path, method, Number(status))),
+    ),
+  )
+  expect([...new Set(paths)].sort()).toEqual(Object.keys(headers).sort())
+})
