@@ -1,6 +1,7 @@
 // The body of POST /v1/messages as Anthropic's clients send it. What Sparrow cannot honour is no part of the shape, so that it is
 // refused by name; `cache_control` is taken, since every prompt is cached anyway.
 import { z } from 'zod'
+import { MAX_TOKENS_MAX } from '../limits.ts'
 import { calledName } from './openai_chat_body.ts'
 
 const cached = { cache_control: z.looseObject({ type: z.literal('ephemeral') }).nullish() }
@@ -105,7 +106,7 @@ const asked = {
 
 export const anthropicBodySchema = z.strictObject({
   ...asked,
-  max_tokens: z.int().min(1),
+  max_tokens: z.int().min(1).max(MAX_TOKENS_MAX),
   stop_sequences: z.array(z.string().min(1).max(256)).max(16).nullish(),
   stream: z.boolean().nullish(),
   temperature: z.number().min(0).max(2).nullish(),

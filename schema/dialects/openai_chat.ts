@@ -13,10 +13,8 @@ import {
   type ChatMessage,
   callerOf,
   chatBodySchema,
-  isObject,
   malformed,
   maxTokensOf,
-  unsupported,
 } from './openai_chat_body.ts'
 import { openAiErrorBody, openAiStream, openAiWhole } from './openai_chat_format.ts'
 import { answerShape } from './openai_chat_shape.ts'
@@ -131,7 +129,7 @@ const runOf = (body: ChatBody, bodyText: () => string, context: ParseContext): R
 }
 
 const parse = (body: unknown, context: ParseContext): Result<Run> => {
-  const error = malformed(body) ?? (isObject(body) ? unsupported(body) : undefined)
+  const error = malformed(body)
   if (error) return { ok: false, error }
   const parsed = chatBodySchema.safeParse(body)
   if (!parsed.success) return { ok: false, error: badParameter(parsed.error) }

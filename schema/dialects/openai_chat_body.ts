@@ -1,5 +1,5 @@
-// The body of POST /v1/chat/completions, as OpenAI and DeepSeek clients send it: zod shape, and the parameters that
-// Sparrow refuses by name, since ignoring them would change an answer without a word.
+// The body of POST /v1/chat/completions, as OpenAI and DeepSeek clients send it. Parameters that Sparrow does not have are refused by
+// name, since ignoring them would change an answer without a word.
 import { z } from 'zod'
 import { type ApiError, apiError, fail } from '../errors.ts'
 import { MAX_TOKENS_DEFAULT } from '../limits.ts'
@@ -103,9 +103,26 @@ export const callerOf = (body: z.infer<z.ZodObject<typeof caller>>): Pick<Run, '
   routingHint: body.prompt_cache_key ?? undefined,
 })
 
+const UNSUPPORTED = 'this value is not supported'
+const absent = z.null(UNSUPPORTED).optional()
+
+/** Parameters with the values that mean what Sparrow does anyway. */
+const neutral = {
+  verbosity: z.literal('medium', UNSUPPORTED).nullish(),
+  modalities: z
+    .array(z.unknown(), UNSUPPORTED)
+    .refine((all) => all.every((one) => one === 'text'), UNSUPPORTED)
+    .meta({ items: { const: 'text' } })
+    .nullish(),
+  functions: z.array(z.unknown(), UNSUPPORTED).max(0, UNSUPPORTED).nullish(),
+  function_call: z.enum(['none', 'auto'], UNSUPPORTED).nullish(),
+  ...{ audio: absent, prediction: absent, web_search_options: absent },
+}
+
 const bodyShape = z.object({
   model: z.string().min(1).max(128),
-  messages: z.array(message),
+  // Refused as malformed before the shape is looked at.
+  messages: z.array(message).meta({ minItems: 1 }),
   thinking: z.object({ type: z.enum(['enabled', 'disabled']) }).nullish(),
   reasoning_effort: z.enum(['none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max']).nullish(),
   max_tokens: tokenLimit,
@@ -127,6 +144,7 @@ const bodyShape = z.object({
     .nullish(),
   parallel_tool_calls: z.boolean().nullish(),
   response_format: responseFormat.nullish(),
+  ...neutral,
 })
 
 /** Tokens an answer may have; where both names are given the newer one counts. */
@@ -142,21 +160,6 @@ export const chatBodySchema = bodyShape
 export type ChatBody = z.infer<typeof chatBodySchema>
 export type ChatMessage = ChatBody['messages'][number]
 
-const isEmpty = (value: unknown): boolean =>
-  typeof value === 'object' && value !== null && Object.keys(value).length === 0
-const never = (): boolean => false
-
-/** Parameter -> the values that mean what Sparrow does anyway. Null and absence always do. */
-const NEUTRAL_ONLY: Readonly<Record<string, (value: unknown) => boolean>> = {
-  verbosity: (value) => value === 'medium',
-  modalities: (value) => Array.isArray(value) && value.every((item) => item === 'text'),
-  functions: isEmpty,
-  function_call: (value) => value === 'none' || value === 'auto',
-  audio: never,
-  prediction: never,
-  web_search_options: never,
-}
-
 export const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
@@ -171,16 +174,6 @@ export const malformed = (body: unknown): ApiError | undefined => {
   const bad = messages.findIndex((item) => !isObject(item))
   if (bad < 0) return undefined
   return apiError('invalid_request', { message: `messages.${bad} must be an object.`, param: `messages.${bad}` })
-}
-
-/** 422: a parameter whose value Sparrow cannot honour. */
-export const unsupported = (body: Record<string, unknown>): ApiError | undefined => {
-  const param = Object.keys(NEUTRAL_ONLY).find((name) => {
-    const value = Object.hasOwn(body, name) ? body[name] : undefined
-    return value !== undefined && value !== null && !NEUTRAL_ONLY[name]?.(value)
-  })
-  if (param === undefined) return undefined
-  return apiError('invalid_parameter', { message: `${param}: this value is not supported.`, param })
 }
 
 type Issue = z.core.$ZodIssue

@@ -22,11 +22,12 @@ export const sampling = {
   logit_bias: z
     .record(z.string().regex(/^\d{1,7}$/, 'must be a token id'), z.number().min(-100).max(100))
     .refine((bias) => Object.keys(bias).length <= LOGIT_BIAS_MAX, `at most ${LOGIT_BIAS_MAX} tokens`)
+    .meta({ maxProperties: LOGIT_BIAS_MAX })
     .nullish(),
   /** Any safe integer, as clients send it; negative ones are taken modulo 2^64. */
   seed: z.int().nullish(),
   stop: z.union([stopString, z.array(stopString).max(16)], 'must be a string or up to 16 strings').nullish(),
-  min_tokens: z.int().min(0).max(MAX_TOKENS_MAX).nullish(),
+  min_tokens: z.int().min(0).max(MAX_TOKENS_MAX).nullish().describe('At most what the answer may have'),
   ignore_eos: z.boolean().nullish(),
   n: z.int().min(1).max(CHOICES_MAX).nullish(),
   /** How long the client waits, in milliseconds. */
@@ -39,7 +40,7 @@ export const sampling = {
 /** The chat form; text completions have a number instead. */
 export const chatLogprobs = {
   logprobs: z.boolean().nullish(),
-  top_logprobs: z.int().min(0).max(TOP_LOGPROBS_MAX).nullish(),
+  top_logprobs: z.int().min(0).max(TOP_LOGPROBS_MAX).nullish().describe('Needs `logprobs: true`'),
 }
 
 type SamplingBody = z.infer<z.ZodObject<typeof sampling>>

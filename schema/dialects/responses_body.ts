@@ -1,6 +1,7 @@
 // The body of POST /v1/responses as OpenAI's clients send it, for stateless use: nothing is stored, so what would need a store, and
 // tools that would run on OpenAI's side, are refused by name.
 import { z } from 'zod'
+import { MAX_TOKENS_MAX } from '../limits.ts'
 import { calledName } from './openai_chat_body.ts'
 
 const NAME = /^[a-zA-Z0-9_-]{1,64}$/
@@ -120,7 +121,7 @@ export const responsesCountSchema = z.strictObject(asked)
 
 export const responsesBodySchema = z.strictObject({
   ...asked,
-  max_output_tokens: z.int().min(1).nullish(),
+  max_output_tokens: z.int().min(1).max(MAX_TOKENS_MAX).nullish(),
   /** Counts calls of tools on OpenAI's side, of which there are none. */
   max_tool_calls: z.int().min(1).nullish(),
   temperature: z.number().min(0).max(2).nullish(),

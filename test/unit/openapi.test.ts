@@ -120,6 +120,40 @@ test.each(OPERATIONS.filter(({ body }) => body).map((one) => [one.id, one] as co
   },
 )
 
+const VALUES: readonly unknown[] = [
+  ...[null, true, false, -2, -1, 0, 1, 5, 16, 17, 20, 21, 65_536, 65_537, 0.5, 1.5, 2.5, 2 ** 31 - 1, 2 ** 31, 2 ** 53],
+  ...['', 'a', 'none', 'auto', 'default', 'flex', 'medium', 'low', 'text', 'disabled'],
+  ...[128, 129, 256, 257, 512, 513].map((length) => 'x'.repeat(length)),
+  ...[[], {}, ['a'], [''], [1], [[1]], [[]], ['text'], Array(17).fill('a'), Array(129).fill('a'), { x: 1 }, { a: 'b' }],
+  ...[{ '1': 1 }, { '1': 101 }, Object.fromEntries(Array.from({ length: 1025 }, (_, i) => [i, 1]))],
+  ...['text', 'json_object', 'enabled', 'auto', 'none', 'any'].map((type) => ({ type })),
+]
+
+/** What a schema cannot say: one field that depends on others. */
+const DEPENDENT = /needs logprobs|exceeds the most tokens|no such tool/
+
+test.each(OPERATIONS.filter(({ body }) => body).map((one) => [one.id, one] as const))(
+  '%s: whatever value a field has, the document and the parser say the same of it',
+  (id, { body, path }) => {
+    const ajv = new Ajv2020({ strict: false })
+    formats.default(ajv)
+    const schema: { properties?: object; anyOf?: { properties?: object }[] } =
+      document.components.schemas[body?.name ?? ''] ?? {}
+    const published = ajv.compile(schema)
+    const parser = [...DIALECTS, ...COUNTERS].find(({ paths }) => paths.includes(path))
+    const names = [schema, ...(schema.anyOf ?? [])].flatMap((one) => Object.keys(one.properties ?? {}))
+    const unlike = names.flatMap((name) =>
+      VALUES.flatMap((value) => {
+        const asked = { ...EXAMPLES[id]?.good, [name]: value }
+        const parsed = parser?.parse(asked, { requestId: 'r', created: 0, seed: '0' })
+        const error = parsed?.ok === false ? parsed.error.message : ''
+        return published(asked) === parsed?.ok || DEPENDENT.test(error) ? [] : [{ name, value, error }]
+      }),
+    )
+    expect(unlike).toEqual([])
+  },
+)
+
 type Answers = Record<string, { headers?: Record<string, { $ref: string }> }>
 
 test('it names the headers of every answer', () => {
