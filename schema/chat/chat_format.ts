@@ -10,6 +10,9 @@ export interface ToolCall {
   readonly arguments: string
 }
 
+/** What is wrong with calls that nothing answers. */
+export const NO_RESULTS = 'must be followed by a result for each tool call'
+
 export type Message =
   | { readonly role: 'system' | 'user'; readonly content: string }
   | {

@@ -2,7 +2,14 @@
 // deepseek_v32_parser.ts. The tool preamble is Sparrow's own and the one its embedded model was trained with.
 import { fail, ok, type Result } from '../errors.ts'
 import { argumentsObject } from './call_arguments.ts'
-import type { ChatFormat, Conversation, Message, Tool, ToolCall } from './chat_format.ts'
+import {
+  type ChatFormat,
+  type Conversation,
+  type Message,
+  NO_RESULTS,
+  type Tool,
+  type ToolCall,
+} from './chat_format.ts'
 import { deepseekV32Grammar } from './deepseek_v32_grammar.ts'
 import { BOS, DSML, EOS } from './deepseek_v32_marks.ts'
 import { deepseekV32Parser } from './deepseek_v32_parser.ts'
@@ -149,8 +156,7 @@ class Writer {
     const ordered = orderResults(this.#calls, results)
     if (typeof ordered === 'number')
       return { message: 'answers no tool call of the assistant message before it', param: `${ordered}.tool_call_id` }
-    if (ordered.length < this.#calls.length)
-      return { message: 'must be followed by a result for each tool call', param: String(results.length - 1) }
+    if (ordered.length < this.#calls.length) return { message: NO_RESULTS, param: String(results.length - 1) }
     const lines = ordered.map((text) => `\n<result>${plainText(text)}</result>`)
     this.parts.push('\n\n<function_results>', ...lines, '\n</function_results>\n\n', this.#tag(index))
     this.#calls = []
@@ -165,8 +171,7 @@ const renderTurns = (writer: Writer, messages: readonly Message[], first: number
   for (let i = first; i < messages.length; i++) {
     const message = messages[i]
     if (!message) break
-    if (message.role !== 'tool' && writer.isWaiting)
-      return { message: 'must be followed by a result for each tool call', param: `messages.${i - 1}` }
+    if (message.role !== 'tool' && writer.isWaiting) return { message: NO_RESULTS, param: `messages.${i - 1}` }
     if (message.role === 'assistant') {
       const fault = writer.assistant(i, message)
       if (fault) return { ...fault, param: `messages.${i}.${fault.param}` }
@@ -202,7 +207,7 @@ const render = ({ messages, tools, thinking, responseSchema }: Conversation): Re
   if (fault) return notRendered(fault)
   if (messages.at(-1)?.role === 'assistant' && !writer.open)
     return notRendered({
-      message: 'the last message must be of role user or tool, or a prefix',
+      message: writer.isWaiting ? NO_RESULTS : 'the last message must be of role user or tool, or a prefix',
       param: `messages.${messages.length - 1}`,
     })
   writer.openAssistant(messages.length)

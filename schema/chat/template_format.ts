@@ -5,7 +5,7 @@ import { Template } from '@huggingface/jinja'
 import { fail, ok, type Result } from '../errors.ts'
 import { parseJson } from '../text.ts'
 import { argumentsObject } from './call_arguments.ts'
-import type { ChatFormat, Conversation, Message } from './chat_format.ts'
+import { type ChatFormat, type Conversation, type Message, NO_RESULTS } from './chat_format.ts'
 import { CALL_CLOSE, CALL_OPEN, taggedParser } from './tagged_parser.ts'
 import { templateGrammar } from './template_grammar.ts'
 import { type TemplateSource, templateName } from './template_source.ts'
@@ -84,8 +84,10 @@ const renderWith =
     const last = messages.at(-1)
     const isPrefix = last?.role === 'assistant' && last.prefix === true
     const param = `messages.${messages.length - 1}`
-    if (last?.role === 'assistant' && !isPrefix)
-      return refused(param, 'the last message must be of role user or tool, or a prefix')
+    if (last?.role === 'assistant' && !isPrefix) {
+      const isWaiting = (last.toolCalls ?? []).length > 0
+      return refused(param, isWaiting ? NO_RESULTS : 'the last message must be of role user or tool, or a prefix')
+    }
     const shown = withSchema(isPrefix ? messages.slice(0, -1) : messages, responseSchema)
     const written = shown.map((message) => messageFor(message, plain))
     const bad = written.indexOf(undefined)

@@ -102,9 +102,9 @@ const conversationOf = (body: AnthropicCount, bodyText: string): Result<Conversa
       if (!added.ok) return added
     }
   }
-  // Anthropic goes on with a last assistant message; the chat dialect calls that a prefix.
+  // Anthropic goes on with a last assistant message; the chat dialect calls that a prefix. Calls have to be answered first.
   const last = chat.messages.at(-1)
-  if (last?.role === 'assistant') last.prefix = true
+  if (last?.role === 'assistant' && last.tool_calls.length === 0) last.prefix = true
   return ok(chat)
 }
 

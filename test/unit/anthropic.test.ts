@@ -108,6 +108,12 @@ test('tool_choice and structured output become a grammar', () => {
   expect(runOf({ output_config: { format: { type: 'json_schema', schema } } }).grammar).toBeDefined()
 })
 
+test('a conversation that ends in calls is told what it lacks, in words of its dialect', () => {
+  const call = { type: 'tool_use', id: 't', name: 'add', input: {} }
+  const { param, message } = refusal({ messages: [...base.messages, { role: 'assistant', content: [call] }] })
+  expect([param, message]).toEqual(['messages.1', 'messages.1: must be followed by a result for each tool call.'])
+})
+
 test.each([
   [{ max_tokens: undefined }, 'max_tokens'],
   [{ max_tokens: 10 ** 7 }, 'max_tokens'],
