@@ -4,10 +4,24 @@ import type { Result } from '../errors.ts'
 import { SchemaGrammar } from '../grammar/json_schema.ts'
 import { anyObject, anyString, anyValue } from '../grammar/json_text.ts'
 import { isSchema, type Schema, SchemaFault } from '../grammar/keywords.ts'
-import { alt, copies, EMPTY, noneOf, oneOf, optional, type Piece, Rules, seq, star, text } from '../grammar/rules.ts'
+import {
+  alt,
+  copies,
+  EMPTY,
+  GrammarTooLarge,
+  noneOf,
+  oneOf,
+  optional,
+  type Piece,
+  Rules,
+  seq,
+  star,
+  TextBudget,
+  text,
+} from '../grammar/rules.ts'
 import type { AnswerGrammar, AnswerShape, ToolShape } from './chat_format.ts'
 import { DSML } from './deepseek_v32_marks.ts'
-import { guarded, ShapeFault, writtenGrammar } from './shape_fault.ts'
+import { guarded, isTooDeep, ShapeFault, writtenGrammar } from './shape_fault.ts'
 import { THINK_END } from './think.ts'
 
 /** Stand for the tokens of DSML and THINK_END: no text of a model holds these characters, nor does JSON. */
@@ -25,7 +39,13 @@ const parameter = (name: Piece, isString: boolean, value: Piece): Piece =>
   seq(text(`${OPEN}parameter name="`), name, text(`" string="${isString}">`), value, text(`${CLOSE}parameter>\n`))
 
 class Writer {
-  readonly #rules = new Rules()
+  readonly #rules: Rules
+  /** Of the tools that need no grammar: what is tried for them is bounded together. */
+  readonly #tried = new TextBudget()
+
+  constructor(budget?: TextBudget) {
+    this.#rules = new Rules(budget)
+  }
 
   #value(
     grammar: SchemaGrammar,
@@ -57,7 +77,7 @@ class Writer {
 
   /** The parameters of an object schema, in its order. */
   parameters({ schema: root, strict, at }: ToolShape, id: string): Piece {
-    if (!strict && !hasGrammar({ name: id, schema: root, strict: true, at })) return this.#anyParameters()
+    if (!strict && !hasGrammar({ name: id, schema: root, strict: true, at }, this.#tried)) return this.#anyParameters()
     const fault = (message: string): never => {
       throw new ShapeFault(at, message)
     }
@@ -120,12 +140,12 @@ class Writer {
   }
 }
 
-const hasGrammar = (tool: ToolShape): boolean => {
-  const scratch = new Writer()
+const hasGrammar = (tool: ToolShape, budget: TextBudget): boolean => {
+  const scratch = new Writer(budget)
   try {
     return 'text' in scratch.write(scratch.parameters(tool, ''))
   } catch (error) {
-    if (error instanceof ShapeFault) return false
+    if (error instanceof ShapeFault || error instanceof GrammarTooLarge || isTooDeep(error)) return false
     throw error
   }
 }

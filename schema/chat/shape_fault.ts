@@ -1,7 +1,7 @@
 // What every chat format's grammar of demanded answers needs: faults told at the place where the client wrote the schema.
 import { fail, ok, type Result } from '../errors.ts'
 import { SchemaFault } from '../grammar/keywords.ts'
-import type { Rules } from '../grammar/rules.ts'
+import { GrammarTooLarge, type Rules } from '../grammar/rules.ts'
 import { GRAMMAR_CHARS_MAX } from '../limits.ts'
 import type { AnswerGrammar, AnswerShape } from './chat_format.ts'
 
@@ -25,6 +25,11 @@ export const guarded = <T>(at: string, work: () => T): T => {
   }
 }
 
+const LARGE = `becomes a grammar of over ${GRAMMAR_CHARS_MAX / 1024} KB`
+
+/** What a schema nests, through references too, the grammar's makers do: one that has no bound of its own ends at the stack's. */
+export const isTooDeep = (error: unknown): boolean => error instanceof RangeError && /call stack/.test(error.message)
+
 /** The grammar that `write` makes. Errors: invalid_request naming what in the client's body has none. */
 export const writtenGrammar = (
   shape: AnswerShape,
@@ -32,15 +37,14 @@ export const writtenGrammar = (
   write: () => ReturnType<Rules['write']>,
 ): Result<AnswerGrammar> => {
   const at = shape.response?.at ?? shape.tools[0]?.at ?? ''
+  const refused = (why: string) => fail('invalid_request', { message: `${at}: the schema ${why}.`, param: at })
   try {
     const written = write()
     if ('text' in written) return ok({ text: written.text, marks })
-    const why =
-      written.fault === 'large'
-        ? `becomes a grammar of over ${GRAMMAR_CHARS_MAX / 1024} KB`
-        : '$ref goes round in a circle that no value ends'
-    return fail('invalid_request', { message: `${at}: the schema ${why}.`, param: at })
+    return refused(written.fault === 'large' ? LARGE : '$ref goes round in a circle that no value ends')
   } catch (error) {
+    if (error instanceof GrammarTooLarge) return refused(LARGE)
+    if (isTooDeep(error)) return refused('goes too deep')
     if (error instanceof ShapeFault)
       return fail('invalid_request', { message: `${error.param}: ${error.message}.`, param: error.param })
     throw error

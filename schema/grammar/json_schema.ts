@@ -317,13 +317,13 @@ export class SchemaGrammar {
     const isOpen = properties === undefined && required === undefined && (additionalProperties ?? true) === true
     if (properties !== undefined && !isSchema(properties))
       throw new SchemaFault(path, 'properties', 'must be an object')
-    const names = this.#required(schema, path)
+    const names = new Set(this.#required(schema, path))
     const fewest = countAt(schema, path, 'minProperties', COUNT_MAX) ?? 0
-    if (fewest > names.length)
+    if (fewest > names.size)
       throw new SchemaFault(path, 'minProperties', 'is supported up to the number of required properties')
     if (isOpen) return anyObject(this.#rules)
     const known = Object.entries(properties ?? {})
-    const undeclared = names.filter((name) => !known.some(([other]) => other === name))
+    const undeclared = [...names].filter((name) => !Object.hasOwn(properties ?? {}, name))
     // Required names without a schema of their own take the one for the others.
     const asksOthers = additionalProperties !== undefined || undeclared.length > 0
     const others = asksOthers ? this.value(additionalProperties ?? true, [...path, 'additionalProperties']) : undefined
@@ -331,7 +331,7 @@ export class SchemaGrammar {
     const members: Member[] = []
     for (const [name, part] of known) {
       const value = this.value(part, [...path, 'properties', name])
-      const isRequired = names.includes(name)
+      const isRequired = names.has(name)
       if (!value && isRequired) return undefined
       if (value) members.push({ pair: this.#pair(name, value), isRequired })
     }

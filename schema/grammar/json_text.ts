@@ -102,7 +102,9 @@ const byChar = (names: readonly string[]): Map<string, string[]> => {
   for (const name of names) {
     const [first] = name
     if (first === undefined) continue
-    groups.set(first, [...(groups.get(first) ?? []), name.slice(first.length)])
+    const group = groups.get(first) ?? []
+    group.push(name.slice(first.length))
+    groups.set(first, group)
   }
   return groups
 }
@@ -112,8 +114,8 @@ const ASCII = /^[\u0020-\u007e]*$/
 /** A quoted key that is none of `taken`; nothing in it is escaped, so that no other spelling slips through. */
 export const otherKey = (rules: Rules, taken: readonly string[]): Piece => {
   // The library's classes cannot leave out a character beyond ASCII.
-  const char = (but: string): Piece =>
-    taken.every((name) => ASCII.test(name)) ? noneOf(`${CONTROLS}"\\${but}`) : oneOf(asciiWithout(`"\\${but}`))
+  const isAscii = taken.every((name) => ASCII.test(name))
+  const char = (but: string): Piece => (isAscii ? noneOf(`${CONTROLS}"\\${but}`) : oneOf(asciiWithout(`"\\${but}`)))
   const at = (rest: readonly string[]): Piece => {
     const groups = byChar(rest.filter((name) => /^[\u0020-\u007e]/.test(name)))
     const ways: Piece[] = [seq(char([...groups.keys()].join('')), star(char('')))]

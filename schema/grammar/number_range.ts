@@ -56,12 +56,20 @@ const behind = (digit: number, { length, low, high, tail }: Strings): Strings | 
   return { length: length - 1, low: isLow ? lowRest : undefined, high: isHigh ? highRest : undefined, tail }
 }
 
+/** Of tails that were met: they are few, and a tree has them at each of its digits. */
+const tailKeys = new WeakMap<Piece, string>()
+const tailKey = (tail: Piece): string => {
+  const key = tailKeys.get(tail) ?? JSON.stringify(tail)
+  tailKeys.set(tail, key)
+  return key
+}
+
 /** Digits with the same strings behind them, in order. */
 const branches = (all: readonly Strings[]): { first: number; last: number; rest: Strings[] }[] => {
   const found: { first: number; last: number; rest: Strings[]; key: string }[] = []
   for (let digit = 0; digit <= 9; digit++) {
     const rest = all.flatMap((strings) => behind(digit, strings) ?? [])
-    const key = JSON.stringify(rest)
+    const key = rest.map(({ length, low, high, tail }) => `${length} ${low} ${high} ${tailKey(tail)}`).join()
     const before = found.at(-1)
     if (before?.key === key && before.last === digit - 1) before.last = digit
     else if (rest.length > 0) found.push({ first: digit, last: digit, rest, key })

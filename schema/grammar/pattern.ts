@@ -38,6 +38,8 @@ class PatternReader {
   readonly #source: string
   readonly #quoting: Quoting
   readonly #rules: Rules
+  /** Of the sets met so far. */
+  readonly #pieces = new Map<string, Piece>()
   #at = 0
   #depth = 0
 
@@ -183,9 +185,13 @@ class PatternReader {
   }
 
   #char(set: CharSet): Piece {
+    const key = set.join()
+    const known = this.#pieces.get(key)
+    if (known) return known
     const piece = charOf(set, this.#quoting)
     if (piece === 'none') throw new Refused('a class that no string can hold')
     if (piece === 'beyond') throw new Refused('a class that takes some of the characters beyond ASCII and not others')
+    this.#pieces.set(key, piece)
     return piece
   }
 }
@@ -196,6 +202,7 @@ export const patternPiece = (
   quoting: Quoting,
   rules: Rules,
 ): { readonly piece: Piece } | { readonly refused: string } => {
+  rules.readPattern(source)
   try {
     new RegExp(source, 'u')
     return { piece: new PatternReader(source, quoting, rules).whole() }

@@ -132,16 +132,57 @@ const leading = (piece: Piece, nullable: ReadonlySet<string>): string[] => {
 }
 
 const LONG_COUNT = 16
+/** What a character of a pattern becomes, at least: `"a" `. */
+const PATTERN_CHAR_TEXT = 4
 /** Comparisons of ranges and positions of closures (automaton.ts). */
 const WORK_MAX = 100_000
 
+/** More text than a grammar may have. */
+export class GrammarTooLarge extends Error {}
+
+/** Text that several grammars may have together. */
+export class TextBudget {
+  #left = 2 * GRAMMAR_CHARS_MAX
+
+  /** Throws GrammarTooLarge. */
+  take(chars: number): void {
+    this.#left -= chars
+    if (this.#left < 0) throw new GrammarTooLarge()
+  }
+}
+
 /** Named rules while a grammar is put together. */
 export class Rules {
+  readonly #budget: TextBudget
   readonly #bodies = new Map<string, Piece>()
+  /** The bodies as they are written, in order. */
+  readonly #lines: string[] = []
   readonly #shared = new Map<string, Piece>()
   readonly #longCounts = new Set<string>()
   #next = 0
   #spent = 0
+  #chars = 0
+  #patternChars = 0
+
+  constructor(budget = new TextBudget()) {
+    this.#budget = budget
+  }
+
+  /** Counts a pattern before it is read: none of it is written until all of it is read. Throws GrammarTooLarge. */
+  readPattern(source: string): void {
+    this.#patternChars += source.length * PATTERN_CHAR_TEXT
+    if (this.#patternChars > GRAMMAR_CHARS_MAX) throw new GrammarTooLarge()
+  }
+
+  /** Counts text while the grammar is made: a schema of megabytes ends early. Throws GrammarTooLarge. */
+  #set(name: string, body: Piece): void {
+    const line = `${name} ::= ${written(body)}`
+    this.#chars += line.length + 1
+    if (this.#chars > GRAMMAR_CHARS_MAX) throw new GrammarTooLarge()
+    this.#budget.take(line.length + 1)
+    this.#lines.push(line)
+    this.#bodies.set(name, body)
+  }
 
   get bodies(): ReadonlyMap<string, Piece> {
     return this.#bodies
@@ -160,8 +201,9 @@ export class Rules {
 
   /** A rule of a new name; `make` may refer to it. */
   add(make: (self: Piece) => Piece): Piece {
-    const self: Piece = { kind: 'rule', name: `r${this.#next++}` }
-    this.#bodies.set(self.name, make(self))
+    const name = `r${this.#next++}`
+    const self: Piece = { kind: 'rule', name }
+    this.#set(name, make(self))
     return self
   }
 
@@ -172,7 +214,7 @@ export class Rules {
     const name = `r${this.#next++}`
     const self: Piece = { kind: 'rule', name }
     this.#shared.set(key, self)
-    this.#bodies.set(name, make())
+    this.#set(name, make())
     return self
   }
 
@@ -233,9 +275,7 @@ export class Rules {
 
   /** The grammar's text, or what is wrong with it. */
   write(root: Piece): { readonly text: string } | { readonly fault: 'endless' | 'large' } {
-    const lines = [`root ::= ${written(root)}`]
-    for (const [name, body] of this.#bodies) lines.push(`${name} ::= ${written(body)}`)
-    const whole = lines.join('\n')
+    const whole = [`root ::= ${written(root)}`, ...this.#lines].join('\n')
     if (whole.length > GRAMMAR_CHARS_MAX) return { fault: 'large' }
     return this.#faulty() ? { fault: 'endless' } : { text: whole }
   }
