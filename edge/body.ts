@@ -1,6 +1,7 @@
 // A body within bounds: one that is longer is not read to its end, whatever its head says about its length.
 import { fail, ok, type Result } from '../schema/errors.ts'
 import { REQUEST_BODY_BYTES_MAX } from '../schema/limits.ts'
+import { bodyHash } from '../schema/signature.ts'
 import { reasonOf } from './log.ts'
 
 const tooLarge = fail('request_too_large', {
@@ -45,4 +46,16 @@ export const readBody = async (request: Request): Promise<Result<Uint8Array<Arra
   } catch (error) {
     return fail('client_closed', { internal: reasonOf(error) })
   }
+}
+
+/** The body of a call whose head was found right: whom nobody knows fills no memory. Errors: invalid_signature, and those of readBody. */
+export const readSigned = async (
+  request: Request,
+  token: Result<{ readonly bodyHash: unknown }>,
+): Promise<Result<Uint8Array<ArrayBuffer>>> => {
+  if (!token.ok) return token
+  const bytes = await readBody(request)
+  if (!bytes.ok) return bytes
+  const isSigned = token.value.bodyHash === (await bodyHash(bytes.value))
+  return isSigned ? bytes : fail('invalid_signature', { internal: 'body hash differs' })
 }

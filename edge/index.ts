@@ -11,10 +11,8 @@ import { openAiChat } from '../schema/dialects/openai_chat.ts'
 import { type ApiError, apiError, type Result } from '../schema/errors.ts'
 import { openApiDocument } from '../schema/openapi/document.ts'
 import { HEADERS } from '../schema/openapi/headers.ts'
-import { parseJson } from '../schema/text.ts'
 import { PATHS } from '../schema/wire.ts'
 import { adminApi } from './admin/index.ts'
-import { readBody } from './body.ts'
 import { DASHBOARD_PAGE } from './dashboard/page.ts'
 import { DOCS_HEADERS, docsPage } from './docs/page.ts'
 import { type Env, environmentFault } from './env.ts'
@@ -22,6 +20,7 @@ import { errorResponse } from './flow/answer.ts'
 import { complete } from './flow/complete.ts'
 import { framesOf, log, reasonOf } from './log.ts'
 import { explainPrefix } from './miss_api.ts'
+import { type NodeCall, nodeCall } from './node_calls.ts'
 import { heartbeat, liveNodes, register } from './nodes.ts'
 import { knownCaller, listModels, userBalance } from './public_api.ts'
 import { takeReceipts } from './receipts.ts'
@@ -46,8 +45,6 @@ const dialectAt = (path: string): Pick<Dialect, 'status' | 'errorBody'> =>
   COUNTERS.find(({ paths }) => paths.includes(path))?.dialect ??
   (path.startsWith('/anthropic/') ? anthropic : openAiChat)
 const json = (result: Result<object>): Response => (result.ok ? Response.json(result.value) : error(result.error))
-
-const parse = (bytes: Uint8Array): unknown => parseJson(new TextDecoder().decode(bytes))
 
 const app = new Hono<App>()
 
@@ -117,26 +114,16 @@ app.get('/docs', (c) => {
 })
 app.get('/dashboard', (c) => c.html(DASHBOARD_PAGE))
 
-/** A call from a node: its body within bounds, and what it says who it is. */
 const fromNode =
-  (take: (c: Context<App>, authorization: string | null, bytes: Uint8Array<ArrayBuffer>) => Promise<Result<object>>) =>
+  (take: (env: Env, call: NodeCall) => Promise<Result<object>>) =>
   async (c: Context<App>): Promise<Response> => {
-    const bytes = await readBody(c.req.raw)
-    return json(bytes.ok ? await take(c, c.req.header('authorization') ?? null, bytes.value) : bytes)
+    const call = await nodeCall(c.env, c.req.raw)
+    return json(call.ok ? await take(c.env, call.value) : call)
   }
 
-app.post(
-  PATHS.register,
-  fromNode((c, authorization, bytes) => register(c.env, authorization, parse(bytes))),
-)
-app.post(
-  PATHS.heartbeat,
-  fromNode((c, authorization, bytes) => heartbeat(c.env, authorization, bytes, parse(bytes))),
-)
-app.post(
-  PATHS.receipts,
-  fromNode((c, authorization, bytes) => takeReceipts(c.env, authorization, bytes)),
-)
+app.post(PATHS.register, async (c) => json(await register(c.env, c.req.raw)))
+app.post(PATHS.heartbeat, fromNode(heartbeat))
+app.post(PATHS.receipts, fromNode(takeReceipts))
 app.route('/admin/v1', adminApi)
 
 app.notFound((c) => {

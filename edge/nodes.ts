@@ -5,11 +5,13 @@ import { isTemplateName, templateName } from '../schema/chat/template_source.ts'
 import { nodes } from '../schema/db.ts'
 import { fail, ok, type Result } from '../schema/errors.ts'
 import { HEARTBEAT_SECONDS, NODE_STALE_MS } from '../schema/limits.ts'
+import { parseJson } from '../schema/text.ts'
 import { heartbeatSchema, type Load, type Registered, registrationSchema } from '../schema/wire.ts'
 import { sameText } from './auth.ts'
+import { readBody } from './body.ts'
 import type { Env } from './env.ts'
+import type { NodeCall } from './node_calls.ts'
 import { dispatchSecret } from './node_client.ts'
-import { verifyNodeCall } from './receipts.ts'
 import { keepTemplate } from './templates.ts'
 
 const loadColumns = (load: Load) => ({
@@ -24,10 +26,13 @@ const loadColumns = (load: Load) => ({
   predictedRightTokens: load.predictedRightTokens,
 })
 
-export const register = async (env: Env, authorization: string | null, body: unknown): Promise<Result<Registered>> => {
-  if (!sameText(authorization ?? '', `Bearer ${env.JOIN_TOKEN}`)) {
+export const register = async (env: Env, request: Request): Promise<Result<Registered>> => {
+  if (!sameText(request.headers.get('authorization') ?? '', `Bearer ${env.JOIN_TOKEN}`)) {
     return fail('invalid_signature', { message: 'The join token is wrong.' })
   }
+  const bytes = await readBody(request)
+  if (!bytes.ok) return bytes
+  const body = parseJson(new TextDecoder().decode(bytes.value))
   const parsed = registrationSchema.safeParse(body)
   if (!parsed.success) return fail('invalid_request', { message: parsed.error.message })
   const { nodeId, address, publicKey, model, chatFormat, template, contextTokens, load } = parsed.data
@@ -47,17 +52,11 @@ export const register = async (env: Env, authorization: string | null, body: unk
   return ok({ dispatchSecret: dispatchSecret(env.SPARROW_SECRET, nodeId), heartbeatSeconds: HEARTBEAT_SECONDS })
 }
 
-export const heartbeat = async (
-  env: Env,
-  authorization: string | null,
-  bytes: Uint8Array<ArrayBuffer>,
-  body: unknown,
-): Promise<Result<{ ok: true }>> => {
-  const parsed = heartbeatSchema.safeParse(body)
+export const heartbeat = async (env: Env, { nodeId, bytes }: NodeCall): Promise<Result<{ ok: true }>> => {
+  const parsed = heartbeatSchema.safeParse(parseJson(new TextDecoder().decode(bytes)))
   if (!parsed.success) return fail('invalid_request', { message: parsed.error.message })
-  const { nodeId, draining, load } = parsed.data
-  const key = await verifyNodeCall(env, nodeId, authorization, bytes)
-  if (!key.ok) return key
+  if (parsed.data.nodeId !== nodeId) return fail('invalid_signature')
+  const { draining, load } = parsed.data
   await drizzle(env.DB)
     .update(nodes)
     .set({ draining, heartbeatAt: Date.now(), ...loadColumns(load) })

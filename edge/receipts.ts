@@ -1,37 +1,16 @@
-// POST /internal/receipts: verify the node's call, each receipt's signature and its invariants; settle; acknowledge.
+// POST /internal/receipts, a node's call (node_calls.ts): verify each receipt's signature and its invariants; settle; acknowledge.
 
 import type { Terms } from '../schema/bill.ts'
 import { fail, ok, type Result } from '../schema/errors.ts'
 import { receiptFault, verifyReceipt } from '../schema/receipt.ts'
-import { verifyCall } from '../schema/signature.ts'
 import { parseJson } from '../schema/text.ts'
 import { type SegmentAck, type SignedReceipt, segmentSchema } from '../schema/wire.ts'
 import { accountObject, type Env } from './env.ts'
 import { checkLink, keepSegment } from './evidence.ts'
 import { log, reasonOf } from './log.ts'
-import { keptNodeKey, readNodeKey } from './node_keys.ts'
+import type { NodeCall } from './node_calls.ts'
 import { recording } from './prefix.ts'
 import { giveWay, inTurns } from './turns.ts'
-
-/** Checks that a call from a node is signed by that node. Errors: invalid_signature, not_found (register first). */
-export const verifyNodeCall = async (
-  env: Env,
-  nodeId: string,
-  authorization: string | null,
-  body: Uint8Array<ArrayBuffer>,
-): Promise<Result<CryptoKey>> => {
-  const signedWith = async (key: CryptoKey): Promise<Result<CryptoKey>> => {
-    const call = await verifyCall(key, 'EdDSA', 'edge', authorization, body)
-    if (!call.ok) return call
-    return call.value === nodeId ? ok(key) : fail('invalid_signature')
-  }
-  const kept = keptNodeKey(nodeId)
-  const known = kept && (await signedWith(kept))
-  // What the kept key says no to may be signed with one that was registered since.
-  if (known?.ok) return known
-  const key = await readNodeKey(env.DB, nodeId)
-  return key ? signedWith(key) : fail('not_found', { message: 'This node is not registered.' })
-}
 
 /** Why a receipt can never be taken, or `undefined`. */
 const faultOf = async (key: CryptoKey, nodeId: string, signed: SignedReceipt): Promise<string | undefined> => {
@@ -40,17 +19,12 @@ const faultOf = async (key: CryptoKey, nodeId: string, signed: SignedReceipt): P
   return receiptFault(signed.receipt)
 }
 
-export const takeReceipts = async (
-  env: Env,
-  authorization: string | null,
-  body: Uint8Array<ArrayBuffer>,
-): Promise<Result<SegmentAck>> => {
-  const text = new TextDecoder().decode(body)
+export const takeReceipts = async (env: Env, { nodeId, key, bytes }: NodeCall): Promise<Result<SegmentAck>> => {
+  const text = new TextDecoder().decode(bytes)
   const parsed = segmentSchema.safeParse(parseJson(text))
   if (!parsed.success) return fail('invalid_request', { message: parsed.error.issues[0]?.message ?? 'not a segment' })
-  const { nodeId, receipts } = parsed.data
-  const key = await verifyNodeCall(env, nodeId, authorization, body)
-  if (!key.ok) return key
+  const { receipts } = parsed.data
+  if (parsed.data.nodeId !== nodeId) return fail('invalid_signature')
 
   const linked = await checkLink(env, parsed.data, text)
   if (!linked.ok) return linked
@@ -60,7 +34,7 @@ export const takeReceipts = async (
   const byAccount = new Map<string, SignedReceipt[]>()
   await inTurns(receipts, async (signed) => {
     const { requestId, attempt, accountId } = signed.receipt
-    const fault = await faultOf(key.value, nodeId, signed)
+    const fault = await faultOf(key, nodeId, signed)
     if (fault) ack.refused.push({ requestId, attempt, reason: fault })
     else byAccount.set(accountId, [...(byAccount.get(accountId) ?? []), signed])
   })

@@ -10,24 +10,27 @@ const ADMIN = 'admin'
 /** Longer than any signature is taken, whatever clock it was made by and however far apart two isolates' are. */
 export const ADMIN_CALL_MS_MAX = 2 * (LIFETIME_SECONDS + CLOCK_TOLERANCE_SECONDS) * 1000
 
-export interface SignedAdminCall {
+/** All of a call but its body. */
+export interface AdminCallHead {
   readonly method: string
   /** With its query. */
   readonly path: string
   readonly idempotencyKey: string | undefined
+}
+
+export interface AdminCall extends AdminCallHead {
   readonly body: Uint8Array<ArrayBuffer>
 }
 
-/** What the token says of the call, claim by claim. */
-const claimsOf = async ({ method, path, idempotencyKey, body }: SignedAdminCall) => ({
+/** What the token says of the head, claim by claim. */
+const claimsOf = ({ method, path, idempotencyKey }: AdminCallHead) => ({
   mth: method,
   pth: path,
   idk: idempotencyKey ?? '',
-  bsh: await bodyHash(body),
 })
 
-export const signAdminCall = async (secret: string, call: SignedAdminCall): Promise<string> => {
-  const token = await new SignJWT(await claimsOf(call))
+export const signAdminCall = async (secret: string, call: AdminCall): Promise<string> => {
+  const token = await new SignJWT({ ...claimsOf(call), bsh: await bodyHash(call.body) })
     .setProtectedHeader({ alg: 'HS256' })
     .setIssuer(ADMIN)
     .setAudience(ADMIN)
@@ -40,12 +43,12 @@ export const signAdminCall = async (secret: string, call: SignedAdminCall): Prom
 
 const refused = (message: string) => fail('invalid_signature', { message })
 
-/** The id of the call, which is to be taken once. Error: invalid_signature. */
+/** Checks all but the body. The id of the call, which is to be taken once, and the hash that its body must have. Error: invalid_signature. */
 export const verifyAdminCall = async (
   secret: string,
   authorization: string | undefined,
-  call: SignedAdminCall,
-): Promise<Result<string>> => {
+  head: AdminCallHead,
+): Promise<Result<{ readonly callId: string; readonly bodyHash: unknown }>> => {
   const token = /^Bearer (\S+)$/.exec(authorization ?? '')?.[1]
   if (!token) return refused('The signature is missing.')
   const now = new Date()
@@ -59,9 +62,9 @@ export const verifyAdminCall = async (
       return refused('The signature covers the body alone: this client is older than the Worker.')
     if (exp * 1000 - now.getTime() > (LIFETIME_SECONDS + CLOCK_TOLERANCE_SECONDS) * 1000)
       return refused("The clock of who signed this is ahead of the Worker's.")
-    for (const [name, value] of Object.entries(await claimsOf(call)))
+    for (const [name, value] of Object.entries(claimsOf(head)))
       if (payload[name] !== value) return refused('What was signed is another call.')
-    return ok(jti)
+    return ok({ callId: jti, bodyHash: payload.bsh })
   } catch (error) {
     return fail('invalid_signature', { internal: error instanceof Error ? error.message : String(error) })
   }

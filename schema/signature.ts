@@ -1,6 +1,6 @@
 // Signed calls between edge and nodes, the same in both directions: `authorization: Bearer <JWT>`, short-lived, bound to the body by
 // its SHA-256. Edge -> node uses HS256 with the node's dispatch secret; node -> edge uses Ed25519.
-import { base64url, jwtVerify, SignJWT } from 'jose'
+import { base64url, decodeJwt, jwtVerify, SignJWT } from 'jose'
 import { fail, ok, type Result } from './errors.ts'
 
 export type SignatureAlgorithm = 'HS256' | 'EdDSA'
@@ -30,6 +30,16 @@ export const signCall = async (
     .setExpirationTime(`${LIFETIME_SECONDS}s`)
     .sign(key)
   return `Bearer ${token}`
+}
+
+/** Who a call says it comes from; nothing is checked. */
+export const claimedIssuer = (authorization: string | null): string | undefined => {
+  try {
+    const { iss } = decodeJwt(authorization?.replace('Bearer ', '') ?? '')
+    return typeof iss === 'string' ? iss : undefined
+  } catch {
+    return undefined
+  }
 }
 
 /** Checks all but the body: signature, audience, expiry. Error: `invalid_signature`. */

@@ -9,7 +9,7 @@ import { openAiChat } from '../../schema/dialects/openai_chat.ts'
 import { apiError, fail, ok, type Result } from '../../schema/errors.ts'
 import { keyLimitsSchema } from '../../schema/key_limits.ts'
 import { ADMIN_ROWS_MAX } from '../../schema/limits.ts'
-import { readBody } from '../body.ts'
+import { readSigned } from '../body.ts'
 import { accountObject, type Env } from '../env.ts'
 import { errorResponse } from '../flow/answer.ts'
 import { log, reasonOf } from '../log.ts'
@@ -85,20 +85,21 @@ const rowsOf = (table: typeof ledger | typeof usage) => async (c: AdminContext) 
 
 export const adminApi = new Hono<App>()
   .use(async (c, next) => {
-    const body = await readBody(c.req.raw)
-    if (!body.ok) return errorResponse(openAiChat, body.error)
-    const bytes = body.value
     const { pathname, search } = new URL(c.req.url)
     const signed = await verifyAdminCall(c.env.ADMIN_SECRET, c.req.header('authorization'), {
-      ...{ method: c.req.method, path: pathname + search, body: bytes },
+      ...{ method: c.req.method, path: pathname + search },
       idempotencyKey: c.req.header('idempotency-key'),
     })
+    const body = await readSigned(c.req.raw, signed)
     if (!signed.ok) return errorResponse(openAiChat, signed.error)
+    if (!body.ok) return errorResponse(openAiChat, body.error)
+    const bytes = body.value
+    const { callId } = signed.value
     c.set('bytes', bytes)
     if (c.req.method === 'GET' || READS.some((path) => c.req.path.endsWith(path))) return next()
-    const entry = await audited(c.env, signed.value, c.req.raw, new TextDecoder().decode(bytes))
+    const entry = await audited(c.env, callId, c.req.raw, new TextDecoder().decode(bytes))
     if (!entry) {
-      log('warn', 'admin_call_repeated', { call: signed.value })
+      log('warn', 'admin_call_repeated', { call: callId })
       return errorResponse(openAiChat, apiError('conflict', { message: 'This call was taken before. Sign another.' }))
     }
     await next()

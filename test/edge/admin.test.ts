@@ -73,6 +73,26 @@ test('a signature that lasts for longer than any may is refused, by whatever clo
   expect([await post(60), await post(3600)]).toEqual([200, 401])
 })
 
+test.each(['/admin/v1/accounts', '/internal/register', '/internal/heartbeat', '/internal/receipts'])(
+  'a call to %s that nobody known signed is refused before its body is there: anybody could fill memory',
+  async (path) => {
+    await registerNode('good')
+    const stranger = (await crypto.subtle.generateKey('Ed25519', true, ['sign', 'verify'])) as CryptoKeyPair
+    for (const authorization of [
+      ...['', 'Bearer x', 'Bearer a.b.c', `Bearer ${'e30.'.repeat(2)}e30`],
+      await signCall(utf8('other secret'.padEnd(32)), 'HS256', 'good', 'admin', utf8('')),
+      await signCall(stranger.privateKey, 'EdDSA', 'good', 'edge', utf8('')),
+    ]) {
+      const { readable, writable } = new IdentityTransformStream()
+      const writer = writable.getWriter()
+      const begun = writer.write(utf8('{"nodeId":"good",')).catch(() => {})
+      expect((await call(path, { method: 'POST', headers: { authorization }, body: readable })).status).toBe(401)
+      await writer.abort().catch(() => {})
+      await begun
+    }
+  },
+)
+
 test('the same call twice is one account, one key, one credit', async () => {
   const name = crypto.randomUUID()
   const [a, b] = [1, 2].map(() => json<object>(admin('POST', '/accounts', { name, creditNano: 500 }, `acc ${name}`)))

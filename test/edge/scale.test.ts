@@ -6,6 +6,7 @@ import { expect, test } from 'vitest'
 import { accountStore } from '../../edge/account/store.ts'
 import type { AccountObject } from '../../edge/account.ts'
 import type { Env } from '../../edge/env.ts'
+import { nodeCall } from '../../edge/node_calls.ts'
 import { flushOutbox } from '../../edge/outbox.ts'
 import { takeReceipts } from '../../edge/receipts.ts'
 import { signReceipt } from '../../schema/receipt.ts'
@@ -85,7 +86,9 @@ test('a thousand requests of one account: 21 statements in 11 calls for ten segm
       .join('')
     const authorization = await signCall(node.privateKey, 'EdDSA', node.id, 'edge', body)
     const counted = { ...(env as unknown as Env), DB: counting(env.DB, segments) }
-    const taken = await takeReceipts(counted, authorization, body)
+    const request = new Request('http://edge.test', { method: 'POST', headers: { authorization }, body })
+    const signed = await nodeCall(counted, request)
+    const taken = signed.ok ? await takeReceipts(counted, signed.value) : signed
     expect(taken.ok && taken.value.acknowledged.length).toBe(100)
   }
   // Prefix rows and head of each, the chain once.
