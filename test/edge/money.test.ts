@@ -63,6 +63,9 @@ test('a receipt above the hold is a lie: refused, and nothing is charged', async
   const id = await run(account)
   const ack = await send(node, [receiptOf(node, account, id, { missTokens: 1, outputTokens: 1_000_000 })])
   expect(ack.refused[0]?.reason).toBe('it claims more than was held')
+  // What a cheap prompt leaves of the hold is not there for tokens that nobody asked for.
+  const more = await send(node, [receiptOf(node, account, id, { missTokens: 1, outputTokens: 11 })])
+  expect(more.refused[0]?.reason).toBe('it counts more output tokens than were asked for')
   const long = await send(node, [receiptOf(node, account, id, { hitTokens: 64 * 100, missTokens: 1, outputTokens: 0 })])
   expect(long.refused[0]?.reason).toBe('it counts more prompt tokens than the prompt has bytes')
   expect(await balanceOf(account)).toBe(formatUsd(50_000))
