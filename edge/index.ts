@@ -65,6 +65,8 @@ app.use(async (c, next) => {
   // OpenAI's name for it, and Anthropic's.
   headers.set('x-request-id', id)
   headers.set('request-id', id)
+  // A cache may keep what was asked for with `x-api-key`, which it does not know for a credential, and give it to whoever asks next.
+  if (!headers.has('cache-control')) headers.set('cache-control', 'no-store')
   headers.set('access-control-allow-origin', '*')
   headers.set('access-control-expose-headers', EXPOSED)
 })

@@ -22,6 +22,22 @@ afterEach(() => {
   vi.restoreAllMocks()
 })
 
+test('no cache keeps what a key was shown: by x-api-key it does not know that the answer is private', async () => {
+  await registerNode('good')
+  const chat = { model: MODEL, max_tokens: 5, messages: [{ role: 'user', content: 'Hi' }] }
+  const headers = { 'x-api-key': account.key }
+  for (const answer of [
+    ...(await Promise.all(['/v1/usage', '/user/balance', '/v1/models'].map((path) => call(path, { headers })))),
+    await post('/v1/chat/completions', chat, headers),
+    await post('/v1/chat/completions', chat, { 'x-api-key': 'sk-wrong' }),
+    await admin('GET', '/keys'),
+  ]) {
+    expect(answer.headers.get('cache-control')).toBe('no-store')
+    await answer.body?.cancel()
+  }
+  await removeNodes()
+})
+
 test('a model has the context of its nodes and its price of now', async () => {
   const list = async () => modelListSchema.parse(await (await call('/v1/models', { headers: bearer() })).json()).data
   expect((await list()).find(({ id }) => id === MODEL)?.context_length).toBeNull()
