@@ -186,6 +186,8 @@ export class SchemaGrammar {
     const piece = this.#either(
       branches.map((branch, i) => {
         const at = [...path, keyword, String(i)]
+        // A branch that is `true` leaves all that `type` allows.
+        if (branch === true) return this.value(type === undefined ? true : { type }, at, wanted)
         if (type === undefined || !isSchema(branch)) return this.value(branch, at, wanted)
         if (branch.type === undefined && branch.$ref === undefined) return this.value({ ...branch, type }, at, wanted)
         if (JSON.stringify(branch.type) !== JSON.stringify(type))

@@ -67,6 +67,7 @@ const CASES: readonly (readonly [string, unknown, readonly unknown[], readonly u
     ['ab', 7],
     ['abc', 4],
   ],
+  ['a branch that takes everything, of a type', { type: 'object', anyOf: [true, false] }, [{}, { a: [1] }], [1, 'x']],
   [
     'oneOf by constant',
     { oneOf: [object({ k: { const: 'a' } }, { required: ['k'] }), object({ k: { const: 'b' } }, { required: ['k'] })] },
