@@ -94,7 +94,7 @@ class Writer {
       grammar.value(schema.type === undefined ? { ...schema, type: 'object' } : schema, []),
     )
     if (!whole || !isSchema(properties) || !Array.isArray(required)) return fault('fits no value')
-    const undeclared = required.filter((name) => !Object.hasOwn(properties, String(name)))
+    const undeclared = [...new Set(required)].filter((name) => !Object.hasOwn(properties, String(name)))
     const all = [...Object.entries(properties).map(([name, part]) => ({ name, part, path: ['properties', name] }))]
     for (const name of undeclared)
       all.push({ name: String(name), part: additionalProperties ?? true, path: ['additionalProperties'] })

@@ -350,7 +350,7 @@ export class SchemaGrammar {
     if (required === undefined) return []
     if (!Array.isArray(required) || required.some((name) => typeof name !== 'string'))
       throw new SchemaFault(path, 'required', 'must be an array of names')
-    return required.map(String)
+    return [...new Set(required.map(String))]
   }
 
   #pair(name: string, value: Piece): Piece {

@@ -78,6 +78,15 @@ test('a tool that is not strict may have a schema without a grammar', () => {
   expect(grammarOf({ tools: [odd], tool_choice: 'required' })).toContain('string=\\"true\\"')
 })
 
+test('a parameter that is required twice is written once', () => {
+  const ask = (required: string[]) =>
+    grammarOf({
+      tools: [tool({ strict: true, parameters: { type: 'object', properties: {}, required } })],
+      tool_choice: 'required',
+    })
+  expect(ask(['q', 'q'])).toBe(ask(['q']))
+})
+
 test('no JSON makes a shape throw', () => {
   const values: unknown[] = [null, true, 0, '', [], {}, [[]], [{}], [null], { type: 'object' }, 'user', -1e308]
   const keywords = [

@@ -34,6 +34,7 @@ const CASES: readonly (readonly [string, unknown, readonly unknown[], readonly u
     [{ z: 1 }, '={"a":null}'],
   ],
   ['required but undeclared', object({}, { required: ['q'] }), [{ q: [1] }], [{}]],
+  ['a name that is required twice', object({}, { required: ['q', 'q'] }), [{ q: 1 }], ['={"q":1,"q":1}']],
   ['map', { type: 'object', additionalProperties: { type: 'boolean' } }, [{}, { x: true, y: false }], [{ x: 1 }]],
   [
     'list',
