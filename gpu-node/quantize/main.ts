@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { z } from 'zod'
 import { FORMATS, type Format, GROUP, quantize } from './formats.ts'
+import { parseJson } from './json_file.ts'
 import { toFloats } from './numbers.ts'
 import { planShards, type Shard, type Step } from './plan.ts'
 import { listTensors, readTensor, writeSafetensors } from './safetensors.ts'
@@ -34,9 +35,8 @@ const readOptions = (): Options => {
 
 /** The output config: the source's, with what the loader needs to know of the format. */
 const outputConfig = (options: Options): string => {
-  const config = z
-    .record(z.string(), z.unknown())
-    .parse(JSON.parse(readFileSync(join(options.from, 'config.json'), 'utf8')))
+  const path = join(options.from, 'config.json')
+  const config = parseJson(path, z.record(z.string(), z.unknown()), readFileSync(path, 'utf8'))
   if (config.quantization_config)
     throw new Error(`--from: ${options.from} is quantized already; start from a BF16 checkpoint`)
   config.quantization_config =

@@ -1,6 +1,6 @@
 // npm run quantize, then the engine on what it wrote: every backend against the reference backend on the same codes.
 import { execFileSync, spawnSync } from 'node:child_process'
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -8,6 +8,7 @@ import { FORMATS } from '../../gpu-node/quantize/formats.ts'
 import { answers, compare } from '../bench/quality.ts'
 import { runnableIsas, withEngine } from './engines.ts'
 import { distance, GOLDENS, MODEL_DIR, readGolden } from './golden.ts'
+import { editTensors, entryOf, type Header } from './tensor_file.ts'
 
 const CLI = join(import.meta.dirname, '../../gpu-node/quantize/main.ts')
 // Two on which no index score of any format stands so near the k-th that a backend may rightly choose another key.
@@ -120,4 +121,40 @@ test('what cannot be done is refused in one line', () => {
     expect(stderr).toMatch(line)
     expect(stderr.trim().split('\n')).toHaveLength(1)
   }
+})
+
+describe('a damaged checkpoint is refused before anything is written, in one line that names the file', () => {
+  const BODY = 'model.layers.0.self_attn.o_proj.weight'
+  const body = (change: (entry: Header[string]) => void) => (from: string) =>
+    editTensors(join(from, 'model.safetensors'), (header) => {
+      change(entryOf(header, BODY))
+      return undefined
+    })
+  const text = (name: string, content: string) => (from: string) => writeFileSync(join(from, name), content)
+  const index = (weightMap: unknown) => text('model.safetensors.index.json', JSON.stringify({ weight_map: weightMap }))
+
+  test.each<[string, (from: string) => void, RegExp]>([
+    ['fewer bytes than the shape needs', body((e) => (e.shape[0] = 2 * (e.shape[0] ?? 0))), /o_proj.*stored, shape/],
+    ['a dtype of another width', body((e) => (e.dtype = 'F32')), /o_proj.*stored, shape/],
+    ['a dtype that nobody knows', body((e) => (e.dtype = 'F4')), /o_proj.*unknown dtype 'F4'/],
+    ['offsets in the wrong order', body((e) => e.data_offsets.reverse()), /o_proj.*stored, shape/],
+    ['data inside its neighbour', body((e) => (e.data_offsets = e.data_offsets.map((n) => n + 1))), /overlaps/],
+    ['data beyond the file', body((e) => (e.data_offsets = e.data_offsets.map((n) => n + 1e9))), /o_proj.*truncated/],
+    ['an entry without a dtype', body((e) => Reflect.deleteProperty(e, 'dtype')), /o_proj.*dtype/],
+    ['a header that is no JSON', text('model.safetensors', '\u0002\0\0\0\0\0\0\0{]'), /model\.safetensors: is no JSON/],
+    ['a header cut short', text('model.safetensors', '\u0009\0\0\0\0\0\0\0{}'), /ends inside its header/],
+    ['a config that is no JSON', text('config.json', '{\n'), /config\.json: is no JSON/],
+    ['a config that is no object', text('config.json', '[]'), /config\.json: Invalid/],
+    ['an index without a map', index(undefined), /index\.json: weight_map/],
+    ['an index that names what is not there', index({ x: 'model.safetensors' }), /names x, which none/],
+  ])('%s', (name, damage, line) => {
+    const [from, to] = [join(scratch, `damaged ${name}`), join(scratch, `from damaged ${name}`)]
+    cpSync(join(GOLDENS, 'v32_groups_yarn'), from, { recursive: true })
+    damage(from)
+    const { status, stderr } = cli('--from', from, '--to', to, '--format', 'int8')
+    expect(status, stderr).toBe(2)
+    expect(stderr).toMatch(line)
+    expect(stderr.trim().split('\n')).toHaveLength(1)
+    expect(existsSync(to)).toBe(false)
+  })
 })
