@@ -214,7 +214,14 @@ export const openNativeEngine = async (options: EngineOptions): Promise<NativeEn
     for (const [id, group] of bySequence(events)) {
       const listener = listeners.get(id)
       if (group.at(-1)?.kind === 'end') listeners.delete(id)
-      listener?.(group)
+      try {
+        listener?.(group)
+      } catch (error) {
+        // Thrown from here it would cost the others their events, and Node would only warn of it.
+        queueMicrotask(() => {
+          throw error
+        })
+      }
     }
     if (listeners.size === 0) {
       clearInterval(alive)
