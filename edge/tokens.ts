@@ -4,7 +4,7 @@ import type { Counter } from '../schema/dialects/counters.ts'
 import type { Counted } from '../schema/dialects/tokenize.ts'
 import { type ApiError, apiError, type Result } from '../schema/errors.ts'
 import type { TokenizeAnswer } from '../schema/wire.ts'
-import { authenticate, authorizationOf } from './auth.ts'
+import { authenticate, authorizationOf, derivedOnce } from './auth.ts'
 import { accountObject, clientIp, type Env } from './env.ts'
 import { routeNow } from './fleet.ts'
 import { errorResponse } from './flow/answer.ts'
@@ -16,12 +16,18 @@ import { lookup } from './prefix.ts'
 const NODES_ASKED_MAX = 3
 
 /** Error: no_node where none of the first few answers. */
-const ask = async (env: Env, counted: Counted, withIds: boolean): Promise<Result<TokenizeAnswer>> => {
+const ask = async (
+  env: Env,
+  accountId: string,
+  counted: Counted,
+  withIds: boolean,
+): Promise<Result<TokenizeAnswer>> => {
   const { model, prompt } = counted
   const nodes = routeNow(await lookup(env.DB, counted, []), { promptTokens: 0, affinity: model })
+  const cacheSalt = derivedOnce(env.SPARROW_SECRET, 'cache', accountId).toString('base64url')
   let error: ApiError = apiError('no_node')
   for (const node of nodes.slice(0, NODES_ASKED_MAX)) {
-    const answer = await askTokens(env.SPARROW_SECRET, node, { model, text: prompt, withIds })
+    const answer = await askTokens(env.SPARROW_SECRET, node, { model, text: prompt, withIds, cacheSalt })
     if (answer.ok) return answer
     error = answer.error
   }
@@ -41,8 +47,9 @@ export const countTokens = async (
   const { model, shownModel } = counted
   const alias = shownModel === undefined ? {} : { alias: shownModel }
   const who = { keyHash: caller.value.keyHash, ip: clientIp(request.headers), model, ...alias }
-  const allowed = await accountObject(env, caller.value.accountId).admitCount(who)
+  const { accountId } = caller.value
+  const allowed = await accountObject(env, accountId).admitCount(who)
   if (!allowed.ok) return refuse(allowed.error)
-  const answer = await ask(env, counted, counter.withIds)
+  const answer = await ask(env, accountId, counted, counter.withIds)
   return answer.ok ? Response.json(counter.answer(answer.value)) : refuse(answer.error)
 }

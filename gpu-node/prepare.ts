@@ -36,8 +36,9 @@ export const refusalOf = (error: unknown, promptTokens: number, context: number)
 export const encoded = async (
   { prompt, promptTokens: ids }: RunPrompt,
   { encode, textBytes }: Workshop['tokenizer'],
+  tenant: string,
 ): Promise<EncodedPrompt> =>
-  ids ? { ids: Int32Array.from(ids), bytes: ids.map((id) => textBytes[id]?.length ?? 0) } : encode(prompt)
+  ids ? { ids: Int32Array.from(ids), bytes: ids.map((id) => textBytes[id]?.length ?? 0) } : encode(prompt, tenant)
 
 const badParameter = (param: string, message: string) =>
   fail('invalid_parameter', { message: `${param}: ${message}.`, param })

@@ -27,7 +27,7 @@ export const serveRun = async (
     const { grammar } = request.run
     const choices = choicesOf(request.run)
     const [prompts, opened] = await Promise.all([
-      Promise.all(promptsOf(request.run).map((prompt) => encoded(prompt, shop.tokenizer))),
+      Promise.all(promptsOf(request.run).map((prompt) => encoded(prompt, shop.tokenizer, request.cacheSalt))),
       Promise.all(grammar ? Array.from({ length: choices }, () => shop.grammars.open(grammar)) : []),
     ])
     for (const session of opened) if (session.ok) grammars.push(session.value)

@@ -11,9 +11,9 @@ export const tokenize = async (
 ): Promise<Result<TokenizeAnswer>> => {
   const parsed = tokenizeRequestSchema.safeParse(json)
   if (!parsed.success) return fail('invalid_request', { message: parsed.error.message })
-  const { model, text, withIds } = parsed.data
+  const { model, text, withIds, cacheSalt } = parsed.data
   if (model !== shop.model) return notHere(`the model ${model}`)
-  const { ids } = await shop.tokenizer.encode(text)
+  const { ids } = await shop.tokenizer.encode(text, cacheSalt)
   const answer = { count: ids.length, contextTokens: shop.engine.info.contextLength }
   return ok(withIds ? { ...answer, ids: Array.from(ids) } : answer)
 }

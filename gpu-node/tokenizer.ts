@@ -21,8 +21,11 @@ export interface Tokenizer {
   readonly longestTokenBytes: number
   /** Id of each special string. */
   readonly specialIds: ReadonlyMap<string, number>
-  /** Special strings become their ids; nothing is added. Yields to other work every few milliseconds. */
-  encode(prompt: string): Promise<EncodedPrompt>
+  /**
+   * Special strings become their ids; nothing is added. Yields to other work every few milliseconds. What `tenant` had encoded before
+   * comes from a cache, for it alone: a time tells nobody what others wrote. Without one nothing is kept.
+   */
+  encode(prompt: string, tenant?: string): Promise<EncodedPrompt>
 }
 
 /** As in the engine's config: tables are made for every id up to the largest. */
@@ -115,23 +118,27 @@ const openBpe = (json: object, text: readonly Uint8Array[]): Bpe => {
   return bpe
 }
 
-/** Encoded pieces by their text, oldest out first. */
+const nameOf = (tenant: string, piece: string): string => `${tenant}\n${piece}`
+
+/** Encoded pieces by tenant and text, oldest out first. */
 class PieceCache {
   readonly #pieces = new Map<string, Int32Array>()
   #chars = 0
 
-  get(piece: string): Int32Array | undefined {
-    const ids = this.#pieces.get(piece)
+  get(tenant: string, piece: string): Int32Array | undefined {
+    const name = nameOf(tenant, piece)
+    const ids = this.#pieces.get(name)
     if (!ids) return undefined
-    this.#pieces.delete(piece)
-    this.#pieces.set(piece, ids)
+    this.#pieces.delete(name)
+    this.#pieces.set(name, ids)
     return ids
   }
 
-  set(piece: string, ids: Int32Array): void {
+  set(tenant: string, piece: string, ids: Int32Array): void {
     if (piece.length < CACHE_MIN_CHARS || piece.length > CACHE_CHARS / 8) return
-    this.#pieces.set(piece, ids)
-    this.#chars += piece.length
+    const name = nameOf(tenant, piece)
+    this.#pieces.set(name, ids)
+    this.#chars += name.length
     for (const [old] of this.#pieces) {
       if (this.#chars <= CACHE_CHARS) break
       this.#pieces.delete(old)
@@ -193,15 +200,15 @@ export const loadTokenizer = async (modelDir: string): Promise<Tokenizer> => {
   const split = longestFirst.length > 0 ? new RegExp(`(${longestFirst.map(escapeRegExp).join('|')})`) : undefined
   const cache = new PieceCache()
 
-  const encodePiece = (piece: string): Int32Array => {
-    const known = cache.get(piece)
+  const encodePiece = (piece: string, tenant: string | undefined): Int32Array => {
+    const known = tenant === undefined ? undefined : cache.get(tenant, piece)
     if (known) return known
     const ids = Int32Array.from(bpe.encode(piece, { add_special_tokens: false }).ids)
-    cache.set(piece, ids)
+    if (tenant !== undefined) cache.set(tenant, piece, ids)
     return ids
   }
 
-  const encode = async (prompt: string): Promise<EncodedPrompt> => {
+  const encode = async (prompt: string, tenant?: string): Promise<EncodedPrompt> => {
     const parts: Int32Array[] = []
     let since = performance.now()
     for (const stretch of split ? prompt.split(split) : [prompt]) {
@@ -209,7 +216,7 @@ export const loadTokenizer = async (modelDir: string): Promise<Tokenizer> => {
       if (special !== undefined) parts.push(Int32Array.of(special))
       if (special !== undefined || stretch === '') continue
       for (const piece of cutPieces(stretch)) {
-        parts.push(encodePiece(piece))
+        parts.push(encodePiece(piece, tenant))
         if (performance.now() - since < YIELD_MS) continue
         await new Promise((resume) => setImmediate(resume))
         since = performance.now()

@@ -155,6 +155,8 @@ export const tokenizeRequestSchema = z.object({
   model: z.string().min(1).max(128),
   text: z.string(),
   withIds: z.boolean(),
+  /** As a run's; without it nothing that was encoded is kept. */
+  cacheSalt: z.string().min(1).max(128).optional(),
 })
 export type TokenizeRequest = z.infer<typeof tokenizeRequestSchema>
 

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Tokenizer as Bpe } from '@huggingface/tokenizers'
 import fc from 'fast-check'
-import { beforeAll, expect, test } from 'vitest'
+import { beforeAll, expect, test, vi } from 'vitest'
 import { cutPieces, loadTokenizer, type Tokenizer } from '../../gpu-node/tokenizer.ts'
 import { tempDir } from './fixture.ts'
 
@@ -18,7 +18,7 @@ beforeAll(async () => {
   naive = new Bpe(JSON.parse(readFileSync(join(MODEL, 'tokenizer.json'), 'utf8')), {})
 })
 
-const ids = async (text: string): Promise<number[]> => Array.from((await tokenizer.encode(text)).ids)
+const ids = async (text: string): Promise<number[]> => Array.from((await tokenizer.encode(text, 'tenant')).ids)
 const naiveIds = (text: string): number[] => naive.encode(text, { add_special_tokens: false }).ids
 
 const fragment = fc.oneof(
@@ -132,4 +132,21 @@ test('a tokenizer this node cannot serve is refused by the field', async () => {
   await expect(wrong({ decoder: { type: 'Metaspace' } })).rejects.toThrow('decoder')
   await expect(wrong({ model: { type: 'Unigram', vocab: {} } })).rejects.toThrow('model')
   dir.remove()
+})
+
+test('a piece that one tenant had encoded is encoded anew for another: the time would tell that it was there', async () => {
+  const own = await loadTokenizer(MODEL)
+  const text = 'The account number is 12345678, and nobody else may find that out.'
+  const expected = naiveIds(text)
+  const encode = vi.spyOn(Bpe.prototype, 'encode')
+  const encodings = async (tenant?: string): Promise<number> => {
+    encode.mockClear()
+    expect(Array.from((await own.encode(text, tenant)).ids)).toEqual(expected)
+    return encode.mock.calls.length
+  }
+  expect(await encodings('a')).toBe(1)
+  expect(await encodings('a')).toBe(0)
+  expect(await encodings('b')).toBe(1)
+  for (let i = 0; i < 2; i++) expect(await encodings()).toBe(1)
+  encode.mockRestore()
 })
