@@ -3,7 +3,13 @@
 import { DurableObject } from 'cloudflare:workers'
 import { apiError, fail, ok, type Result } from '../schema/errors.ts'
 import type { KeyLimits } from '../schema/key_limits.ts'
-import { CLOSED_KEPT_MS, IDEMPOTENCY_KEPT_MS, RECEIPT_WINDOW_MS, TOKEN_COUNTS_PER_MINUTE } from '../schema/limits.ts'
+import {
+  CLOSED_KEPT_MS,
+  IDEMPOTENCY_KEPT_MS,
+  RECEIPT_WINDOW_MS,
+  TOKEN_COUNT_CHARS,
+  TOKEN_COUNTS_PER_MINUTE,
+} from '../schema/limits.ts'
 import type { SignedReceipt } from '../schema/wire.ts'
 import {
   type Admission,
@@ -118,15 +124,16 @@ export class AccountObject extends DurableObject<Env> {
     return answer
   }
 
-  /** Whether this caller may have tokens counted now: free, so an account's calls are limited, whatever its own limits. */
-  async admitCount(caller: Caller): Promise<Result<null>> {
+  /** Whether this caller may have tokens counted now: free, so an account's calls are limited by their size, whatever its own limits. */
+  async admitCount(caller: Caller, chars = 0): Promise<Result<null>> {
     this.#prices = await pricesFor(this.env.DB, this.#prices, caller.model)
     const now = Date.now()
     const known = whoAndWhat(this.#store, this.#prices, caller, now)
     if ('code' in known) return { ok: false, error: known }
-    const wait = this.#counts.waitFor(1, now)
+    const drawn = Math.max(1, Math.ceil(chars / TOKEN_COUNT_CHARS))
+    const wait = this.#counts.waitFor(drawn, now)
     if (wait > 0) return fail('rate_limit_exceeded', { retryAfterSeconds: Math.ceil(wait / 1000) })
-    this.#counts.take(1, now)
+    this.#counts.take(drawn, now)
     return ok(null)
   }
 

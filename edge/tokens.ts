@@ -48,7 +48,7 @@ export const countTokens = async (
   const alias = shownModel === undefined ? {} : { alias: shownModel }
   const who = { keyHash: caller.value.keyHash, ip: clientIp(request.headers), model, ...alias }
   const { accountId } = caller.value
-  const allowed = await accountObject(env, accountId).admitCount(who)
+  const allowed = await accountObject(env, accountId).admitCount(who, counted.prompt.length)
   if (!allowed.ok) return refuse(allowed.error)
   const answer = await ask(env, accountId, counted, counter.withIds)
   return answer.ok ? Response.json(counter.answer(answer.value)) : refuse(answer.error)

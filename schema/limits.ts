@@ -23,8 +23,9 @@ export const PRIORITY_MAX = 2
 export const DEADLINE_MS_MAX = 86_400_000
 export const TOP_LOGPROBS_MAX = 20
 export const LOGIT_BIAS_MAX = 1024
-/** Calls of an account that only count tokens. */
+/** Calls of an account that only count tokens; one for each so many characters, since a megabyte takes a node seconds. */
 export const TOKEN_COUNTS_PER_MINUTE = 600
+export const TOKEN_COUNT_CHARS = 8192
 export const IDEMPOTENCY_KEY_LENGTH_MAX = 255
 /** Bytes of English in a token; only routes and limits of a minute are estimated with it, never money. */
 export const BYTES_PER_TOKEN = 4

@@ -92,6 +92,16 @@ test('counting asks for a key that may use the model, and has a limit of its own
     expect(error).toMatchObject({ code: 'rate_limit_exceeded', retryAfterSeconds: expect.any(Number) })
 })
 
+test('a count draws by its size: a megabyte is seconds of a node, and nobody pays for them', async () => {
+  const own = await openAccount(1_000_000)
+  const stub = objectOf(own)
+  const caller = { keyHash: keyHash(env.SPARROW_SECRET, own.key), model: MODEL, ip: null }
+  const megabyte = () => stub.admitCount(caller, 1024 * 1024)
+  const answers = await Promise.all(Array.from({ length: 6 }, megabyte))
+  expect(answers.map(({ ok }) => ok)).toEqual([true, true, true, true, false, false])
+  expect((await stub.admitCount(caller, 100)).ok).toBe(true)
+})
+
 test('the document and its page come from here alone', async () => {
   const document = await (await call('/openapi.json')).json<{ openapi: string; servers: { url: string }[] }>()
   expect(document).toMatchObject({ openapi: '3.1.0', servers: [{ url: 'http://edge.test' }] })
