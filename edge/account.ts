@@ -161,6 +161,11 @@ export class AccountObject extends DurableObject<Env> {
     if (hold?.state === 'open') this.#giveBack([hold])
   }
 
+  /** The idempotency key of a request may be used again, whatever becomes of its hold. */
+  freeClaim(requestId: string): void {
+    this.#store.transaction(() => this.#store.freeClaim(requestId))
+  }
+
   /** Of the limits of a minute, what runs drew that no longer hold anything; and room for others. */
   #giveBack(holds: readonly Hold[]): void {
     for (const hold of holds) {

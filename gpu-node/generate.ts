@@ -283,9 +283,8 @@ export class Generation {
     const times = this.#clock.times()
     const output = this.#sum('output')
     const prefilled = this.#prefilled
-    // An error in place of an answer is free; behind a head the prefill was told, and is billed as any cancelled one.
-    const unanswered = this.#overdue && !this.#answer.headSent
-    const free = finish === 'error' || unanswered || !this.#isStarted
+    // A fault of ours is free. A deadline is the client's own, as a cancel is: the prefill until then stays in its cache, and is billed.
+    const free = finish === 'error' || !this.#isStarted
     // Behind a head nobody tries another node: the time of the first token tells the edge that this is the end.
     const toldAt = this.#answer.headSent ? (this.#counts.firstTokenAt ?? Date.now()) : null
     this.#counts = free ? { ...NO_COUNTS, firstTokenAt: toldAt } : { ...this.#counts, ...prefilled, output }

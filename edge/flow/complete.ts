@@ -173,7 +173,9 @@ const serve = async (
   )
   if (!answered.ok) {
     if (isRetryable(answered.error.code)) forgetNodes()
-    if (!answered.left || (await neverBegins(secret, requestId, answered.left))) letGo()
+    // The client ended it itself: what was computed until then its receipt says.
+    if (answered.error.code === 'deadline_exceeded') context.waitUntil(freeClaim(account, requestId))
+    else if (!answered.left || (await neverBegins(secret, requestId, answered.left))) letGo()
     return errorResponse(dialect, answered.error)
   }
   const keep = isKept ? keeper(account, requestId) : undefined
@@ -184,6 +186,12 @@ const serve = async (
   if (!signal.aborted) letGo()
   return errorResponse(dialect, whole.error)
 }
+
+/** Nothing of an answer is there to be repeated: the same key runs again. */
+const freeClaim = (account: DurableObjectStub<AccountObject>, requestId: string): Promise<void> =>
+  account.freeClaim(requestId).catch((error: unknown) => {
+    log('error', 'claim_not_freed', { requestId, error: reasonOf(error) })
+  })
 
 /** After a client left: true where the node had not begun, and now never will. If in doubt its receipt may come. */
 const neverBegins = async (

@@ -47,6 +47,7 @@ const BEHAVIOURS: Readonly<Record<string, Behaviour>> = {
   /** One of several behind a proxy, told apart by their paths. */
   proxied: (res, stream, asked, path) =>
     path === '/proxied/run' ? succeed('proxied')(res, stream, asked, path) : void res.writeHead(404).end('<html>'),
+  overdue: refuse(504, { code: 'deadline_exceeded', message: 'too late' }),
   unsigned: refuse(401, { code: 'invalid_signature', message: 'no' }),
   mirror,
   frozen: () => {},

@@ -124,6 +124,17 @@ test('a deadline: what waits is refused and free, what runs ends with what it ha
   expect(receipt.outputTokens).toBeLessThan(3900)
 })
 
+test('a deadline in prefill: what was computed is charged, as it stays in the cache of whoever asked', async () => {
+  const { edge, node } = await start(SLOW, { SPARROW_STEP_TOKENS: '32' })
+  const prompt = ask('The city lies on a river and has a port. '.repeat(200))
+  const asked = runRequest({ prompt, stream: false, includeUsage: false, deadlineMs: 4000 })
+  const refused = await post(node, asked)
+  expect(refused.status).toBe(504)
+  const receipt = await receiptOf(edge, asked.run.requestId)
+  expect(receipt).toMatchObject({ finish: 'cancelled', outputTokens: 0, firstTokenAt: null })
+  expect(receipt.missTokens).toBeGreaterThan(0)
+})
+
 test('drain: what runs and what waits is finished, what is new is refused', async () => {
   const { edge, node, engine } = await start({ maxRunning: 1 }, { SPARROW_DRAIN_SECONDS: '100' })
   // The first goes on for long enough for the others to come, also on a machine that is slow with them.
