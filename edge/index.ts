@@ -27,6 +27,7 @@ import { takeReceipts } from './receipts.ts'
 import { sweep } from './sweep.ts'
 import { countTokens } from './tokens.ts'
 import { explainUsage, listUsage } from './usage_api.ts'
+import { listUsageDays } from './usage_days.ts'
 
 export { AccountObject } from './account.ts'
 
@@ -103,6 +104,7 @@ for (const prefix of ['', '/v1', '/beta']) {
 app.get('/user/balance', async (c) => json(await userBalance(c.env, c.req.raw.headers)))
 for (const prefix of ['', '/v1']) {
   app.get(`${prefix}/usage`, async (c) => json(await listUsage(c.env, c.req.raw.headers, c.req.query())))
+  app.get(`${prefix}/usage/daily`, async (c) => json(await listUsageDays(c.env, c.req.raw.headers, c.req.query())))
   app.get(`${prefix}/usage/:id/prefix`, async (c) =>
     json(await explainPrefix(c.env, c.req.raw.headers, c.req.param('id'))),
   )

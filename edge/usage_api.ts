@@ -18,6 +18,7 @@ import type { FailedAttempt, Hold } from './account/holds.ts'
 import { type Credit, refundOf } from './account/money.ts'
 import { accountObject, type Env } from './env.ts'
 import { type KnownCaller, knownCaller } from './public_api.ts'
+import { readQuery } from './query.ts'
 
 type UsageRow = typeof usage.$inferSelect
 
@@ -160,14 +161,11 @@ export const listUsage = async (
   headers: Headers,
   asked: Record<string, string>,
 ): Promise<Result<UsageList>> => {
-  const parsed = query.safeParse(asked)
-  if (!parsed.success) {
-    const param = String(parsed.error.issues[0]?.path[0] ?? '')
-    return fail('invalid_parameter', { message: `${param}: ${parsed.error.issues[0]?.message}`, param })
-  }
+  const parsed = readQuery(query, asked)
+  if (!parsed.ok) return parsed
   const caller = await knownCaller(env, headers)
   if (!caller.ok) return caller
-  const { limit, after, to, from = 0 } = parsed.data
+  const { limit, after, to, from = 0 } = parsed.value
   // Not as parameters, of which D1 takes a hundred.
   const { accountId, family } = caller.value
   const mine = sql`SELECT id FROM api_keys WHERE account_id = ${accountId} AND family = ${family} UNION SELECT ${family}`

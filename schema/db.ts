@@ -141,7 +141,10 @@ export const usage = sqliteTable(
   (t) => [index('usage_account_time').on(t.accountId, t.settledAt), index('usage_key_time').on(t.keyId, t.settledAt)],
 )
 
-/** Sums of usage rows by key, model and UTC hour, kept for ever; a trigger adds each usage row once (migration 0002). */
+/**
+ * Sums of usage rows by key, model and UTC hour, kept for ever. Triggers (migration 0005) add each usage row once, and each refund to
+ * the hour of its charge.
+ */
 export const usageHours = sqliteTable(
   'usage_hours',
   {
@@ -156,6 +159,13 @@ export const usageHours = sqliteTable(
     outputTokens: integer('output_tokens').notNull(),
     creditNano: integer('credit_nano').notNull(),
     chargedNano: integer('charged_nano').notNull(),
+    /** Tokens x the price that each row used; what output cost is the rest of charge and credit. */
+    hitCostNano: integer('hit_cost_nano'),
+    missCostNano: integer('miss_cost_nano'),
+    /** Cached tokens x what they were cheaper than uncached ones. */
+    savedNano: integer('saved_nano'),
+    /** Given back after the charge. These four are null together: of hours whose rows were swept before the four were kept. */
+    refundNano: integer('refund_nano'),
   },
   (t) => [primaryKey({ columns: [t.accountId, t.keyId, t.model, t.hour] })],
 )

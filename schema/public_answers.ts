@@ -77,6 +77,42 @@ export const usageListSchema = z.strictObject({
   has_more: z.boolean().describe('Whether there are older ones: ask again with the last request id as `after`.'),
 })
 
+/** What `GET /v1/usage/daily` covers where `from` is absent, and at most. */
+export const USAGE_DAYS_SHOWN = 30
+export const USAGE_DAYS_MAX = 366
+
+export const usageDailyQuery = {
+  from: z.iso.date().describe(`First day, UTC (2026-01-31); where absent, ${USAGE_DAYS_SHOWN} days end with \`to\``),
+  to: z.iso.date().describe(`Last day, included; today where absent. ${USAGE_DAYS_MAX} days at most`),
+}
+
+const usageDay = z.strictObject({
+  date: z.iso.date().describe('UTC'),
+  model: z.string(),
+  requests: z.int(),
+  tokens: tokens.omit({ reasoning: true }),
+  ...charge,
+  charge_nano: nano.describe('Costs less credits, in 10^-9 USD; refunds are not taken off'),
+  credit_nano: nano,
+  costs: z
+    .strictObject({
+      cached_nano: nano,
+      uncached_nano: nano,
+      output_nano: nano,
+      saved_nano: nano.describe('Cached tokens x what they were cheaper than uncached ones'),
+      refund_nano: nano.describe('Given back after the charge'),
+    })
+    .nullable()
+    .describe('null: not kept, of days from before an update of the service'),
+})
+
+export const usageDailySchema = z.strictObject({
+  object: z.literal('usage.daily'),
+  from: z.iso.date(),
+  to: z.iso.date(),
+  data: z.array(usageDay).describe('By day and model, oldest first; those without a request are left out.'),
+})
+
 const line = z.strictObject({
   item: z.string(),
   quantity: z.int().exactOptional().describe('Tokens'),
@@ -153,6 +189,7 @@ export const usagePrefixSchema = z.strictObject({
 
 export const healthSchema = z.strictObject({ ok: z.literal(true), nodes: z.int() })
 
+export type UsageDaily = z.infer<typeof usageDailySchema>
 export type UsageList = z.infer<typeof usageListSchema>
 export type SettledUsage = z.infer<typeof settledSchema>
 export type PendingUsage = z.infer<typeof pendingSchema>

@@ -39,6 +39,18 @@ const CHECKS: Readonly<Record<string, string>> = {
       (SELECT -coalesce(sum(amount_nano), 0) FROM ledger WHERE account_id = a.id AND kind = 'charge') AS expected,
       (SELECT coalesce(sum(charged_nano), 0) FROM usage_hours WHERE account_id = a.id) AS found
     FROM accounts AS a WHERE expected <> found`,
+  'costs in a roll-up are not those of its usage rows': `
+    SELECT h.account_id AS account, h.key_id || ' ' || h.model || ' ' || h.hour AS row, u.text AS expected,
+      concat_ws(' ', h.hit_cost_nano, h.miss_cost_nano, h.saved_nano, h.refund_nano) AS found
+    FROM usage_hours AS h JOIN (
+      SELECT u.account_id, key_id, model, CAST(settled_at - settled_at % 3600000 AS INTEGER) AS hour,
+        concat_ws(' ', sum(hit_tokens * hit_nano), sum(miss_tokens * miss_nano), sum(hit_tokens * (miss_nano - hit_nano)),
+          coalesce(sum(l.amount_nano), 0)) AS text
+      FROM usage AS u LEFT JOIN ledger AS l ON l.account_id = u.account_id AND l.id = 'refund:' || u.request_id
+      GROUP BY 1, 2, 3, 4) AS u
+      ON u.account_id = h.account_id AND u.key_id = h.key_id AND u.model = h.model AND u.hour = h.hour
+    WHERE h.hour >= coalesce((SELECT before FROM sweeps WHERE name = 'usage'), 0) AND h.hit_cost_nano IS NOT NULL
+      AND expected <> found`,
   'roll-up is not the sum of its usage rows': `
     SELECT h.account_id AS account, h.key_id || ' ' || h.model || ' ' || h.hour AS row,
       coalesce(u.text, 'nothing') AS expected, concat_ws(' ', h.requests, h.hit_tokens, h.miss_tokens, h.output_tokens, h.credit_nano, h.charged_nano) AS found

@@ -25,6 +25,8 @@ import {
   healthSchema,
   modelListSchema,
   modelSchema,
+  usageDailyQuery,
+  usageDailySchema,
   usageEntrySchema,
   usageListSchema,
   usagePrefixSchema,
@@ -156,6 +158,9 @@ const id = (name: string, description: string): Parameter => ({
   ...{ name, in: 'path', description, schema: z.string() },
 })
 
+const queryOf = (fields: Readonly<Record<string, z.ZodType>>): Parameter[] =>
+  Object.entries(fields).map(([name, schema]) => ({ name, in: 'query', description: schema.description ?? '', schema }))
+
 const READS: readonly Operation[] = [
   read('/v1/models', ['/models', '/beta/models'], {
     ...{ id: 'listModels', tag: 'Models', summary: 'Models, their context and their prices' },
@@ -172,10 +177,14 @@ const READS: readonly Operation[] = [
   }),
   read('/v1/usage', ['/usage'], {
     ...{ id: 'listUsage', tag: 'Account', summary: 'What this key was charged for, newest first' },
-    parameters: Object.entries(usageQuery).map(([name, schema]) => ({
-      ...{ name, in: 'query', description: schema.description ?? '', schema },
-    })),
+    parameters: queryOf(usageQuery),
     answer: named('UsageList', usageListSchema),
+  }),
+  read('/v1/usage/daily', ['/usage/daily'], {
+    ...{ id: 'listUsageDays', tag: 'Account', summary: 'What this key was charged by day and model' },
+    description: 'Sums of the rows of `/v1/usage` by the day (UTC) they were settled; kept when the rows are gone.',
+    parameters: queryOf(usageDailyQuery),
+    answer: named('UsageDaily', usageDailySchema),
   }),
   read('/v1/usage/{id}', ['/usage/{id}'], {
     ...{ id: 'explainUsage', tag: 'Account', summary: 'One charge, line by line' },

@@ -92,6 +92,10 @@ test.each([
     () => alter('UPDATE usage_hours SET hit_tokens = 64, output_tokens = 0, requests = 7'),
   ],
   [
+    'costs in a roll-up are not those of its usage rows',
+    () => alter('UPDATE usage_hours SET miss_cost_nano = 1, refund_nano = 1'),
+  ],
+  [
     'another price was in force',
     async () => {
       const price = `INSERT INTO prices (model, hit_nano, miss_nano, output_nano, effective_from)

@@ -72,7 +72,7 @@ test('each endpoint has the errors that it can answer, in words for its clients'
   expect(runs.filter((path) => statuses(path, 'post').includes('504'))).toEqual(runs.slice(0, 2))
   expect(statuses('/v1/models')).toEqual(['401', '403', '500'])
   expect(statuses('/v1/models/{id}')).toEqual(['401', '403', '404', '500'])
-  expect(statuses('/v1/usage')).toEqual(['401', '403', '422', '500'])
+  for (const path of ['/v1/usage', '/v1/usage/daily']) expect(statuses(path)).toEqual(['401', '403', '422', '500'])
 })
 
 type Schema = { readonly properties?: object; readonly additionalProperties?: unknown }
