@@ -13,7 +13,7 @@ import { openApiDocument } from '../schema/openapi/document.ts'
 import { HEADERS } from '../schema/openapi/headers.ts'
 import { PATHS } from '../schema/wire.ts'
 import { adminApi } from './admin/index.ts'
-import { DASHBOARD_PAGE } from './dashboard/page.ts'
+import { dashboardFile, dashboardPage } from './dashboard/serve.ts'
 import { DOCS_HEADERS, docsPage } from './docs/page.ts'
 import { type Env, environmentFault } from './env.ts'
 import { errorResponse } from './flow/answer.ts'
@@ -116,7 +116,8 @@ app.get('/docs', (c) => {
   const { origin } = new URL(c.req.url)
   return c.html(docsPage(openApiDocument(origin), origin), 200, DOCS_HEADERS)
 })
-app.get('/dashboard', (c) => c.html(DASHBOARD_PAGE))
+app.get('/dashboard', (c) => dashboardPage(c.req.raw.headers))
+app.get('/dashboard/:file', (c) => dashboardFile(c.req.path) ?? c.notFound())
 
 const fromNode =
   (take: (env: Env, call: NodeCall) => Promise<Result<object>>) =>

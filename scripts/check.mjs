@@ -23,6 +23,7 @@ const cxxFiles = () =>
 const steps = () => [
   ['types', bin('tsc'), ['-p', 'tsconfig.json']],
   ['types of the edge', bin('tsc'), ['-p', 'edge/tsconfig.json']],
+  ['types of the dashboard', bin('tsc'), ['-p', 'edge/dashboard/app/tsconfig.json']],
   ['lint and format', bin('biome'), ['check', '--error-on-warnings', ...(write ? ['--write'] : [])]],
   ['format of C++', bin('clang-format'), [...(write ? ['-i'] : ['--dry-run', '-Werror']), ...cxxFiles()]],
 ]

@@ -3,9 +3,12 @@
 import { resolve } from 'node:path'
 import { cloudflareTest, readD1Migrations } from '@cloudflare/vitest-pool-workers'
 import { defineConfig } from 'vitest/config'
+import { buildDashboard } from '../../scripts/build_dashboard.ts'
 import { serveTestNodes } from './nodes.ts'
 
 const secret = (name: string): string => `test-only-${name}-`.padEnd(40, 'x')
+
+await buildDashboard()
 
 export default defineConfig(async () => ({
   plugins: [
