@@ -47,6 +47,12 @@ const dialectAt = (path: string): Pick<Dialect, 'status' | 'errorBody'> =>
   (path.startsWith('/anthropic/') ? anthropic : openAiChat)
 const json = (result: Result<object>): Response => (result.ok ? Response.json(result.value) : error(result.error))
 
+const postOnly = (dialect: Pick<Dialect, 'status' | 'errorBody'>): Response => {
+  const refused = errorResponse(dialect, apiError('method_not_allowed', { message: 'Use POST.' }))
+  refused.headers.set('allow', 'POST, OPTIONS')
+  return refused
+}
+
 const app = new Hono<App>()
 
 const NOT_CONFIGURED = 'The service is not configured; its operator finds the reason in the log.'
@@ -76,14 +82,14 @@ app.options('*', cors({ origin: '*', maxAge: 86_400 }))
 for (const dialect of DIALECTS) {
   for (const path of dialect.paths) {
     app.post(path, (c) => complete({ ...callOf(c), dialect }))
-    app.all(path, () => errorResponse(dialect, apiError('method_not_allowed', { message: 'Use POST.' })))
+    app.all(path, () => postOnly(dialect))
   }
 }
 
 for (const counter of COUNTERS) {
   for (const path of counter.paths) {
     app.post(path, (c) => countTokens(callOf(c), counter))
-    app.all(path, () => errorResponse(counter.dialect, apiError('method_not_allowed', { message: 'Use POST.' })))
+    app.all(path, () => postOnly(counter.dialect))
   }
 }
 

@@ -74,7 +74,9 @@ test.each([
 
 test('wrong path, wrong method', async () => {
   expect(await codeOf(await call('/v2/nothing'))).toEqual([404, 'not_found'])
-  expect(await codeOf(await call('/v1/chat/completions'))).toEqual([405, 'method_not_allowed'])
+  const get = await call('/v1/chat/completions')
+  expect(get.headers.get('allow')).toBe('POST, OPTIONS')
+  expect(await codeOf(get)).toEqual([405, 'method_not_allowed'])
 })
 
 test('no node: 503 with retry-after, and the hold is released', async () => {
