@@ -66,6 +66,9 @@ const tool = z.strictObject({
   input_schema: z.looseObject({ type: z.literal('object') }),
   strict: z.boolean().nullish(),
   eager_input_streaming: z.boolean().nullish(),
+  // As it is anyway: shown to the model at once, and called by it alone.
+  defer_loading: z.literal(false, 'is not supported').nullish(),
+  allowed_callers: z.array(z.literal('direct', 'is not supported')).nullish(),
   ...cached,
 })
 

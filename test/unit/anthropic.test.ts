@@ -122,6 +122,8 @@ test.each([
   [{ context_management: {} }, 'context_management'],
   [{ tools: [{ type: 'web_search_20250305', name: 'web_search' }] }, 'tools.0.type'],
   [{ tools: [{ ...tool, defer_loading: true }] }, 'tools.0.defer_loading'],
+  [{ tools: [{ ...tool, allowed_callers: ['direct', 'code_execution_20260120'] }] }, 'tools.0.allowed_callers.1'],
+  [{ tools: [{ ...tool, input_examples: [{ a: 1 }] }] }, 'tools.0.input_examples'],
   [
     { tools: [{ ...tool, strict: true, input_schema: { type: 'object', properties: {}, not: {} } }] },
     'tools.0.input_schema.not',
@@ -263,6 +265,11 @@ test('of a call that was cut off a whole answer has what is whole of its input; 
   expect(anthropicMessageSchema.parse(JSON.parse(whole)).stop_reason).toBe('max_tokens')
   const parts = eventsOf(anthropic.stream(runOf({})).deltas(0, cut))
   expect(parts.at(-1)).toMatchObject({ delta: { partial_json: '{"a": 1.10, "b": "to be co' } })
+})
+
+test('fields of a tool that say what is so anyway are taken, and change nothing', () => {
+  const said = { ...tool, defer_loading: false, allowed_callers: ['direct'], eager_input_streaming: true }
+  expect(runOf({ tools: [said] })).toEqual(runOf({ tools: [tool] }))
 })
 
 test('a thread is refused as Anthropic refuses it, so that its client goes on without', () => {
