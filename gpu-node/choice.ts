@@ -24,7 +24,8 @@ export type Owner = Pick<RunRequest, 'cacheSalt' | 'accountId'>
 /** What the engine is asked for a choice. */
 export const specOf = (run: Run, tokens: Int32Array, of: Owner, choice: number): SequenceSpec => ({
   ...{ tokens, cacheSalt: of.cacheSalt, account: of.accountId, priority: run.priority },
-  ...{ maxTokens: run.maxTokens, temperature: run.temperature, topP: run.topP },
+  // Behind a prompt that is computed the engine samples a token, whoever wants it.
+  ...{ maxTokens: Math.max(1, run.maxTokens), temperature: run.temperature, topP: run.topP },
   seed: seedOf(run, choice),
   stop: run.stop.map((text) => new TextEncoder().encode(text)),
   ...{ topK: run.topK, minP: run.minP, logitBias: run.logitBias, topLogprobs: run.topLogprobs },
@@ -71,6 +72,7 @@ export class ChoiceText {
   readonly #utf8 = new TextDecoder('utf-8', { ignoreBOM: true })
   readonly #log: TokenLog | undefined
   readonly #minTokens: number
+  readonly #isEmpty: boolean
   /** Handed on by `take`. */
   #deltas: Delta[] = []
   /** Tokens sampled, and those of them inside the think tags. */
@@ -92,6 +94,7 @@ export class ChoiceText {
     this.#textBytes = textBytes
     this.#log = withSource ? new TokenLog() : undefined
     this.#minTokens = run.minTokens ?? 0
+    this.#isEmpty = run.maxTokens === 0
   }
 
   /** Its text ended at a stop string, also at one in the text of special tokens, where the engine matches none. */
@@ -122,6 +125,7 @@ export class ChoiceText {
   }
 
   tokens(ids: readonly number[], logprobs?: readonly SampledLogprob[]): void {
+    if (this.#isEmpty) return
     for (const [i, id] of ids.entries()) {
       // What is sampled before the engine hears of it is not the reader's.
       if (this.isCut) return
@@ -136,8 +140,8 @@ export class ChoiceText {
   }
 
   end(reason: EndReason, sampledTokens: number): void {
-    this.reason = reason
-    this.output = this.isCut ? this.output : sampledTokens
+    this.reason = this.#isEmpty && FINISH[reason] === 'stop' ? 'length' : reason
+    this.output = this.isCut || this.#isEmpty ? this.output : sampledTokens
     const rest = this.#utf8.decode()
     if (rest !== '') this.#add(this.#parser.push(rest))
     const { deltas, toolCalls, isCallCut, stop } = this.#parser.end()

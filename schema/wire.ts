@@ -97,7 +97,8 @@ export const runSchema = z.object({
   includeUsage: z.boolean(),
   /** JSON of request fields that the dialect's answer repeats. */
   echo: z.string().optional(),
-  maxTokens: count.min(1),
+  /** 0, of a text completion: the prompt alone is computed. */
+  maxTokens: count,
   temperature: z.number().min(0).max(2),
   topP: z.number().min(0).max(1),
   /** Unsigned 64-bit integer in decimal. */

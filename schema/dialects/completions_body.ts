@@ -2,7 +2,7 @@
 import { z } from 'zod'
 import { MAX_TOKENS_MAX, PROMPT_TOKENS_MAX, PROMPTS_MAX, TOP_LOGPROBS_MAX } from '../limits.ts'
 import { caller, streamOptions } from './openai_chat_body.ts'
-import { sampling, tokenLimit } from './openai_sampling.ts'
+import { sampling } from './openai_sampling.ts'
 
 /** OpenAI's default, which is small: clients that want more have always said so. */
 export const COMPLETION_TOKENS_DEFAULT = 16
@@ -12,6 +12,7 @@ const tokenId = z
   .min(0)
   .max(2 ** 22)
 const tokens = z.array(tokenId).min(1).max(PROMPT_TOKENS_MAX)
+const answerTokens = z.int().min(0).max(MAX_TOKENS_MAX).nullish()
 const PROMPTS = `must be a string, an array of token ids, or an array of up to ${PROMPTS_MAX} of either`
 const several = <Prompt extends z.ZodType>(prompt: Prompt) => z.array(prompt).min(1).max(PROMPTS_MAX)
 
@@ -21,8 +22,8 @@ const bodyShape = z.object({
   /** Text behind the gap that the answer fills. */
   suffix: z.string().nullish(),
   echo: z.boolean().nullish(),
-  max_tokens: tokenLimit,
-  max_completion_tokens: tokenLimit,
+  max_tokens: answerTokens.describe('0: no answer; with `echo` and `logprobs` the prompt is scored'),
+  max_completion_tokens: answerTokens,
   ...sampling,
   logprobs: z.int().min(0).max(TOP_LOGPROBS_MAX).nullish(),
   ...caller,

@@ -195,3 +195,20 @@ test('a character that the prompt begins and the answer ends is whole in the tex
   expect(choices[0]?.text).toBe('a🎉')
   expect(choices[0]?.logprobs?.text_offset).toEqual(promptTokens.map((_, i) => Math.min(i, 2)))
 })
+
+test('of no tokens asked for none is shown or paid, and the prompt is scored', async () => {
+  engine.script = () => ({ ids: [EOS] })
+  const scored = runRequest({
+    ...{ dialect: 'completions', raw: true, stream: false, prompt: `${BOS}One two`, echoText: 'One two' },
+    ...{ topLogprobs: 0, maxTokens: 0 },
+  })
+  const { choices, usage } = await whole(scored)
+  expect(choices[0]).toMatchObject({ text: 'One two', finish_reason: 'length' })
+  const count = (await idsOf('One two')).length
+  expect(choices[0]?.logprobs?.token_logprobs).toHaveLength(count)
+  expect(usage).toMatchObject({ prompt_tokens: count + 1, completion_tokens: 0 })
+  expect(await receiptOf(scored)).toMatchObject({ finish: 'length', outputTokens: 0, missTokens: count + 1 })
+  engine.script = () => ({ ids: [70, 70, 70] })
+  const plain = { dialect: 'completions', raw: true, stream: false, prompt: `${BOS}One`, maxTokens: 0 } as const
+  expect((await whole(runRequest(plain))).choices[0]).toMatchObject({ text: '', finish_reason: 'length' })
+})

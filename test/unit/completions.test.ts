@@ -64,7 +64,7 @@ test.each<[string, object]>([
   ['suffix', { suffix: 'x', prompt: [[1], [2]] }],
   ['best_of', { best_of: 2 }],
   ['min_tokens', { min_tokens: 17 }],
-  ['max_tokens', { max_tokens: 0 }],
+  ['max_tokens', { max_tokens: -1 }],
 ])('refused: %s in %j', (param, extra) => {
   const result = parse(extra)
   expect(result).toMatchObject({ ok: false, error: { code: 'invalid_parameter' } })

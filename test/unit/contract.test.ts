@@ -133,7 +133,7 @@ const run = {
 }
 
 test.each([
-  ['maxTokens', 0],
+  ['maxTokens', -1],
   ['temperature', 2.1],
   ['temperature', Number.NaN],
   ['topP', -0.1],
