@@ -226,7 +226,6 @@ export class Generation {
     this.#grammars[index]?.accept(ids)
     const { metrics, prefillSpeed, journal } = this.#shop
     const between = this.#clock.tokens(index)
-    metrics.vllm.sampled(ids.length)
     if (this.#counts.firstTokenAt === null) {
       metrics.firstToken(this.#clock.toFirst)
       if (this.#groups.length === 1) prefillSpeed.observe(this.#counts.miss, this.#clock.prefill * 1000)
@@ -235,9 +234,11 @@ export class Generation {
     }
     const group = this.#groupOf(index)
     if (!group.isDone) this.#promptDone(group)
-    const choice = this.#choices[index]
-    choice?.tokens(ids, logprobs)
-    if (choice?.isCut) this.#handles.get(index)?.cancel()
+    const choice = this.#choices[index] as ChoiceText
+    const before = choice.output
+    choice.tokens(ids, logprobs)
+    metrics.vllm.sampled(choice.output - before)
+    if (choice.isCut) this.#handles.get(index)?.cancel()
     const [output, reasoning] = [this.#sum('output'), this.#sum('reasoning')]
     this.#counts = { ...this.#counts, output, reasoning, firstTokenAt: this.#counts.firstTokenAt ?? Date.now() }
     if (output < this.#progressAt) return

@@ -70,6 +70,7 @@ test('tokens, hits, reasons and times are those of the receipts', async () => {
     { prompt: LONG, maxTokens: 24 },
     { prompt: LONG, maxTokens: 24, n: 3, temperature: 1 },
     { prompt: ask('Tell me a story.'), maxTokens: 5, ignoreEos: true },
+    { prompt: ask('Tell me a story.'), maxTokens: 0, raw: true, dialect: 'completions' },
   ]) {
     receipts.push(await finished(run))
   }
@@ -87,11 +88,11 @@ test('tokens, hits, reasons and times are those of the receipts', async () => {
   expect(hits).toBeGreaterThan(3 * 256)
   expect(reason(samples, 'abort')).toBe(1)
   expect(reason(samples, 'error')).toBe(0)
-  expect((reason(samples, 'stop') ?? 0) + (reason(samples, 'length') ?? 0)).toBe(4)
+  expect((reason(samples, 'stop') ?? 0) + (reason(samples, 'length') ?? 0)).toBe(5)
   for (const name of ['num_requests_running', 'num_requests_waiting', 'kv_cache_usage_perc', 'num_preemptions_total'])
     expect(samples.get(`vllm:${name}{${LABEL}}`), name).toBe(0)
   for (const name of ['time_to_first_token', 'e2e_request_latency', 'request_queue_time', 'request_prefill_time'])
-    expect(samples.get(`vllm:${name}_seconds_count{${LABEL}}`), name).toBe(5)
+    expect(samples.get(`vllm:${name}_seconds_count{${LABEL}}`), name).toBe(6)
   const whole = samples.get(`vllm:e2e_request_latency_seconds_sum{${LABEL}}`) ?? 0
   const parts = ['queue', 'prefill', 'decode'].map(
     (name) => samples.get(`vllm:request_${name}_time_seconds_sum{${LABEL}}`) ?? Number.NaN,
