@@ -28,14 +28,17 @@ const booked = async (env: Env, ids: readonly string[]): Promise<Map<string, Boo
   return new Map(rows.map((row) => [row.requestId, row]))
 }
 
-const pathOf = ({ characters, tags }: Comparison['trail'], best: NonNullable<Comparison['with']>): string => {
+/** A chat template has no marks that are known, so the whole prompt is one turn. */
+const ONE_TURN = ', counted from the beginning of the prompt, as the turns of this model cannot be told apart'
+
+const pathOf = ({ characters, tags, turns }: Comparison['trail'], best: NonNullable<Comparison['with']>): string => {
   const followed = tags.length * TRAIL_STEP
   if (best.steps === tags.length && characters - followed >= TRAIL_STEP)
     return `The first ${followed} characters are those of the earlier prompt; what follows is not compared.`
   if (best.steps === tags.length) return 'The whole prompt lies on the path of the earlier one.'
   return best.steps === best.of
     ? 'This prompt goes on where the earlier one ended.'
-    : 'The prompts part in the stretch that left_at names.'
+    : `The prompts part in the stretch that left_at names${turns.some(({ at }) => at > 0) ? '' : ONE_TURN}.`
 }
 
 const SCORED =

@@ -1,9 +1,11 @@
 // A miss of the prefix cache explained where the obvious answer would be wrong: the earlier prompt failed, was still being computed, is
 // the same further than prompts are followed, or cannot be compared at all.
-import { beforeEach, expect, test } from 'vitest'
+import { beforeEach, expect, test, vi } from 'vitest'
+import { templateName } from '../../schema/chat/template_source.ts'
 import type { Receipt } from '../../schema/wire.ts'
 import {
   type Account,
+  admin,
   asCustomer,
   chat,
   flush,
@@ -95,4 +97,31 @@ test.each([
   })
   expect((await explain(scored)).note).toMatch(/computed whole, and nothing of it is taken from the cache\.$/)
   expect((await explain(await complete({ logprobs: 0 }))).note).not.toContain('computed whole')
+})
+
+test('where the turns of a template cannot be told apart, the note says that left_at counts from the beginning', async () => {
+  const source = {
+    template: '{% for m in messages %}<u>{{ m.content }}{% endfor %}',
+    bos: '',
+    eos: '',
+    specials: ['<u>'],
+  }
+  await removeNodes()
+  await registerNode('good', 0, { model: 'templated', chatFormat: templateName(source), template: source })
+  await admin('PUT', '/prices', { model: 'templated', hitNano: 1, missNano: 1, outputNano: 1 })
+  const tell = async (last: string): Promise<string> => {
+    const messages = [STORY, last].map((content) => ({ role: 'user', content }))
+    // An object asks for new prices once a second.
+    return vi.waitFor(async () => {
+      const answer = await chat(account.key, { model: 'templated', messages })
+      expect(answer.status).toBe(200)
+      return idOf(answer)
+    }, 30_000)
+  }
+  await tell('Which of them was the eldest daughter?')
+  const { left_at: place, note } = await explain(await tell('How did the old king die in the end?'))
+  expect(place).toMatchObject({ message: 0, character: Math.floor((STORY.length + 6) / 16) * 16 })
+  expect(note).toContain('counted from the beginning of the prompt')
+  const [, other] = [await ask(`${STORY}Who was the eldest daughter?`), await ask(`${STORY}How did the king die?`)]
+  expect((await explain(other)).note).not.toContain('counted from')
 })
