@@ -40,16 +40,28 @@ const dispatchKey = async (secret: string, nodeId: string): Promise<CryptoKey> =
   return key
 }
 
-const refused = async (response: Response): Promise<Extract<NodeAnswer, { ok: false }>> => {
+type Refused = Extract<NodeAnswer, { ok: false }>
+
+/** What stands before a node (a proxy, a tunnel) answers for it. */
+const notANode = ({ status }: Response): Refused => {
+  const internal = `not a node: it answered ${status}`
+  // A body too large for a proxy says nothing of the node's health; another one may have none.
+  if (status === 413)
+    return { ok: false, error: apiError('request_too_large', { internal }), retryable: true, unreachable: false }
+  return { ok: false, error: apiError('node_failed', { internal }), retryable: true, unreachable: true }
+}
+
+const refused = async (response: Response): Promise<Refused> => {
   const parsed = nodeErrorSchema.safeParse(await response.json().catch(() => undefined))
-  const { code, message, param, retryAfterSeconds } = parsed.data?.error ?? { code: 'node_failed', message: undefined }
+  if (!parsed.success) return notANode(response)
+  const { code, message, param, retryAfterSeconds } = parsed.data.error
   const known = isErrorCode(code) && code !== 'invalid_signature' ? code : 'node_failed'
   const error = apiError(known, {
     ...(message && known === code ? { message } : {}),
     ...(param ? { param } : {}),
     ...(retryAfterSeconds ? { retryAfterSeconds } : {}),
   })
-  // What answers only that it is broken, or is not the node at all (a tunnel's 502), is as good as down.
+  // What answers only that it is broken is as good as down.
   const unreachable = known === 'node_failed' || known === 'internal_error'
   return { ok: false, error, retryable: isRetryable(known), unreachable }
 }
@@ -80,6 +92,8 @@ const post = async (
     },
     body,
     signal,
+    // A prompt goes to the address that was registered, and nowhere else.
+    redirect: 'manual',
   })
 }
 
@@ -145,5 +159,5 @@ export const callNode = async (
   })
   if (head.success && head.data.nodeId === node.id) return { ok: true, head: head.data, response }
   await response.body?.cancel()
-  return { ok: false, error: apiError('node_failed', { internal: 'not a node' }), retryable: true, unreachable: true }
+  return notANode(response)
 }

@@ -132,6 +132,20 @@ test('a node that breaks off what it began costs one answer each time it is trie
   expect(counts).toEqual([0, 1, 0, 1, 0, 1])
 })
 
+test('a prompt does not follow a redirect, and the log says what answered', async () => {
+  const logged = vi.spyOn(console, 'warn')
+  const answered = await dispatch(runTo(['moved'], false))
+  expect(answered.ok ? 'answered' : answered.error.code).toBe('no_node')
+  expect(logged.mock.calls.join()).toContain('not a node: it answered 307')
+})
+
+test("what is too large for a node's proxy goes to another node, and opens no breaker", async () => {
+  for (let i = 0; i < 3; i++) expect((await dispatch(runTo(['small', 'good'], false))).ok).toBe(true)
+  expect(breaker.state('small', Date.now())).toBe('closed')
+  const answered = await dispatch(runTo(['small'], false))
+  expect(answered.ok ? 'answered' : answered.error.code).toBe('request_too_large')
+})
+
 test('a run that is refused while a node is tried makes room for the next one', async () => {
   for (let i = 0; i < 2; i++) breaker.failed('draining', Date.now() - 6_000)
   expect((await dispatch(runTo(['draining'], false))).ok).toBe(false)

@@ -50,6 +50,13 @@ const BEHAVIOURS: Readonly<Record<string, Behaviour>> = {
   overdue: refuse(504, { code: 'deadline_exceeded', message: 'too late' }),
   unsigned: refuse(401, { code: 'invalid_signature', message: 'no' }),
   mirror,
+  /** It would be found behind its redirect. */
+  moved: (res, stream, asked, path) =>
+    path === '/run'
+      ? void res.writeHead(307, { location: '/moved' }).end()
+      : succeed('moved')(res, stream, asked, path),
+  /** Its proxy takes no body of this size. */
+  small: (res) => void res.writeHead(413, { 'content-type': 'text/html' }).end('<html>Too large</html>'),
   frozen: () => {},
   freezes: (res) => void head(res, 'freezes').write('data: {"first":1}\n\n'),
   /** As with a long prompt. */
