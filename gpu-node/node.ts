@@ -256,7 +256,7 @@ const takeApart = async (parts: Parts): Promise<void> => {
   log('info', 'draining', { running: admission.running, waiting: admission.waiting })
   // Without waiting for the edge: runs must not lose time of theirs to it.
   const told = link.drain()
-  const deadline = Date.now() + drainMs
+  const deadline = performance.now() + drainMs
   const idle = await admission.idle(drainMs)
   if (!idle) {
     admission.close()
@@ -267,7 +267,7 @@ const takeApart = async (parts: Parts): Promise<void> => {
   const delivered = await shipper.flush(LAST_RECEIPTS_MS)
   await Promise.all([shipper.stop(), link.stop()])
   // What was computed is paid for: its readers may take it until the time is over.
-  await within(deadline - Date.now(), server.taken())
+  await within(deadline - performance.now(), server.taken())
   // Probes are answered until here; runs were refused all the time.
   front.http.close()
   front.http.closeAllConnections()

@@ -36,6 +36,7 @@ export interface ShipperOptions {
 
 interface Retry {
   tries: number
+  /** `performance.now()`: a clock that steps back puts nothing off. */
   notBefore: number
 }
 
@@ -72,8 +73,8 @@ export class Shipper {
 
   /** Sends until nothing is pending or `deadlineMs` have passed; true when nothing is. */
   async flush(deadlineMs: number): Promise<boolean> {
-    const deadline = Date.now() + deadlineMs
-    while (this.#options.journal.pending.size > 0 && Date.now() < deadline && !this.#stopped) {
+    const deadline = performance.now() + deadlineMs
+    while (this.#options.journal.pending.size > 0 && performance.now() < deadline && !this.#stopped) {
       this.#deferred.clear()
       await this.#run()
       if (this.#options.journal.pending.size > 0) await new Promise((done) => setTimeout(done, 200))
@@ -117,7 +118,10 @@ export class Shipper {
     if (pending.size === 0) return undefined
     if (this.#failures > 0) return backoffMs(this.#failures)
     if (pending.size > this.#deferred.size) return this.#pause()
-    return Math.max(this.#pause(), Math.min(...[...this.#deferred.values()].map((r) => r.notBefore)) - Date.now())
+    return Math.max(
+      this.#pause(),
+      Math.min(...[...this.#deferred.values()].map((r) => r.notBefore)) - performance.now(),
+    )
   }
 
   /** What closes meanwhile waits for the next turn, unless it fills a segment. */
@@ -142,7 +146,7 @@ export class Shipper {
     const due: Receipt[] = []
     let full = false
     let bytes = 0
-    const now = Date.now()
+    const now = performance.now()
     for (const [key, receipt] of this.#options.journal.pending) {
       if ((this.#deferred.get(key)?.notBefore ?? 0) > now) continue
       bytes += 1000 + receipt.prefix.length * 36
@@ -199,7 +203,7 @@ export class Shipper {
     }
     for (const key of receipts.keys()) {
       const tries = (this.#deferred.get(key)?.tries ?? 0) + 1
-      this.#deferred.set(key, { tries, notBefore: Date.now() + backoffMs(tries) })
+      this.#deferred.set(key, { tries, notBefore: performance.now() + backoffMs(tries) })
     }
     onSettled('acknowledged', acknowledged.length)
     onSettled('refused', refused.length)

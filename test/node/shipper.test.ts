@@ -53,6 +53,7 @@ vi.mock('../../gpu-node/backoff.ts', async (original) => {
 })
 afterEach(() => {
   vi.useRealTimers()
+  vi.restoreAllMocks()
   vi.mocked(backoffMs).mockReset()
 })
 
@@ -123,6 +124,24 @@ test('a receipt that the edge does not settle is put off, and holds up no other'
   }
   await shipper.stop()
   expect(sent.filter(({ ids }) => ids.includes(stuck))).toHaveLength(1)
+})
+
+test('a clock that steps back puts nothing off for longer', async () => {
+  vi.mocked(backoffMs).mockReturnValue(500)
+  let calls = 0
+  const { shipper, pending, close } = shipping((all) => taking(calls++ === 0 ? [] : all))
+  close()
+  while (calls < 1) await sleep(5)
+  const now = Date.now
+  const clock = vi.spyOn(Date, 'now').mockImplementation(() => now() - 3_600_000)
+  await vi.waitFor(() => expect(pending.size).toBe(0), 10_000).finally(() => clock.mockRestore())
+  await shipper.stop()
+  const down = shipping(() => new Response('', { status: 500 }))
+  down.close()
+  const flushed = down.shipper.flush(300)
+  vi.spyOn(Date, 'now').mockImplementation(() => now() - 3_600_000)
+  expect(await flushed).toBe(false)
+  await down.shipper.stop()
 })
 
 test('an edge that does not know the node is told who it is', async () => {
