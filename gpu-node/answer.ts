@@ -17,9 +17,7 @@ const BACKLOG_BYTES = 64 * 1024
 
 export class Answer {
   readonly #response: ServerResponse
-  readonly #stallMs: number
   readonly #keepAliveMs: number
-  #stall: NodeJS.Timeout | undefined
   #keepAlive: NodeJS.Timeout | undefined
   #onGone: () => void = () => {}
   #onDrain: () => void = () => {}
@@ -31,19 +29,17 @@ export class Answer {
     { stallMs, keepAliveMs }: { readonly stallMs: number; readonly keepAliveMs: number },
   ) {
     this.#response = response
-    this.#stallMs = stallMs
     this.#keepAliveMs = keepAliveMs
     response.on('close', () => {
-      clearTimeout(this.#stall)
       clearInterval(this.#keepAlive)
       if (response.writableFinished) return
       this.#gone = true
       this.#onGone()
     })
-    response.on('drain', () => {
-      clearTimeout(this.#stall)
-      this.#stall = undefined
-      this.#onDrain()
+    response.on('drain', () => this.#onDrain())
+    // Counted from the last byte that was written or taken; who owes nothing is no reader.
+    response.setTimeout(stallMs, () => {
+      if (this.backlogBytes > 0) this.break()
     })
     // A socket error is followed by close, which is where it is dealt with.
     request.on('error', () => {})
@@ -103,13 +99,12 @@ export class Answer {
   write(text: string): void {
     if (this.#gone) return
     this.#keepAlive?.refresh()
-    if (!this.#response.write(text)) this.#stall ??= setTimeout(() => this.break(), this.#stallMs)
+    this.#response.write(text)
   }
 
   end(text: string): void {
     if (this.#gone) return
     clearInterval(this.#keepAlive)
-    this.#stall ??= setTimeout(() => this.break(), this.#stallMs)
     this.#response.end(text)
   }
 
