@@ -161,6 +161,37 @@ test('guesses are as good after a cached prefix as after a computed one', async 
   })
 })
 
+test('guesses are as good behind an answer that waited for masks', async () => {
+  await withEngine({ modelDir: COPIES }, async (engine) => {
+    const answer = (spec: Spec, masked: boolean): Promise<number[]> =>
+      new Promise((resolve) => {
+        const ids: number[] = []
+        const handle = engine.submit({ ...GREEDY, ...spec, masked }, (events) => {
+          for (const event of events) {
+            if (event.kind === 'end') resolve(ids)
+            if (event.kind !== 'tokens') continue
+            ids.push(...event.ids)
+            if (masked) handle.mask(ids.length, new Uint32Array())
+          }
+        })
+        if (masked) handle.mask(0, new Uint32Array())
+      })
+    for (const seed of [1, 2, 3, 4, 5, 6]) {
+      const [tokens, sampled] = [prompt(30, VOCAB, seed), { temperature: 1, seed: BigInt(seed), ignoreEos: true }]
+      const right: number[] = []
+      for (const masked of [true, false]) {
+        const spec = { ...sampled, cacheSalt: `${seed} ${masked}`, maxTokens: 200 }
+        const ids = await answer({ tokens, ...spec }, masked)
+        const before = engine.stats()
+        const next = Int32Array.from([...tokens, ...ids, ...prompt(5, VOCAB, seed + 50)])
+        expect((await collect(engine, { tokens: next, ...spec })).cached).toBe(192)
+        right.push(engine.stats().acceptedTokens - before.acceptedTokens)
+      }
+      expect(right[0]).toBe(right[1])
+    }
+  })
+})
+
 test('pages that just suffice: a guess never needs one more', async () => {
   for (const [length, maxTokens] of [
     [64, 64],

@@ -18,8 +18,11 @@ void Model::draft(const Pairs& pairs, KvMemory& kv, std::vector<float>& logits, 
   s_.normed.resize(s_.x.size());
   s_.pair.resize(2 * s_.x.size());
   b.embed(b.self, w.embed.rows ? &w.embed : &weights_.embed, batch.ids.data(), n, s_.x.data());
-  for (size_t t = 0; t < pairs.rows.size(); t++)
-    std::copy_n(s_.hidden.data() + static_cast<int64_t>(pairs.rows[t]) * hidden, hidden, s_.normed.data() + t * hidden);
+  for (size_t t = 0; t < pairs.rows.size(); t++) {
+    const int32_t row = pairs.rows[t];
+    const float* before = row < 0 ? pairs.kept[static_cast<size_t>(~row)].data() : hidden_of(row).data();
+    std::copy_n(before, hidden, s_.normed.data() + t * hidden);
+  }
   b.rms_norm(b.self, s_.x.data(), hidden, w.enorm.data(), n, hidden, eps, s_.pair.data(), 2 * hidden);
   b.rms_norm(b.self, s_.normed.data(), hidden, w.hnorm.data(), n, hidden, eps, s_.pair.data() + hidden, 2 * hidden);
   const SpProduct product = {&w.eh_proj, s_.x.data()};

@@ -2,6 +2,7 @@
 // instruction set.
 #pragma once
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -33,10 +34,11 @@ struct Batch {
 };
 
 /// A Batch of the MTP layer: ids are tokens that follow (each stands at the position of the token before it), rows[t]
-/// says which token of the last forward comes before ids[t].
+/// says which token of the last forward comes before ids[t]; below zero, ~rows[t] says which state in `kept` does.
 struct Pairs {
   Batch batch;
   std::vector<int32_t> rows;
+  std::vector<std::vector<float>> kept;
 };
 
 /// Receives named intermediates of a step: (layer or -1, name, data, rows, cols). For tests.
@@ -74,6 +76,12 @@ class Model {
   /// Runs the MTP layer over what the last forward left: writes its cache rows; logits (batch.logit_rows, vocab) for
   /// the token behind each of batch.ids. Only when drafts().
   void draft(const Pairs& pairs, KvMemory& kv, std::vector<float>& logits, const Tap* tap = nullptr);
+
+  /// Of a token of the last forward: what the MTP layer pairs with the token behind it. Only when drafts().
+  std::span<const float> hidden_of(int32_t row) const {
+    const size_t size = static_cast<size_t>(config_.hidden_size);
+    return std::span<const float>(s_.hidden).subspan(static_cast<size_t>(row) * size, size);
+  }
 
   /// Dense attention from now on, or no longer: the indexer's keys are kept, its choice is not asked for.
   void attend_to_all(bool dense) { dense_ = dense; }

@@ -13,6 +13,11 @@ void Engine::add_pairs(const Sequence& s, Pairs& pairs) const {
   const int32_t known = static_cast<int32_t>(s.tokens.size());
   // A sequence at its end leaves only its published pages to others.
   const int32_t end = s.ending ? std::min(s.computed, s.published * SP_PAGE_TOKENS) : s.computed;
+  if (!s.hidden.empty()) {
+    pairs.rows.push_back(~static_cast<int32_t>(pairs.kept.size()));
+    pairs.kept.push_back(s.hidden);
+    pairs.batch.add(s.tokens[static_cast<size_t>(s.begin)], s.begin - 1, s.pages.data());
+  }
   for (int32_t at = s.begin; at < end && at + 1 < known; at++) {
     pairs.rows.push_back(s.first_row + at - s.begin);
     pairs.batch.add(s.tokens[static_cast<size_t>(at + 1)], at, s.pages.data());
@@ -28,6 +33,11 @@ void Engine::draft() {
   for (auto& s : running_) {
     if (!s->in_step) continue;
     add_pairs(*s, pairs);
+    s->hidden.clear();
+    if (s->is_held()) {
+      const auto last = model_.hidden_of(s->first_row + s->in_step - 1);
+      s->hidden.assign(last.begin(), last.end());
+    }
     if (s->ending || s->prefilling() || s->left() < 2 || s->request.masked) continue;
     drafting.push_back(s.get());
     pairs.batch.logit_rows.push_back(pairs.batch.size() - 1);

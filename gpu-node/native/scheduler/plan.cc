@@ -118,6 +118,7 @@ void Engine::preempt(size_t index) {
   s.goal = static_cast<int32_t>(s.tokens.size());
   s.computed = s.published = s.in_step = 0;
   s.draft = -1;
+  s.hidden.clear();
   s.fetch = {};
   counters_.preemptions++;
   waiting_.push_back(std::move(running_[index]));

@@ -111,6 +111,7 @@ struct Sequence {
   /// The last one that came, and the logits that wait for theirs.
   Mask mask;
   std::vector<float> held;
+  std::vector<float> hidden;  // of the last step's last token, whose pair is not known while logits are held
 
   int32_t sampled() const { return static_cast<int32_t>(tokens.size()) - prompt; }
   bool prefilling() const { return computed < goal; }
