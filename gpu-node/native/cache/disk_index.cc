@@ -20,9 +20,10 @@ DiskIndex::Slot DiskIndex::take(const PageKey& parent, bool may_grow) {
     const int64_t slot = untouched_++;
     if (slot >= static_cast<int64_t>(entries_.size()) || !at(slot).used) return {slot, false};
   }
-  if (leaves_.empty()) return {};
-  const int64_t slot = leaves_.begin()->second;
-  if (at(slot).key == parent) return {};  // the chain is longer than the disk
+  const auto leaf =
+      std::find_if(leaves_.begin(), leaves_.end(), [&](const auto& l) { return at(l.second).key != parent; });
+  if (leaf == leaves_.end()) return {};  // the chain is longer than the disk
+  const int64_t slot = leaf->second;
   erase(slot);
   free_.pop_back();
   return {slot, true};

@@ -99,6 +99,19 @@ std::string too_long(const std::string& dir) {
   return disk.tier->stats().evictions == 0 ? "" : "it evicts itself";
 }
 
+/// A chain that grows again after others have filled the disk takes their places, though its own end was used longest
+/// ago.
+std::string grows_late(const std::string& dir) {
+  Disk disk(dir, 10);
+  const std::vector<PageKey> chain = chain_of(1, 6);
+  for (size_t p = 0; p < 2; p++) disk.put_one(chain, p);
+  disk.put(chain_of(2, 8));
+  for (size_t p = 2; p < 6; p++) disk.put_one(chain, p);
+  disk.settle();
+  if (disk.tier->leading(chain_of(2, 8)) != 4) return "the pages of the others are not what is left";
+  return disk.expect(chain, 6);
+}
+
 /// The order of eviction survives a restart, and a smaller budget.
 std::string smaller(const std::string& dir) {
   {
@@ -281,6 +294,7 @@ std::vector<CacheCase> disk_cases() {
           {"unusable", unusable},
           {"bounded", bounded},
           {"too_long", too_long},
+          {"grows_late", grows_late},
           {"smaller", smaller},
           {"orphan", orphan},
           {"bit_flips", bit_flips},

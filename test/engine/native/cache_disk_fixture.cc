@@ -26,10 +26,11 @@ struct Known {
   int64_t slot;
 };
 
-/// The page to go: used longest ago of those that no other follows.
-const Known* oldest_leaf(const std::vector<Known>& all) {
+/// The page to go for one that follows `parent`: used longest ago of those that no other follows.
+const Known* oldest_leaf(const std::vector<Known>& all, const PageKey& parent) {
   const Known* out = nullptr;
   for (const Known& k : all) {
+    if (k.key == parent) continue;
     const bool leaf = std::none_of(all.begin(), all.end(), [&](const Known& other) { return other.parent == k.key; });
     if (leaf && (!out || k.used < out->used)) out = &k;
   }
@@ -129,10 +130,11 @@ std::string index_at_random(const std::string&) {
       index.touch(at->slot);
       at->used = now++;
     } else {
-      const Known* leaf = static_cast<int64_t>(known.size()) == kSlots ? oldest_leaf(known) : nullptr;
+      const bool full = static_cast<int64_t>(known.size()) == kSlots;
+      const Known* leaf = full ? oldest_leaf(known, parent) : nullptr;
       const DiskIndex::Slot slot = index.take(parent);
-      if (slot.evicted != (leaf && leaf->key != parent)) return "something else was evicted than should be";
-      if (leaf && leaf->key == parent) {
+      if (slot.evicted != (leaf != nullptr)) return "something else was evicted than should be";
+      if (full && !leaf) {
         if (slot.at >= 0) return "a page's own parent was evicted for it";
         continue;
       }
