@@ -1,13 +1,11 @@
 // Who this node is: its id and Ed25519 key pair, made on the first start and kept in the state directory.
 import { randomBytes } from 'node:crypto'
 import { mkdir, open, readFile, rename } from 'node:fs/promises'
-import { createConnection, createServer, type Server } from 'node:net'
-import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { z } from 'zod'
-import { bodyHash, signCall } from '../schema/signature.ts'
-import { utf8 } from '../schema/text.ts'
+import { signCall } from '../schema/signature.ts'
 import { StartError } from './config.ts'
+import { lockFolder } from './folder_lock.ts'
 
 const base64url32 = z.string().regex(/^[\w-]{43}$/)
 const identitySchema = z.object({ nodeId: z.string().min(1).max(64), x: base64url32, d: base64url32 })
@@ -43,11 +41,15 @@ const create = async (file: string, nodeId: string): Promise<z.infer<typeof iden
 const unusable = (stateDir: string, { message }: Error): StartError =>
   new StartError(`${stateDir} cannot be written: ${message}. Choose another SPARROW_STATE_DIR.`)
 
-/** Loads or makes the identity. Errors: StartError when the state directory belongs to another node, or cannot be written. */
-export const loadIdentity = async (stateDir: string, nodeId: string | undefined): Promise<Identity> => {
+const makeFolder = async (stateDir: string): Promise<void> => {
   await mkdir(stateDir, { recursive: true, mode: 0o700 }).catch((error: Error) => {
     throw unusable(stateDir, error)
   })
+}
+
+/** Loads or makes the identity. Errors: StartError when the state directory belongs to another node, or cannot be written. */
+export const loadIdentity = async (stateDir: string, nodeId: string | undefined): Promise<Identity> => {
+  await makeFolder(stateDir)
   const file = join(stateDir, 'identity.json')
   const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return undefined
@@ -80,35 +82,16 @@ const parseJson = (text: string): unknown => {
   }
 }
 
-const listenOn = (path: string): Promise<Server | undefined> =>
-  new Promise((done, failed) => {
-    const server = createServer((socket) => socket.destroy())
-    server.once('error', (error: NodeJS.ErrnoException) =>
-      error.code === 'EADDRINUSE' ? done(undefined) : failed(error),
-    )
-    server.listen(path, () => done(server.unref()))
-  })
-
-const isAlive = (path: string): Promise<boolean> =>
-  new Promise((done) => {
-    const socket = createConnection(path)
-    socket.once('connect', () => done(true)).once('error', () => done(false))
-    socket.once('connect', () => socket.destroy())
-  })
-
-/** Two nodes must not write one journal: a local socket named after the directory, gone with its process. */
+/** Two nodes must not write one journal. Error: StartError. */
 export const lockState = async (stateDir: string): Promise<{ release(): void }> => {
-  const name = await bodyHash(utf8(stateDir))
-  // An abstract socket leaves no file behind; elsewhere a stale file is told by nobody answering.
-  const path = process.platform === 'linux' ? `\0sparrow-node-${name}` : join(tmpdir(), `sparrow-${name.slice(0, 20)}`)
-  let server = await listenOn(path)
-  if (!server && process.platform !== 'linux' && !(await isAlive(path))) {
-    const { rm } = await import('node:fs/promises')
-    await rm(path, { force: true })
-    server = await listenOn(path)
+  await makeFolder(stateDir)
+  let lock: ReturnType<typeof lockFolder>
+  try {
+    lock = lockFolder(stateDir)
+  } catch (error) {
+    throw unusable(stateDir, error as Error)
   }
-  if (!server)
+  if (!lock)
     throw new StartError(`Another node is running on ${stateDir}. Stop it, or choose another SPARROW_STATE_DIR.`)
-  const held = server
-  return { release: () => void held.close() }
+  return lock
 }

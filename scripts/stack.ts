@@ -6,6 +6,7 @@ import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, write
 import { createServer } from 'node:net'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { lockFolder } from '../gpu-node/folder_lock.ts'
 import { endLeftovers, remember, stackOn } from './leftovers.ts'
 import { ended, type Failure, hasEnded, Watch } from './watch.ts'
 
@@ -283,15 +284,36 @@ const startBoth = (options: StackOptions, secrets: Secrets, watch: Watch, baseUr
   return { ready, restartNode, restart, killEdge, stop, nodePid: () => node.pid }
 }
 
+/** Two Workers over one set of books: each would take what it read for what stands. */
+const lockHome = (stateDir: string): { release(): void } => {
+  mkdirSync(stateDir, { recursive: true, mode: 0o700 })
+  let lock: ReturnType<typeof lockFolder>
+  try {
+    lock = lockFolder(stateDir)
+  } catch (error) {
+    throw new StackError(`${stateDir} cannot be written: ${(error as Error).message}. Choose another SPARROW_HOME.`)
+  }
+  if (lock) return lock
+  const running = stackOn(stateDir)
+  const where = running === undefined ? 'not one that is seen from here: in another container?' : `process ${running}`
+  throw new StackError(
+    `npm start runs on ${stateDir} already (${where}). Stop it, or give this one its own SPARROW_HOME, SPARROW_PORT and SPARROW_NODE_PORT.`,
+  )
+}
+
 /** Boots everything and returns when the edge routes to the node. Errors: StackError, with what to do. */
 export const bootStack = async (options: StackOptions): Promise<Stack> => {
+  const lock = lockHome(options.stateDir)
+  try {
+    return await boot(options, lock.release)
+  } catch (error) {
+    lock.release()
+    throw error
+  }
+}
+
+const boot = async (options: StackOptions, release: () => void): Promise<Stack> => {
   const { stateDir, edgePort, nodePort, progress = () => {} } = options
-  const running = stackOn(stateDir)
-  // Two Workers over one set of books: each would take what it read for what stands.
-  if (running !== undefined)
-    throw new StackError(
-      `npm start runs on ${stateDir} already (process ${running}). Stop it, or give this one its own SPARROW_HOME, SPARROW_PORT and SPARROW_NODE_PORT.`,
-    )
   if ((await endLeftovers(stateDir)) > 0) progress('ended what a start that was killed had left running')
   await assertFree(edgePort, 'SPARROW_PORT')
   await assertFree(nodePort, 'SPARROW_NODE_PORT')
@@ -308,6 +330,7 @@ export const bootStack = async (options: StackOptions): Promise<Stack> => {
     watch.stop()
     cron.stop()
     await both.stop()
+    release()
   }
   try {
     await both.ready()
