@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto'
 import { and, eq } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/d1'
-import type { Terms } from '../schema/bill.ts'
+import type { Terms, Unbilled } from '../schema/bill.ts'
 import { evidenceChains } from '../schema/db.ts'
 import { fail, ok, type Result } from '../schema/errors.ts'
 import type { Segment } from '../schema/wire.ts'
@@ -19,6 +19,15 @@ export interface KeptSegment {
   readonly terms: readonly Terms[]
   /** HMAC over both: the terms are the edge's word, not the node's. */
   readonly seal: string
+  /** What of the segment is not billed, and an HMAC over it; absent in what older versions kept. */
+  readonly unbilled?: readonly Unbilled[]
+  readonly unbilledSeal?: string
+}
+
+/** What the edge says of a segment's receipts. */
+export interface Word {
+  readonly terms: readonly Terms[]
+  readonly unbilled: readonly Unbilled[]
 }
 
 export const sha256 = (bytes: Uint8Array | string): string => createHash('sha256').update(bytes).digest('hex')
@@ -28,6 +37,14 @@ export const evidenceKey = (nodeId: string, chain: string, index: number): strin
 
 export const sealOf = (secret: string, key: string, segment: string, terms: readonly Terms[]): string =>
   derive(secret, 'evidence', key, sha256(segment), JSON.stringify(terms)).toString('base64url')
+
+const unbilledSealOf = (secret: string, key: string, segment: string, unbilled: readonly Unbilled[]): string =>
+  derive(secret, 'evidence unbilled', key, sha256(segment), JSON.stringify(unbilled)).toString('base64url')
+
+/** True when all that the edge says of it bears its seal. */
+export const isSealed = (secret: string, key: string, kept: KeptSegment): boolean =>
+  kept.seal === sealOf(secret, key, kept.segment, kept.terms) &&
+  (kept.unbilled === undefined || kept.unbilledSeal === unbilledSealOf(secret, key, kept.segment, kept.unbilled))
 
 const HEADS_MAX = 1_000
 /** The last segment of each chain, as far as this isolate kept it. Another isolate may be further on. What continues this head then stands
@@ -55,32 +72,41 @@ const ADVANCE = `
   ON CONFLICT (node_id, chain) DO UPDATE SET segments = excluded.segments, head = excluded.head, updated_at = excluded.updated_at
   WHERE excluded.segments > evidence_chains.segments`
 
+/** What was said first, and what is said of other requests. */
+const union = <T extends { readonly requestId: string }>(before: readonly T[], now: readonly T[]): T[] => {
+  const known = new Set(before.map(({ requestId }) => requestId))
+  return [...before, ...now.filter(({ requestId }) => !known.has(requestId))]
+}
+
 /**
  * Keeps a segment once, and has D1 do what goes with it, in the same call that moves the chain on. When the segment comes again, because
- * an account could not be settled the first time, only the terms of that account are added. Error: conflict, when another segment
+ * an account could not be settled the first time, only the word on that account is added. Error: conflict, when another segment
  * stands in its place.
  */
 export const keepSegment = async (
   env: Env,
   sealed: Segment,
   segment: string,
-  terms: readonly Terms[],
+  word: Word,
   beside: readonly D1PreparedStatement[],
 ): Promise<Result<true>> => {
   const { nodeId, link } = sealed
   const key = evidenceKey(nodeId, link.chain, link.index)
-  const put = (all: readonly Terms[], onlyIf: R2Conditional): Promise<R2Object | null> => {
-    const kept: KeptSegment = { segment, terms: all, seal: sealOf(env.SPARROW_SECRET, key, segment, all) }
+  const put = ({ terms, unbilled }: Word, onlyIf: R2Conditional): Promise<R2Object | null> => {
+    const seal = sealOf(env.SPARROW_SECRET, key, segment, terms)
+    const unbilledSeal = unbilledSealOf(env.SPARROW_SECRET, key, segment, unbilled)
+    const kept: KeptSegment = { segment, terms, seal, unbilled, unbilledSeal }
     return env.EVIDENCE.put(key, JSON.stringify(kept), { onlyIf })
   }
-  if ((await put(terms, { etagDoesNotMatch: '*' })) === null) {
+  if ((await put(word, { etagDoesNotMatch: '*' })) === null) {
     const object = await env.EVIDENCE.get(key)
     const before = await object?.json<KeptSegment>()
     if (!object || before?.segment !== segment)
       return fail('conflict', { message: 'Another segment stands in this place.' })
-    const known = new Set(before.terms.map(({ requestId }) => requestId))
-    const more = terms.filter(({ requestId }) => !known.has(requestId))
-    if (more.length > 0 && (await put([...before.terms, ...more], { etagMatches: object.etag })) === null)
+    const terms = union(before.terms, word.terms)
+    const unbilled = union(before.unbilled ?? [], word.unbilled)
+    const isMore = terms.length > before.terms.length || unbilled.length > (before.unbilled?.length ?? 0)
+    if (isMore && (await put({ terms, unbilled }, { etagMatches: object.etag })) === null)
       return fail('conflict', { message: 'The segment is being kept by another call.' })
   }
   const head = sha256(segment)

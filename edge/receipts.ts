@@ -1,6 +1,6 @@
 // POST /internal/receipts, a node's call (node_calls.ts): verify each receipt's signature and its invariants; settle; acknowledge.
 
-import type { Terms } from '../schema/bill.ts'
+import type { Terms, Unbilled } from '../schema/bill.ts'
 import { fail, ok, type Result } from '../schema/errors.ts'
 import { receiptFault, verifyReceipt } from '../schema/receipt.ts'
 import { parseJson } from '../schema/text.ts'
@@ -45,9 +45,16 @@ export const takeReceipts = async (env: Env, { nodeId, key, bytes }: NodeCall): 
   const taken = new Set(ack.acknowledged.map(({ requestId }) => requestId))
   const fresh = receipts.map(({ receipt }) => receipt).filter((receipt) => taken.has(receipt.requestId))
   // Kept before it is acknowledged: what cannot be kept comes again.
-  const kept = await keepSegment(env, parsed.data, text, terms, recording(env.DB, env.SPARROW_SECRET, fresh))
+  const word = { terms, unbilled: unbilledOf(ack, terms) }
+  const kept = await keepSegment(env, parsed.data, text, word, recording(env.DB, env.SPARROW_SECRET, fresh))
   if (!kept.ok) return kept
   return ok(ack)
+}
+
+/** What was taken without a charge, and what was refused. */
+const unbilledOf = ({ acknowledged, refused }: SegmentAck, terms: readonly Terms[]): Unbilled[] => {
+  const billed = new Set(terms.map(({ requestId, attempt }) => `${requestId}/${attempt}`))
+  return [...acknowledged.filter(({ requestId, attempt }) => !billed.has(`${requestId}/${attempt}`)), ...refused]
 }
 
 const settle = async (

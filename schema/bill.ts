@@ -14,6 +14,14 @@ export interface Terms {
   readonly settledAt: number
 }
 
+/** A receipt that was taken and costs nothing: its attempt was given up, or its request answered with an error; or one that was refused. */
+export interface Unbilled {
+  readonly requestId: string
+  readonly attempt: number
+  /** Of a refusal. */
+  readonly reason?: string
+}
+
 export type BilledTokens = Pick<
   Receipt,
   'accountId' | 'keyId' | 'nodeId' | 'epoch' | 'seq' | 'model' | 'hitTokens' | 'missTokens' | 'outputTokens'

@@ -2,17 +2,20 @@
 // A segment that is missing, altered or out of its chain, a forged receipt, a line that differs: each is a finding.
 
 import { createHash } from 'node:crypto'
-import { billLine, chargeOf, type Refund, refundLine, type Terms } from '../schema/bill.ts'
+import { billLine, chargeOf, type Refund, refundLine, type Terms, type Unbilled } from '../schema/bill.ts'
+import { RECEIPT_WINDOW_MS } from '../schema/limits.ts'
 import { verifyReceipt } from '../schema/receipt.ts'
 import { importPublicKey } from '../schema/signature.ts'
 import { parseJson } from '../schema/text.ts'
-import { type Segment, type SignedReceipt, segmentSchema } from '../schema/wire.ts'
+import { type Receipt, type Segment, type SignedReceipt, segmentSchema } from '../schema/wire.ts'
 import type { Call, Finding } from './admin_audit.ts'
 
 export interface EvidenceReport {
   readonly ok: boolean
   readonly segments: number
   readonly bills: number
+  /** Receipts that count tokens and cost nothing, or were refused. */
+  readonly unbilled: number
   readonly findings: readonly Finding[]
   /** Bill lines of the account asked for and what of them was given back, in order of time. */
   readonly lines: readonly string[]
@@ -27,7 +30,13 @@ interface Chain {
   readonly head: string
   readonly publicKey: string
 }
-type Kept = { readonly segment: string; readonly terms: readonly Terms[]; readonly sealed: boolean } | null
+type Kept = {
+  readonly segment: string
+  readonly terms: readonly Terms[]
+  /** Absent in what older versions kept: what has no terms there is taken on trust. */
+  readonly unbilled?: readonly Unbilled[]
+  readonly sealed: boolean
+} | null
 
 interface Line {
   readonly accountId: string
@@ -42,10 +51,15 @@ const BATCH = 90
 
 const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex')
 
+const keyOf = ({ requestId, attempt }: { requestId: string; attempt: number }): string => `${requestId}/${attempt}`
+
 class Derivation {
   readonly findings: Finding[] = []
   readonly lines = new Map<string, Line>()
   segments = 0
+  /** By request and attempt: what the edge said is not billed, and what it said nothing of where it stands. */
+  readonly unbilled = new Set<string>()
+  readonly #unsaid = new Map<string, Receipt>()
 
   found(kind: string, row: string, expected: string | null, found: string | null, account = ''): void {
     this.findings.push({ kind, account, row, expected, found })
@@ -81,13 +95,18 @@ class Derivation {
     // After a missing segment its successor's link is taken on trust; the gap is a finding already.
     if (previous !== '?' && segment.link.previous !== previous)
       this.found('segment does not continue its chain', name, previous, segment.link.previous)
-    const terms = new Map(kept.terms.map((t) => [`${t.requestId}/${t.attempt}`, t]))
+    const terms = new Map(kept.terms.map((t) => [keyOf(t), t]))
+    const unbilled = new Set(kept.unbilled?.map(keyOf))
     for (const signed of segment.receipts) {
-      const { requestId, attempt } = signed.receipt
+      const { receipt } = signed
+      const { requestId, accountId, hitTokens, missTokens, outputTokens } = receipt
       if (!key || !(await verifyReceipt(key, signed)))
-        this.found('receipt is not signed by its node', requestId, 'signed', 'forged', signed.receipt.accountId)
-      const term = terms.get(`${requestId}/${attempt}`)
+        this.found('receipt is not signed by its node', requestId, 'signed', 'forged', accountId)
+      const term = terms.get(keyOf(receipt))
       if (term) this.#bill(signed, term)
+      else if (hitTokens + missTokens + outputTokens === 0) continue
+      else if (unbilled.has(keyOf(receipt))) this.unbilled.add(keyOf(receipt))
+      else if (kept.unbilled) this.#unsaid.set(keyOf(receipt), receipt)
     }
   }
 
@@ -101,6 +120,13 @@ class Derivation {
     const before = this.lines.get(requestId)
     if (before && before.text !== text) this.found('two bills for one request', requestId, before.text, text, accountId)
     this.lines.set(requestId, { accountId, settledAt, chargedNano, text })
+  }
+
+  /** What an account could not be asked about comes again, in a later segment: by then it is billed, or said not to be. */
+  lost(until: number): void {
+    for (const [key, { requestId, accountId, closedAt }] of this.#unsaid)
+      if (!this.lines.has(requestId) && !this.unbilled.has(key) && closedAt <= until - RECEIPT_WINDOW_MS)
+        this.found('receipt is neither billed nor said to be free', key, 'a bill', null, accountId)
   }
 
   /** Every derived line against the usage row of its request, while that is kept; every account's sum against the ledger. */
@@ -149,6 +175,7 @@ export const deriveBills = async (call: Call, until: number, accountId?: string)
   const derivation = new Derivation()
   const { data: chains } = await call<{ data: Chain[] }>('GET', '/evidence')
   for (const chain of chains) await derivation.chain(call, chain)
+  derivation.lost(until)
   await derivation.compare(call, until)
   const refunds = await derivation.refunds(call, until)
   const lines = [
@@ -159,7 +186,13 @@ export const deriveBills = async (call: Call, until: number, accountId?: string)
   ].sort()
   const { findings, segments } = derivation
   return {
-    ...{ ok: findings.length === 0, segments, bills: derivation.lines.size, findings },
+    ...{
+      ok: findings.length === 0,
+      segments,
+      bills: derivation.lines.size,
+      unbilled: derivation.unbilled.size,
+      findings,
+    },
     ...{ lines, sha256: sha256(lines.join('\n')) },
   }
 }

@@ -6,7 +6,7 @@ import { billLine, type Refund, type Terms } from '../../schema/bill.ts'
 import { evidenceChains, nodes, usage } from '../../schema/db.ts'
 import { ok, type Result } from '../../schema/errors.ts'
 import type { Env } from '../env.ts'
-import { evidenceKey, type KeptSegment, sealOf } from '../evidence.ts'
+import { evidenceKey, isSealed, type KeptSegment } from '../evidence.ts'
 
 const SEGMENTS_MAX = 20
 
@@ -26,8 +26,8 @@ export const readSegments = async (env: Env, nodeId: string, chain: string, from
       const key = evidenceKey(nodeId, chain, index)
       const kept = await (await env.EVIDENCE.get(key))?.json<KeptSegment>().catch(() => null)
       if (!kept) return null
-      const { segment, terms, seal } = kept
-      return { segment, terms, sealed: seal === sealOf(env.SPARROW_SECRET, key, segment, terms) }
+      const { segment, terms, unbilled } = kept
+      return { segment, terms, unbilled, sealed: isSealed(env.SPARROW_SECRET, key, kept) }
     }),
   )
 }

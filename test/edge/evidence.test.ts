@@ -7,6 +7,7 @@ import { beforeAll, beforeEach, expect, test } from 'vitest'
 import { bookedLines } from '../../edge/admin/evidence.ts'
 import type { Env } from '../../edge/env.ts'
 import { evidenceKey, type KeptSegment, sealOf } from '../../edge/evidence.ts'
+import { takeReceipts } from '../../edge/receipts.ts'
 import { sweepUsage } from '../../edge/retention.ts'
 import { sweep } from '../../edge/sweep.ts'
 import { signReceipt } from '../../schema/receipt.ts'
@@ -115,6 +116,38 @@ test('a receipt that says something else than the one that was settled bills not
   await send([{ ...receipt, outputTokens: receipt.outputTokens - 1 }])
   await flush(account)
   expect(await derive()).toMatchObject({ ok: true, findings: [], segments: 5, bills: 4 })
+})
+
+test('what is rightly free is sealed as such, and what was refused with its reason', async () => {
+  const failed = await run()
+  await objectOf(account).release(failed)
+  const never = crypto.randomUUID()
+  await send([receiptOf(node, account, failed), receiptOf(node, account, never), receiptOf(node, account, await run())])
+  await flush(account)
+  expect(await derive()).toMatchObject({ ok: true, findings: [], bills: 4, unbilled: 2 })
+  const [key, object] = await kept(index - 1)
+  const refused = { requestId: never, attempt: 1, reason: 'no such request was admitted' }
+  expect(object.unbilled).toEqual([{ requestId: failed, attempt: 1 }, refused])
+  await worker.EVIDENCE.put(key, JSON.stringify({ ...object, unbilled: [refused] }))
+  expect(await kinds()).toEqual(['receipt is neither billed nor said to be free', "terms do not bear the edge's seal"])
+})
+
+test('a receipt that is lost is found however old it is; until it comes again, and is billed', async () => {
+  const receipt = receiptOf(node, account, await run())
+  const text = await sealed([receipt])
+  const away = { idFromName: () => ({}), get: () => ({ settle: () => Promise.reject(new Error('away')) }) }
+  const body = utf8(text)
+  const authorization = await signCall(node.privateKey, 'EdDSA', node.id, 'edge', body)
+  const ACCOUNT = away as unknown as Env['ACCOUNT']
+  const taken = await takeReceipts({ ...worker, ACCOUNT }, authorization, body)
+  expect(taken).toEqual({ ok: true, value: { acknowledged: [], refused: [] } })
+  index++
+  previous = createHash('sha256').update(text).digest('hex')
+  const lost = { kind: 'receipt is neither billed nor said to be free', row: `${receipt.requestId}/1` }
+  expect((await derive()).findings).toMatchObject([{ ...lost, account: account.id }])
+  await send([receipt])
+  await flush(account)
+  expect(await derive()).toMatchObject({ ok: true, findings: [], bills: 4 })
 })
 
 test('a segment that does not continue its chain is refused, and nothing of it is settled', async () => {
