@@ -32,6 +32,7 @@ class UsageError extends Error {}
 
 const CONFIG = {
   allowPositionals: true,
+  tokens: true,
   options: {
     json: { type: 'boolean', default: false },
     'idempotency-key': { type: 'string' },
@@ -53,7 +54,7 @@ const parsed = (): ReturnType<typeof parseArgs<typeof CONFIG>> => {
   }
 }
 
-const { values, positionals } = parsed()
+const { values, positionals, tokens } = parsed()
 const given = values as Readonly<Record<string, string | boolean | undefined>>
 /** What the command asked for, given or not. */
 const taken = new Set(['json'])
@@ -75,8 +76,10 @@ const usd = (name: string): number => {
 }
 
 const integer = (name: string): number => {
-  const value = Number(need(name))
-  if (!Number.isSafeInteger(value) || value < 0) throw new UsageError(`--${name} takes a whole number`)
+  const text = need(name)
+  const value = Number(text)
+  // An empty variable in quotes is no price of zero.
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value)) throw new UsageError(`--${name} takes a whole number`)
   return value
 }
 
@@ -95,6 +98,10 @@ const call = <T>(method: string, path: string, body?: object): Promise<T> => {
   // What has no effect must not look as if it had: `account create --budget 50` makes no budget.
   const foreign = Object.keys(given).find((name) => !taken.has(name))
   if (foreign !== undefined) throw new UsageError(`--${foreign} is no option of this command\n${USAGE}`)
+  // Of two amounts the operator meant one.
+  const named = tokens.flatMap((token) => (token.kind === 'option' ? [token.name] : []))
+  const twice = named.find((name, i) => named.indexOf(name) !== i)
+  if (twice !== undefined) throw new UsageError(`--${twice} is given twice`)
   changes = method !== 'GET' && !/^\/(audit|evidence)\//.test(path)
   return adminCall<T>({
     baseUrl: process.env.SPARROW_URL ?? 'http://127.0.0.1:8787',

@@ -39,9 +39,18 @@ export const adminCall = async <T>(call: AdminCall): Promise<T> => {
     ...(body ? { body } : {}),
   })
   const text = await response.text()
-  if (response.ok) return JSON.parse(text) as T
+  if (response.ok) return parseAnswer<T>(text)
   const error = parseError(text)
   throw new AdminError(response.status, error.code, error.message)
+}
+
+/** What is no JSON was not said by the Worker: something that stands at its address or before it. */
+const parseAnswer = <T>(text: string): T => {
+  try {
+    return JSON.parse(text) as T
+  } catch {
+    throw new AdminError(502, 'internal_error', 'What answered is not the Worker. Is this its address? (SPARROW_URL)')
+  }
 }
 
 const parseError = (text: string): { code: string; message: string } => {

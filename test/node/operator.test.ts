@@ -35,6 +35,8 @@ test.each([
   [['evidence', '--out', 'bill.jsonl'], /--out needs --account/],
   [['price', 'withdraw', '--model', 'm', '--from', '2030-01-01T09:30'], /--from takes a date/],
   [['price', 'withdraw', '--model', 'm'], /--from is needed/],
+  [['topup', '--account', 'a', '--usd', '10', '--usd', '100'], /^--usd is given twice/],
+  [['price', 'set', '--model', 'm', '--hit', ' ', '--miss', '1', '--output', '1'], /^--hit takes a whole number/],
   [['account', 'create', '--name', 'x', '--budget', '50'], /^--budget is no option of this command/],
   [['audit', '--account', 'x'], /^--account is no option of this command/],
 ])('admin %j is told what is wrong, without a stack', (args, line) => {
@@ -84,6 +86,20 @@ test('a change whose outcome is not known names the key with which to repeat it;
   // Never sent.
   for (SPARROW_URL of ['edge.example', 'http://nowhere.invalid'])
     expect(await told(...topUp)).toBe('The edge cannot be reached. Is it running? (SPARROW_URL)\n')
+  server.close()
+})
+
+test('an answer of something that is no Worker is told in one line, and that the change may be done', async () => {
+  const server = createServer((_, response) => response.end('<html>Welcome to nginx</html>'))
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
+  const { port } = server.address() as AddressInfo
+  const env = { ...process.env, ADMIN_SECRET: 's'.repeat(40), SPARROW_URL: `http://127.0.0.1:${port}` }
+  const told = (...args: string[]) =>
+    new Promise<string>((done) => {
+      execFile(process.execPath, [ADMIN, ...args], { env }, (_error, _stdout, stderr) => done(stderr))
+    })
+  expect(await told('accounts')).toMatch(/^internal_error: What answered is not the Worker\..*\n$/)
+  expect(await told('key', 'revoke', '--id', 'key_x')).toMatch(/not the Worker.*\nIt may be done all the same/)
   server.close()
 })
 
