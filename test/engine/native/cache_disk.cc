@@ -4,6 +4,7 @@
 
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,6 +14,19 @@
 #include <mutex>
 
 #include "cache_test.h"
+
+namespace {
+/// Bytes that every disk has free.
+std::atomic<uint64_t> free_bytes{uint64_t{1} << 40};
+}  // namespace
+
+/// Instead of libc's.
+extern "C" int fstatvfs(int, struct statvfs* disk) noexcept {
+  *disk = {};
+  disk->f_frsize = 1;
+  disk->f_bavail = free_bytes;
+  return 0;
+}
 
 namespace sparrow::test {
 namespace {
@@ -250,6 +264,24 @@ std::string full_disk(const std::string& dir) {
   return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? "" : "it is not taken in stride";
 }
 
+/// The last 64 MiB are the journal's: without more the tier goes on by eviction.
+std::string leaves_room(const std::string& dir) {
+  constexpr uint64_t kJournal = uint64_t{64} << 20;
+  Disk disk(dir, 30);
+  disk.put(chain_of(1, 5));
+  free_bytes = kJournal + kPageBytes - 1;
+  disk.put(chain_of(2, 5));
+  const uintmax_t bytes = fs::file_size(dir + "/pages");
+  const DiskStats full = disk.tier->stats();
+  free_bytes = kJournal + kPageBytes;
+  disk.put(chain_of(3, 5));
+  const DiskStats roomy = disk.tier->stats();
+  free_bytes = uint64_t{1} << 40;
+  if (bytes != 5 * kPageBytes || full.pages != 5 || full.evictions != 5) return "it grows";
+  if (disk.tier->leading(chain_of(2, 5)) != 5) return "the newest chain is not kept";
+  return roomy.pages == 10 && roomy.evictions == 5 ? "" : "it does not grow again";
+}
+
 /// put() never waits: it refuses while the disk is behind, and says when there is room again.
 std::string behind(const std::string& dir) {
   constexpr int64_t kLarge = int64_t{32} << 20;  // two of them fill the queue
@@ -301,6 +333,7 @@ std::vector<CacheCase> disk_cases() {
           {"truncated", truncated},
           {"killed", killed},
           {"full_disk", full_disk},
+          {"leaves_room", leaves_room},
           {"behind", behind}};
 }
 
