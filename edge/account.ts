@@ -177,9 +177,8 @@ export class AccountObject extends DurableObject<Env> {
   }
 
   /** Keeps the answer of a request with an idempotency key; without a body it can never be replayed. */
-  async keepOutcome(requestId: string, contentType: string, body?: Uint8Array): Promise<void> {
+  keepOutcome(requestId: string, contentType: string, body?: Uint8Array): void {
     this.#store.transaction(() => this.#store.keepOutcome(requestId, contentType, body))
-    await this.#wakeAt(Date.now() + IDEMPOTENCY_KEPT_MS)
   }
 
   /** Applies verified receipts, each at most once. */

@@ -187,7 +187,7 @@ export const holdStore = (sql: SqlStorage) => {
       return rows.map(holdOfRow)
     },
     forgetClosed: (before: number): void => {
-      sql.exec("DELETE FROM holds WHERE state <> 'open' AND closed_at < ?", before)
+      sql.exec('DELETE FROM holds WHERE closed_at < ?', before)
     },
     oldestClosed: (): number | undefined =>
       first<{ at: number | null }>(sql, 'SELECT min(closed_at) AS at FROM holds WHERE closed_at IS NOT NULL')?.at ??

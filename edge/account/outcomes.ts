@@ -1,11 +1,6 @@
 // Idempotency keys and the outcomes behind them. A key is claimed together with the hold, so that of any number of equal requests
 // one runs; its answer is kept, compressed, for a day. Bounded: oldest bodies go first, their claims stay and refuse to run again.
-import {
-  IDEMPOTENCY_KEPT_MS,
-  IDEMPOTENCY_KEYS_MAX,
-  OUTCOME_BYTES_MAX,
-  OUTCOMES_BYTES_MAX,
-} from '../../schema/limits.ts'
+import { IDEMPOTENCY_KEPT_MS, IDEMPOTENCY_KEYS_MAX, OUTCOMES_BYTES_MAX } from '../../schema/limits.ts'
 import { first } from './tables.ts'
 
 /** A SQLite value may have 2 MB. */
@@ -99,10 +94,10 @@ export const outcomeStore = (sql: SqlStorage) => ({
     sql.exec('DELETE FROM outcome_parts WHERE request_id = ?', requestId)
     sql.exec('DELETE FROM outcomes WHERE request_id = ?', requestId)
   },
-  /** Keeps the answer of a claimed request; one that is too large, or `undefined`, leaves a claim that cannot be replayed. */
+  /** Keeps the answer of a claimed request; `undefined`, one that is too large, leaves a claim that cannot be replayed. */
   keepOutcome: (requestId: string, contentType: string, body: Uint8Array | undefined): void => {
     if (!first(sql, "SELECT 1 AS one FROM outcomes WHERE request_id = ? AND state = 'running'", requestId)) return
-    if (!body || body.length > OUTCOME_BYTES_MAX) {
+    if (!body) {
       drop(sql, requestId)
       return
     }

@@ -39,7 +39,7 @@ export class Bucket {
   }
 
   take(amount: number, now: number): void {
-    this.#level = Math.min(this.limit, this.level(now) - amount)
+    this.#level = this.level(now) - amount
   }
 }
 

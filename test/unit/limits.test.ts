@@ -76,6 +76,20 @@ test('what a run used beyond its estimate is a debt that time pays', () => {
   expect(bucket.waitFor(1, 61_000)).toBe(0)
 })
 
+test('a clock that steps back gives no minute twice', () => {
+  const bucket = new Bucket(60, 60_000)
+  bucket.take(60, 60_000)
+  expect(bucket.level(0)).toBe(0)
+  expect(bucket.level(60_000)).toBe(0)
+  expect(bucket.level(61_000)).toBe(1)
+})
+
+test('what is given back fills a bucket, and no more', () => {
+  const bucket = new Bucket(60, 0)
+  bucket.take(-30, 0)
+  expect(bucket.level(0)).toBe(60)
+})
+
 test('a run larger than the limit waits for a full bucket, not for ever', () => {
   const bucket = new Bucket(10, 0)
   expect(bucket.waitFor(1_000, 0)).toBe(0)
@@ -96,6 +110,10 @@ test('the header shows the tighter of key and account; cached tokens are limited
     { kind: 'cached-tokens', limit: 100, remaining: 0, resetMs: 150_000 },
   ])
   expect(rates.waitFor(scopes, { requests: 1, tokens: 1, 'cached-tokens': 1 }, 0)).toBe(90_600)
+  // Each of the two has its own bucket, also of one kind.
+  rates.take(scopes, { requests: 1, tokens: 0, 'cached-tokens': 0 }, 0)
+  expect(rates.states(scopes, 0)[0]).toMatchObject({ limit: 3, remaining: 1 })
+  expect(rates.states([scopes[0]], 0)[0]).toMatchObject({ limit: 5, remaining: 3 })
 })
 
 test('times are written as OpenAI writes them', () => {
