@@ -1,7 +1,7 @@
 // The audit finds what it is for: one planted discrepancy of each kind. And what administrators do is written down for good.
 import { runInDurableObject } from 'cloudflare:test'
 import { env } from 'cloudflare:workers'
-import { beforeAll, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
 import type { Finding } from '../../edge/admin/audit.ts'
 import { auditReceipts } from '../../edge/admin/audit_receipts.ts'
 import type { Env } from '../../edge/env.ts'
@@ -37,6 +37,10 @@ beforeEach(async () => {
     ids.map((id, seq) => receiptOf(node, account, id, { seq })),
   )
   await flush(account)
+})
+
+afterEach(() => {
+  vi.restoreAllMocks()
 })
 
 const findings = async (): Promise<Finding[]> =>
@@ -86,6 +90,31 @@ test.each([
     () =>
       alter(`UPDATE usage SET credits = '[{"reason":"affinity","nano":5,"tokens":64}]' WHERE request_id = ?`, ids[1]),
   ],
+  [
+    'affinity credit is not tokens x price difference',
+    // Half a page.
+    () => {
+      const credits = JSON.stringify([{ reason: 'affinity', nano: 32 * 252, tokens: 32 }])
+      return alter('UPDATE usage SET miss_tokens = 100, credits = ? WHERE request_id = ?', credits, ids[1])
+    },
+  ],
+  [
+    'affinity credit is not tokens x price difference',
+    // More than was computed.
+    () => {
+      const credits = JSON.stringify([{ reason: 'affinity', nano: 64 * 252, tokens: 64 }])
+      return alter('UPDATE usage SET credits = ? WHERE request_id = ?', credits, ids[1])
+    },
+  ],
+  ['charge differs from usage', () => alter("UPDATE ledger SET kind = 'top_up' WHERE id = ?", ids[1])],
+  [
+    'refund is not its charge',
+    () =>
+      alter(
+        "INSERT INTO ledger SELECT account_id, 'refund:' || id, 'refund', 1, 9, 0, created_at FROM ledger WHERE id = ?",
+        ids[1],
+      ),
+  ],
   ['roll-ups are not the sum of the charges', () => alter('UPDATE usage_hours SET charged_nano = charged_nano + 1')],
   [
     'roll-up is not the sum of its usage rows',
@@ -123,6 +152,21 @@ test.each([
   expect((await findings()).find((finding) => finding.kind === kind)).toMatchObject({ account: account.id })
 })
 
+test('an account is looked at however many come before it', async () => {
+  await alter(`WITH RECURSIVE c(i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM c WHERE i < 69)
+    INSERT INTO accounts (id, name, created_at) SELECT 'unused' || i, '!' || i, 0 FROM c`)
+  await alterObject('UPDATE account SET balance = balance + 1')
+  expect(await findings()).toMatchObject([{ kind: "object's balance differs from D1", account: account.id }])
+})
+
+test('a key that has expired is missing from neither side', async () => {
+  const expiresAt = Date.now() + 3_600_000
+  await admin('POST', '/keys', { account: account.id, name: 'short', expiresAt })
+  expect(await findings()).toEqual([])
+  vi.spyOn(Date, 'now').mockReturnValue(expiresAt)
+  expect(await findings()).toEqual([])
+})
+
 const compare = async (entry: object): Promise<Finding[]> => {
   const sound = { requestId: ids[0], attempt: 1, accountId: account.id, epoch: 'e1', seq: 0 }
   const counts = { hitTokens: 0, missTokens: 10, outputTokens: 5, closedAt: Date.now(), acknowledged: true }
@@ -136,6 +180,32 @@ test('a journal that agrees has no findings; nor has what was rightly not charge
   await objectOf(account).release(failed)
   expect(await compare({ requestId: failed })).toEqual([])
   expect(await compare({ requestId: crypto.randomUUID(), missTokens: 0, outputTokens: 0 })).toEqual([])
+})
+
+test('a receipt that waits a moment, or stands in the outbox, or whose attempt was given up, is no discrepancy', async () => {
+  expect(await compare({ requestId: crypto.randomUUID(), acknowledged: false })).toEqual([])
+  expect(await compare({ attempt: 2, seq: 7 })).toEqual([])
+  const [waits, open] = [admissionOf(account), admissionOf(account)]
+  await objectOf(account).admit(waits)
+  await send(node, [receiptOf(node, account, waits.requestId, { seq: 9 })])
+  expect(await compare({ requestId: waits.requestId, seq: 9 })).toEqual([])
+  await objectOf(account).admit(open)
+  await objectOf(account).setAttempt(open.requestId, 'other', { attempt: 1, nodeId: 'good', code: 'node_failed' }, 0)
+  expect(await compare({ requestId: open.requestId })).toEqual([])
+  await flush(account)
+})
+
+test('a charge whose usage row was swept already is not lost', async () => {
+  const [id = ''] = ids
+  await alter('DELETE FROM usage WHERE request_id = ?', id)
+  const counts = { hitTokens: 0, missTokens: 10, outputTokens: 5, acknowledged: true }
+  const entry = { requestId: id, attempt: 1, accountId: account.id, epoch: 'e1', seq: 0, ...counts }
+  const after = async (days: string) => {
+    const asked = { nodeId: 'good', entries: [{ ...entry, closedAt: Date.now() - 2 * 24 * 3_600_000 }] }
+    const compared = await auditReceipts({ ...(env as unknown as Env), USAGE_DAYS: days }, asked)
+    return compared.ok ? compared.value.findings.length : compared
+  }
+  expect([await after('1'), await after('3')]).toEqual([0, 1])
 })
 
 test('what an object forgot after a week, and what arrives in D1 meanwhile, is no discrepancy', async () => {

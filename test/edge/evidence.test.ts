@@ -3,17 +3,18 @@
 
 import { env } from 'cloudflare:workers'
 import { createHash } from 'node:crypto'
-import { beforeAll, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
 import { bookedLines } from '../../edge/admin/evidence.ts'
 import type { Env } from '../../edge/env.ts'
-import { evidenceKey, type KeptSegment, sealOf } from '../../edge/evidence.ts'
+import { evidenceKey, type KeptSegment, keepSegment, sealOf } from '../../edge/evidence.ts'
 import { takeReceipts } from '../../edge/receipts.ts'
 import { sweepUsage } from '../../edge/retention.ts'
 import { sweep } from '../../edge/sweep.ts'
+import type { Terms } from '../../schema/bill.ts'
 import { signReceipt } from '../../schema/receipt.ts'
 import { signCall } from '../../schema/signature.ts'
 import { utf8 } from '../../schema/text.ts'
-import type { Receipt } from '../../schema/wire.ts'
+import type { Receipt, Segment } from '../../schema/wire.ts'
 import { deriveBills } from '../../scripts/admin_evidence.ts'
 import {
   type Account,
@@ -70,6 +71,9 @@ const kinds = async () => [...new Set((await derive()).findings.map(({ kind }) =
 beforeAll(async () => {
   node = await registerNode('good')
 })
+afterEach(() => {
+  vi.restoreAllMocks()
+})
 beforeEach(async () => {
   for (const table of ['usage', 'usage_hours', 'ledger', 'evidence_chains', 'api_keys', 'accounts', 'sweeps'])
     await env.DB.prepare(`DELETE FROM ${table}`).run()
@@ -97,6 +101,7 @@ test('what was given back has a line of its own, so that a bill adds up to the l
   const sums = report.lines.map((line) => (JSON.parse(line) as unknown[]).at(-1) as number)
   expect(sums).toEqual([COST, COST, COST, -COST])
   expect(JSON.parse(report.lines[3] ?? '[]')).toEqual([expect.any(Number), ids[1], 'refund', account.id, -COST])
+  expect(await deriveBills(ask, 1, account.id)).toMatchObject({ ok: true, lines: [] })
   await env.DB.prepare("UPDATE ledger SET amount_nano = 1 WHERE kind = 'refund'").run()
   expect(await kinds()).toEqual(['refund is not its charge'])
 })
@@ -105,6 +110,7 @@ test('a segment sent again is kept once; one that repeats receipts bills nothing
   const receipt = receiptOf(node, account, await run())
   const text = await send([receipt])
   expect(await deliver(text)).toBe(200)
+  expect((await kept(3))[1].terms).toHaveLength(1)
   await send([receipt])
   await flush(account)
   expect(await derive()).toMatchObject({ ok: true, segments: 5, bills: 4 })
@@ -156,8 +162,74 @@ test('a segment that does not continue its chain is refused, and nothing of it i
   expect(await deliver(gap)).toBe(409)
   const other = await sealed([receiptOf(node, account, id)], { chain, index: index - 1, previous: '' })
   expect(await deliver(other)).toBe(409)
+  const fork = await sealed([receiptOf(node, account, id)], { chain, index, previous: 'f'.repeat(64) })
+  expect(await deliver(fork)).toBe(409)
+  // A chain that this isolate never saw.
+  const unseen = { chain: crypto.randomUUID(), index: 3, previous: 'a'.repeat(64) }
+  await env.DB.prepare('INSERT INTO evidence_chains VALUES (?, ?, 3, ?, 0)').bind(node.id, unseen.chain, previous).run()
+  for (const link of [unseen, { ...unseen, index: 2 }])
+    expect(await deliver(await sealed([receiptOf(node, account, id)], link))).toBe(409)
+  expect((await objectOf(account).holdOf(id))?.state).toBe('open')
+  await env.DB.prepare('DELETE FROM evidence_chains WHERE chain = ?').bind(unseen.chain).run()
   await flush(account)
   expect((await derive()).bills).toBe(3)
+})
+
+test('a segment that comes to an isolate which is behind does not take its chain back', async () => {
+  const text = await sealed([receiptOf(node, account, await run())])
+  const key = evidenceKey(node.id, chain, index)
+  const seal = sealOf(worker.SPARROW_SECRET, key, text, [])
+  await worker.EVIDENCE.put(key, JSON.stringify({ segment: text, terms: [], seal }))
+  const further = { segments: 5, head: 'of another isolate' }
+  await env.DB.prepare('UPDATE evidence_chains SET segments = ?, head = ?').bind(5, further.head).run()
+  expect(await deliver(text)).toBe(200)
+  expect(await env.DB.prepare('SELECT segments, head FROM evidence_chains').first()).toEqual(further)
+})
+
+test('of two calls that add terms to one segment the second does not undo the first', async () => {
+  const text = await sealed([receiptOf(node, account, ids[0] ?? '')])
+  const segment = JSON.parse(text) as Segment
+  const terms = (requestId: string) => [{ requestId } as Terms]
+  expect(await keepSegment(worker, segment, text, [], [])).toMatchObject({ ok: true })
+  // The other one writes between this one's look and its write.
+  const between = new Proxy(worker.EVIDENCE, {
+    get: (bucket, name) => {
+      if (name !== 'get') return Reflect.get(bucket, name).bind(bucket)
+      return async (key: string) => {
+        const seen = await bucket.get(key)
+        await keepSegment(worker, segment, text, terms('first'), [])
+        return seen
+      }
+    },
+  })
+  const second = await keepSegment({ ...worker, EVIDENCE: between }, segment, text, terms('second'), [])
+  expect(second).toMatchObject({ ok: false, error: { code: 'conflict' } })
+  expect((await kept(index))[1].terms).toEqual(terms('first'))
+})
+
+test('an account that fails leaves its own receipts to be sent again, and its terms are added then', async () => {
+  const stranger = await openAccount(1e9)
+  const theirs = idOf(await chat(stranger.key))
+  const mine = await run()
+  const text = await sealed([receiptOf(node, stranger, theirs), receiptOf(node, account, mine)])
+  const { ACCOUNT: real } = worker
+  const failing = {
+    idFromName: (name: string) => real.idFromName(name),
+    get: (id: DurableObjectId) => {
+      if (id.equals(real.idFromName(account.id))) throw new Error('the object cannot be reached')
+      return real.get(id)
+    },
+  } as unknown as typeof real
+  const authorization = await signCall(node.privateKey, 'EdDSA', node.id, 'edge', utf8(text))
+  const taken = await takeReceipts({ ...worker, ACCOUNT: failing }, authorization, utf8(text))
+  expect(taken).toEqual({ ok: true, value: { acknowledged: [{ requestId: theirs, attempt: 1 }], refused: [] } })
+  const termsOf = async () => (await kept(index))[1].terms.map(({ requestId }) => requestId)
+  expect(await termsOf()).toEqual([theirs])
+  expect(await deliver(text)).toBe(200)
+  expect(await termsOf()).toEqual([theirs, mine])
+  await flush(account)
+  await flush(stranger)
+  expect(await derive()).toMatchObject({ ok: true, bills: 5 })
 })
 
 test('what another isolate kept meanwhile is taken again as it stands; another segment in its place is not', async () => {
@@ -213,6 +285,12 @@ test.each([
   expect(await kinds()).toContain(kind)
 })
 
+test('a seal is of one place: what was moved does not bear it', async () => {
+  const [[first], [, second]] = [await kept(0), await kept(1)]
+  await worker.EVIDENCE.put(first, JSON.stringify(second))
+  expect(await kinds()).toContain("terms do not bear the edge's seal")
+})
+
 test('books that were altered differ from the evidence', async () => {
   await env.DB.prepare('UPDATE usage SET output_tokens = 4, charged_nano = charged_nano - 420 WHERE request_id = ?')
     .bind(ids[0])
@@ -262,6 +340,35 @@ test('usage rows are swept after their time; sums, ledger, evidence and a clean 
   expect(await sums()).toEqual(before)
   expect(await (await admin('GET', '/audit')).json()).toMatchObject({ ok: true, findings: [] })
   expect(await derive()).toMatchObject({ ok: true, bills: 3 })
+})
+
+test('a sweep takes what is old by id and by settlement, all of it; what it marked as gone stays so', async () => {
+  const late = Date.now() + 5 * DAY_MS
+  await env.DB.prepare('UPDATE usage SET settled_at = ? WHERE request_id = ?').bind(late, ids[0]).run()
+  const columns = (
+    await env.DB.prepare('SELECT name FROM pragma_table_info(?)').bind('usage').all<{ name: string }>()
+  ).results
+    .map(({ name }) => name)
+    .filter((name) => name !== 'request_id')
+  await env.DB.prepare(
+    `WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 2500)
+    INSERT INTO usage (request_id, ${columns}) SELECT '00' || i, ${columns} FROM c, usage WHERE request_id = ?`,
+  )
+    .bind(ids[1])
+    .run()
+  expect(await sweepUsage(worker, Date.now() + 91 * DAY_MS)).toBe(2_502)
+  const mark = () => env.DB.prepare("SELECT before FROM sweeps WHERE name = 'usage'").first('before')
+  const before = await mark()
+  expect(await sweepUsage({ ...worker, USAGE_DAYS: '365' }, Date.now() + 91 * DAY_MS)).toBe(0)
+  expect(await mark()).toBe(before)
+})
+
+test('a sweep that fails leaves the others to do theirs', async () => {
+  vi.spyOn(Date, 'now').mockReturnValue(Date.now() + 91 * DAY_MS)
+  await env.DB.prepare('ALTER TABLE prefix_blocks RENAME TO away').run()
+  await sweep(worker)
+  await env.DB.prepare('ALTER TABLE away RENAME TO prefix_blocks').run()
+  expect(await env.DB.prepare('SELECT count(*) AS n FROM usage').first()).toEqual({ n: 0 })
 })
 
 test('roll-ups count a usage row once, however often its batch comes', async () => {
