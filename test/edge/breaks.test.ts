@@ -111,6 +111,7 @@ test('an answer that its node broke off behind the head holds nothing, costs not
   const told = { ...NOTHING, firstTokenAt: Date.now() }
   await send(node, [receiptOf(node, account, first.requestId, told)])
   expect(await balance()).toEqual({ balanceNano: CREDIT, heldNano: 0 })
+  expect(await query('SELECT * FROM outcome_parts')).toEqual([])
   expect((await object.admit({ ...first, requestId: crypto.randomUUID() })).kind).toBe('admitted')
   await flush(account)
   expect(await ofAccount()).toEqual([])
@@ -151,10 +152,14 @@ test.each(['key', 'account'])('of a late receipt no more is charged than the bud
   await objectOf(account).admit(late)
   await query('UPDATE holds SET created_at = created_at - ?', RECEIPT_WINDOW_MS + 1)
   await alarm(account)
+  const [paid, open] = [admissionOf(account), admissionOf(account)]
+  for (const admission of [paid, open]) await objectOf(account).admit(admission)
+  await send(node, [receiptOf(node, account, paid.requestId)])
   const path = of === 'key' ? `/keys/${account.keyId}/limits` : `/accounts/${account.id}/limits`
-  expect((await admin('PUT', path, { monthlyBudgetNano: 1_000 })).status).toBe(200)
+  const hold = holdOf(20, 10, DEFAULT_PRICE)
+  expect((await admin('PUT', path, { monthlyBudgetNano: COST + hold + 1_000 })).status).toBe(200)
   await send(node, [receiptOf(node, account, late.requestId)])
-  expect(await balance()).toEqual({ balanceNano: CREDIT - 1_000, heldNano: 0 })
+  expect(await balance()).toEqual({ balanceNano: CREDIT - COST - 1_000, heldNano: hold })
 })
 
 test('what is given back may be spent again, in the month in which it was charged', async () => {
@@ -191,6 +196,55 @@ test('a try that took a detour, too, costs nothing, and is not paid for', async 
     if (isRetry) await object.setOverlap(admission.requestId, 192)
     await send(node, [receiptOf(node, account, admission.requestId, { missTokens: 200 })])
     expect(await balance()).toEqual({ balanceNano: CREDIT - 200 * 280 - 5 * 420, heldNano: 0 })
+  }
+})
+
+test('of a late receipt of a try nothing is given that was never charged', async () => {
+  account = await openAccount(2 * holdOf(20, 10, DEFAULT_PRICE))
+  const object = objectOf(account)
+  const [first, second] = [false, true].map((isRetry) => admissionOf(account, { fingerprint: 'f', isRetry }))
+  if (!first || !second) throw new Error('two')
+  await object.admit(first)
+  await send(node, [receiptOf(node, account, first.requestId)])
+  await object.admit(second)
+  await query('UPDATE holds SET created_at = created_at - ?', RECEIPT_WINDOW_MS + 1)
+  await alarm(account)
+  const before = (await balance()).balanceNano
+  // Holds nearly all that is left.
+  expect((await object.admit(admissionOf(account, { maxTokens: 20 }))).kind).toBe('admitted')
+  await send(node, [receiptOf(node, account, second.requestId)])
+  expect((await balance()).balanceNano).toBe(before)
+})
+
+test('where a cached token costs more than another one a detour is no reason to charge, or give, more', async () => {
+  const model = 'dear-hits'
+  await admin('PUT', '/prices', { model, hitNano: 500, missNano: 100, outputNano: 0 })
+  const object = objectOf(account)
+  for (const [isRetry, missTokens] of [
+    [false, 200],
+    [true, 150],
+  ] as const) {
+    const admission = admissionOf(account, { model, fingerprint: 'f', isRetry, promptBytes: 1_000 })
+    expect((await object.admit(admission)).kind).toBe('admitted')
+    await object.setOverlap(admission.requestId, 128)
+    await send(node, [receiptOf(node, account, admission.requestId, { model, missTokens })])
+    expect(await balance()).toEqual({ balanceNano: CREDIT - 200 * 100, heldNano: 0 })
+  }
+})
+
+test('a try that was answered with an error is not repeated, nor is what another key sent', async () => {
+  const object = objectOf(account)
+  const made = await admin('POST', '/keys', { account: account.id, name: 'other' })
+  const { id: keyId, key } = await made.json<{ id: string; key: string }>()
+  const [failed, theirs, again] = [account, { ...account, keyId, key }, account].map((by, i) =>
+    admissionOf(by, { fingerprint: 'f', isRetry: i > 0 }),
+  )
+  if (!failed || !theirs || !again) throw new Error('three')
+  await object.admit(failed)
+  await object.release(failed.requestId)
+  for (const admission of [theirs, again]) {
+    expect((await object.admit(admission)).kind).toBe('admitted')
+    expect((await object.holdOf(admission.requestId))?.retryOf).toBeNull()
   }
 })
 

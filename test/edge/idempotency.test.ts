@@ -2,7 +2,13 @@
 // the account pays once.
 import { runInDurableObject } from 'cloudflare:test'
 import { beforeAll, beforeEach, expect, test } from 'vitest'
-import { IDEMPOTENCY_KEPT_MS, OUTCOME_BYTES_MAX, OUTCOMES_BYTES_MAX } from '../../schema/limits.ts'
+import { keeper } from '../../edge/flow/repeat.ts'
+import {
+  IDEMPOTENCY_KEPT_MS,
+  IDEMPOTENCY_KEYS_MAX,
+  OUTCOME_BYTES_MAX,
+  OUTCOMES_BYTES_MAX,
+} from '../../schema/limits.ts'
 import {
   type Account,
   admissionOf,
@@ -11,6 +17,7 @@ import {
   chat,
   flush,
   idOf,
+  MODEL,
   objectOf,
   openAccount,
   receiptOf,
@@ -130,15 +137,73 @@ test('an outcome that never came is not run again: 409, not to be retried', asyn
   await send(node, [receiptOf(node, account, request.requestId)])
   expect(await twin()).toMatchObject({ kind: 'refused', error: { code: 'idempotency_in_progress' } })
   await runInDurableObject(object, (_object, state) => {
-    state.storage.sql.exec('UPDATE holds SET closed_at = closed_at - 901000 WHERE request_id = ?', request.requestId)
+    state.storage.sql.exec('UPDATE holds SET closed_at = closed_at - 780000 WHERE request_id = ?', request.requestId)
+  })
+  expect(await twin()).toMatchObject({ kind: 'refused', error: { code: 'idempotency_in_progress' } })
+  await runInDurableObject(object, (_object, state) => {
+    state.storage.sql.exec('UPDATE holds SET closed_at = closed_at - 121000 WHERE request_id = ?', request.requestId)
   })
   expect(await twin()).toMatchObject({ kind: 'refused', error: { code: 'idempotency_lost' } })
+})
+
+const streamOf = (pieces: readonly Uint8Array[]): ReadableStream =>
+  new ReadableStream({
+    start: (controller) => {
+      for (const piece of pieces) controller.enqueue(piece)
+      controller.close()
+    },
+  })
+
+test('an answer that cannot be read, or is longer than is kept, is said to be lost', async () => {
+  const told: unknown[][] = []
+  const stub = { keepOutcome: async (...args: unknown[]) => void told.push(args) }
+  const keep = keeper(stub as unknown as Parameters<typeof keeper>[0], 'id')
+  const broken = new ReadableStream({ start: (controller) => controller.error(new Error('broken')) })
+  // Noise: gzip makes it no shorter.
+  const piece = () => crypto.getRandomValues(new Uint8Array(65_536))
+  const pieces = Array.from({ length: OUTCOME_BYTES_MAX / 65_536 }, piece)
+  for (const body of [broken, streamOf(pieces)]) await keep(body, 'text/plain')
+  await keep(streamOf(pieces.slice(1, -1)), 'text/plain')
+  expect(told.map(([, , bytes]) => bytes)).toEqual([undefined, undefined, expect.any(Uint8Array)])
+})
+
+test('an account remembers so many keys, and refuses more rather than forget one', async () => {
+  const customer = await openAccount(1e9)
+  await runInDurableObject(objectOf(customer), (_object, state) => {
+    state.storage.sql.exec(
+      `WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < ?1)
+      INSERT INTO outcomes SELECT 'f', 'k' || i, 'f', 'r' || i, 'lost', NULL, 0, ?2 FROM c`,
+      ...[IDEMPOTENCY_KEYS_MAX - 1, Date.now()],
+    )
+  })
+  const admit = async (idempotencyKey: string | null) =>
+    objectOf(customer).admit(admissionOf(customer, { idempotencyKey, fingerprint: 'f' }))
+  expect(await admit('last')).toMatchObject({ kind: 'admitted' })
+  expect(await admit('more')).toMatchObject({ kind: 'refused', error: { code: 'rate_limit_exceeded' } })
+  expect(await admit('last')).toMatchObject({ kind: 'refused', error: { code: 'idempotency_in_progress' } })
+  expect(await admit(null)).toMatchObject({ kind: 'admitted' })
+})
+
+test('the same body for another endpoint is another request', async () => {
+  const key = crypto.randomUUID()
+  const body = JSON.stringify({
+    model: MODEL,
+    prompt: 'Hi',
+    messages: [{ role: 'user', content: 'Hi' }],
+    max_tokens: 5,
+  })
+  const ask = (path: string) => asCustomer(account, path, { method: 'POST', body, headers: { 'idempotency-key': key } })
+  const first = await ask('/v1/chat/completions')
+  expect(first.status).toBe(200)
+  const other = await ask('/v1/completions')
+  expect([other.status, await codeOf(other)]).toEqual([422, 'idempotency_mismatch'])
+  await send(node, [receiptOf(node, account, idOf(first))])
 })
 
 test('storage is bounded: the oldest bodies go, their keys stay shut, and after a day all is forgotten', async () => {
   const small = await openAccount(1e12)
   const object = objectOf(small)
-  const count = OUTCOMES_BYTES_MAX / OUTCOME_BYTES_MAX + 1
+  const count = OUTCOMES_BYTES_MAX / OUTCOME_BYTES_MAX + 2
   const requests = Array.from({ length: count }, (_, i) =>
     admissionOf(small, { idempotencyKey: `k${i}`, fingerprint: 'f' }),
   )
@@ -148,8 +213,9 @@ test('storage is bounded: the oldest bodies go, their keys stay shut, and after 
   }
   const retry = (i: number) =>
     object.admit({ ...(requests[i] as (typeof requests)[0]), requestId: crypto.randomUUID() })
-  expect(await retry(0)).toMatchObject({ kind: 'refused', error: { code: 'idempotency_lost' } })
-  expect((await retry(count - 1)).kind).toBe('replay')
+  for (const gone of [0, 1])
+    expect(await retry(gone)).toMatchObject({ kind: 'refused', error: { code: 'idempotency_lost' } })
+  for (const there of [2, count - 1]) expect((await retry(there)).kind).toBe('replay')
   const stored = (state: DurableObjectState) =>
     state.storage.sql.exec<{ n: number }>('SELECT coalesce(sum(length(part)), 0) AS n FROM outcome_parts').one().n
   await runInDurableObject(object, (_object, state) => {

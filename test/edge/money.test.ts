@@ -83,26 +83,37 @@ test('without a receipt in time the hold is let go; a late one still settles, ca
   expect(await balanceOf(account)).toBe(formatUsd(30_000 - free))
 })
 
-test('what the edge answered with an error is never charged, whatever a receipt says', async () => {
-  const account = await openAccount(1_000_000)
-  const id = await run(account)
-  await objectOf(account).release(id)
-  expect((await send(node, [receiptOf(node, account, id)])).acknowledged).toHaveLength(1)
-  expect(await balanceOf(account)).toBe(formatUsd(1_000_000))
-})
+test.each([false, true])(
+  'what the edge answered with an error is never charged, whatever a receipt says (late: %s)',
+  async (late) => {
+    const account = await openAccount(1_000_000)
+    const id = await run(account)
+    if (late) await expireHolds(account)
+    await objectOf(account).release(id)
+    expect((await send(node, [receiptOf(node, account, id)])).acknowledged).toHaveLength(1)
+    expect(await balanceOf(account)).toBe(formatUsd(1_000_000))
+  },
+)
 
-test('receipts of an abandoned attempt count for nothing, and only the node asked may settle the next', async () => {
-  const account = await openAccount(1_000_000)
-  const other = await registerNode('other')
-  const id = await run(account)
-  await objectOf(account).setAttempt(id, other.id, { attempt: 1, nodeId: node.id, code: 'node_failed' }, 0)
-  await send(node, [receiptOf(node, account, id, { attempt: 1 })])
-  expect((await send(node, [receiptOf(node, account, id, { attempt: 2 })])).refused).toHaveLength(1)
-  expect((await send(other, [receiptOf(other, account, id, { attempt: 3 })])).refused).toHaveLength(1)
-  expect(await balanceOf(account)).toBe(formatUsd(1_000_000))
-  await send(other, [receiptOf(other, account, id, { attempt: 2, outputTokens: 1 })])
-  expect(await balanceOf(account)).toBe(formatUsd(1_000_000 - 10 * 280 - 420))
-})
+test.each([false, true])(
+  'receipts of an abandoned attempt count for nothing, and only the node asked may settle the next (late: %s)',
+  async (late) => {
+    const account = await openAccount(1_000_000)
+    const other = await registerNode('other')
+    const id = await run(account)
+    if (late) await expireHolds(account)
+    // Said twice, where the first answer was lost.
+    for (let i = 0; i < 2; i++)
+      await objectOf(account).setAttempt(id, other.id, { attempt: 1, nodeId: node.id, code: 'node_failed' }, 0)
+    expect((await objectOf(account).holdOf(id))?.attempts).toHaveLength(1)
+    await send(node, [receiptOf(node, account, id, { attempt: 1 })])
+    expect((await send(node, [receiptOf(node, account, id, { attempt: 2 })])).refused).toHaveLength(1)
+    expect((await send(other, [receiptOf(other, account, id, { attempt: 3 })])).refused).toHaveLength(1)
+    expect(await balanceOf(account)).toBe(formatUsd(1_000_000))
+    await send(other, [receiptOf(other, account, id, { attempt: 2, outputTokens: 1 })])
+    expect(await balanceOf(account)).toBe(formatUsd(1_000_000 - 10 * 280 - 420))
+  },
+)
 
 test('zero is a number: a run cancelled in the queue frees its hold and costs nothing', async () => {
   const account = await openAccount(1_000_000)
@@ -111,6 +122,10 @@ test('zero is a number: a run cancelled in the queue frees its hold and costs no
   await send(node, [receiptOf(node, account, id, zero)])
   expect(await held(account)).toBe(0)
   expect(await balanceOf(account)).toBe(formatUsd(1_000_000))
+  // Nor is there anything to give back.
+  const { lastSeq } = await objectOf(account).books()
+  await objectOf(account).release(id)
+  expect((await objectOf(account).books()).lastSeq).toBe(lastSeq)
 })
 
 test('what can never be true is refused for ever, one by one', async () => {
@@ -201,4 +216,9 @@ test('receipts teach the prefix index', async () => {
   await send(node, [receiptOf(node, account, first.headers.get('x-request-id') ?? '', { prefix: [[key, 64]] })])
   const row = await env.DB.prepare('SELECT node_id, tokens FROM prefix_blocks WHERE key = ?').bind(key).first()
   expect(row).toEqual({ node_id: 'good', tokens: 64 })
+  // One that is refused teaches nothing, or a node could say what lies where of requests that it never had.
+  const forged = 'b'.repeat(24)
+  const ack = await send(node, [receiptOf(node, account, crypto.randomUUID(), { prefix: [[forged, 64]] })])
+  expect(ack.refused).toHaveLength(1)
+  expect(await env.DB.prepare('SELECT 1 FROM prefix_blocks WHERE key = ?').bind(forged).first()).toBeNull()
 })

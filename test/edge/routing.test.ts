@@ -102,9 +102,10 @@ test('of two nodes that both hold more tokens than a prompt of English has, the 
   }
 })
 
-test('an account can decline the credit', async () => {
+test.each(['account', 'key'])('an %s can decline the credit', async (of) => {
   const plain = await openAccount(1e10)
-  expect((await admin('PUT', `/accounts/${plain.id}/limits`, { affinityCredit: false })).status).toBe(200)
+  const path = of === 'key' ? `/keys/${plain.keyId}/limits` : `/accounts/${plain.id}/limits`
+  expect((await admin('PUT', path, { affinityCredit: false })).status).toBe(200)
   const nodes = { good: await registerNode('good'), other: await registerNode('other') }
   const [, first] = await ask(plain, nodes, 0)
   await env.DB.prepare('UPDATE nodes SET running = 200 WHERE id = ?').bind(first).run()
