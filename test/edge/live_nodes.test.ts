@@ -1,6 +1,7 @@
 // Live nodes kept in the isolate: how stale they can be, and what a client sees of it.
 import { env } from 'cloudflare:workers'
 import { afterEach, beforeAll, expect, test, vi } from 'vitest'
+import { candidatesFor } from '../../edge/live_nodes.ts'
 import { type Account, admin, chat, MODEL, objectOf, openAccount, registerNode, removeNodes } from './world.ts'
 
 let account: Account
@@ -18,6 +19,16 @@ const freeze = (at = Date.now()): number => {
   return at
 }
 const long = { messages: [{ role: 'user', content: 'word '.repeat(100) }] }
+
+/** As another isolate would register it: this one hears nothing. */
+const joinUnheard = async (id: string, like: string): Promise<void> => {
+  const row = await env.DB.prepare('SELECT * FROM nodes WHERE id = ?').bind(like).first<object>()
+  const joined = Object.entries({ ...row, id, address: env.NODE_ADDRESSES[id], running: 0 })
+  const [names, places] = [joined.map(([name]) => name), joined.map(() => '?')]
+  await env.DB.prepare(`INSERT INTO nodes (${names}) VALUES (${places})`)
+    .bind(...joined.map(([, value]) => value))
+    .run()
+}
 
 test('a node that went is known for a second at most', async () => {
   await registerNode('good')
@@ -53,15 +64,40 @@ test('a node that joined is asked within a second', async () => {
   await registerNode('other', 50)
   const read = freeze()
   expect(await (await chat(account.key)).json()).toMatchObject({ node: 'other' })
-  // As another isolate would register it: this one hears nothing.
-  const row = await env.DB.prepare("SELECT * FROM nodes WHERE id = 'other'").first<object>()
-  const joined = Object.entries({ ...row, id: 'good', address: env.NODE_ADDRESSES.good, running: 0 })
-  const [names, places] = [joined.map(([name]) => name), joined.map(() => '?')]
-  await env.DB.prepare(`INSERT INTO nodes (${names}) VALUES (${places})`)
-    .bind(...joined.map(([, value]) => value))
-    .run()
+  await joinUnheard('good', 'other')
   freeze(read + 1_000)
   expect(await (await chat(account.key)).json()).toEqual({ whole: 1 })
+})
+
+test('where none of the known nodes took a run the next one asks which there are', async () => {
+  await registerNode('draining')
+  freeze()
+  expect((await chat(account.key)).status).toBe(503)
+  await joinUnheard('good', 'draining')
+  expect((await chat(account.key)).status).toBe(200)
+})
+
+test('nodes read half a second ago are read again beside a request, by one of many', async () => {
+  await registerNode('good')
+  const read = freeze()
+  expect((await chat(account.key)).status).toBe(200)
+  await env.DB.prepare('DELETE FROM nodes').run()
+  freeze(read + 600)
+  let reads = 0
+  const counting = new Proxy(env.DB, {
+    get: (target, name) => {
+      if (name === 'withSession') reads++
+      return Reflect.get(target, name).bind(target)
+    },
+  })
+  const waiting: Promise<unknown>[] = []
+  const context = { waitUntil: (work: Promise<unknown>) => void waiting.push(work) }
+  const kind = { model: MODEL, chatFormat: 'deepseek_v32' }
+  const found = await Promise.all([1, 2, 3].map(() => candidatesFor(counting, context, kind, [])))
+  expect([found.map((nodes) => nodes.length), reads]).toEqual([[1, 1, 1], 1])
+  await Promise.all(waiting)
+  // It found none: what was known before is not believed any longer.
+  expect(await candidatesFor(env.DB, context, kind, [])).toEqual([])
 })
 
 test('nodes are kept by model', async () => {
