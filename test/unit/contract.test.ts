@@ -1,5 +1,5 @@
 // The contract between edge and node: error table, signed calls, receipts that hold together, message shapes.
-import { SignJWT } from 'jose'
+import { decodeJwt, SignJWT } from 'jose'
 import { expect, test } from 'vitest'
 import { apiError, ERRORS, isErrorCode, isRetryable, statusOf } from '../../schema/errors.ts'
 import { receiptFault } from '../../schema/receipt.ts'
@@ -71,6 +71,8 @@ test('a call is refused when anything about it is off', async () => {
   const header = await signCall(secret, 'HS256', 'edge', 'node_1', body)
   const now = Math.floor(Date.now() / 1000)
   const hash = await bodyHash(body)
+  const signedWith = async (claims: object, alg = 'HS256'): Promise<string> =>
+    `Bearer ${await new SignJWT({ ...claims, aud: 'node_1', bsh: hash }).setProtectedHeader({ alg }).sign(secret)}`
   const bad: [string, Uint8Array<ArrayBuffer>, string, string | undefined][] = [
     ['tampered body', secret, 'node_1', header],
     ['other key', utf8('another secret, also of 32 bytes'), 'node_1', header],
@@ -80,13 +82,23 @@ test('a call is refused when anything about it is off', async () => {
     ['other scheme', secret, 'node_1', header.replace('Bearer', 'Basic')],
     ['expired', secret, 'node_1', await signedAt(now - 200, now - 100, hash)],
     ['no body hash', secret, 'node_1', await signedAt(now, now + 60)],
+    ['expired by more than clocks differ', secret, 'node_1', await signedAt(now - 100, now - 45, hash)],
+    ['for ever', secret, 'node_1', await signedWith({ iat: now, iss: 'edge' })],
+    ['of no time', secret, 'node_1', await signedWith({ exp: now + 60, iss: 'edge' })],
+    ['of nobody', secret, 'node_1', await signedWith({ exp: now + 60, iat: now })],
+    ['other algorithm', secret, 'node_1', await signedWith({ exp: now + 60, iat: now, iss: 'edge' }, 'HS512')],
   ]
   for (const [name, key, audience, authorization] of bad) {
     const sent = name === 'tampered body' ? utf8('{"a":2}') : body
     const result = await verifyCall(key, 'HS256', audience, authorization, sent)
     expect(result, name).toMatchObject({ ok: false, error: { code: 'invalid_signature' } })
   }
-  expect((await verifyCall(secret, 'HS256', 'node_1', await signedAt(now, now + 60, hash), body)).ok).toBe(true)
+  const late = await signedAt(now - 80, now - 20, hash)
+  for (const good of [await signedAt(now, now + 60, hash), late])
+    expect((await verifyCall(secret, 'HS256', 'node_1', good, body)).ok).toBe(true)
+  // Short-lived: whoever overhears a call has a minute.
+  const { exp = 0, iat = 0 } = decodeJwt(header.replace('Bearer ', ''))
+  expect(exp - iat).toBe(60)
 })
 
 const receipt = wire.receiptSchema.parse(receipts.receipts[0]?.receipt)
