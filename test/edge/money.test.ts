@@ -8,6 +8,7 @@ import { formatUsd } from '../../schema/money.ts'
 import {
   type Account,
   admin,
+  admissionOf,
   balanceOf,
   COST,
   chat,
@@ -126,6 +127,17 @@ test('zero is a number: a run cancelled in the queue frees its hold and costs no
   const { lastSeq } = await objectOf(account).books()
   await objectOf(account).release(id)
   expect((await objectOf(account).books()).lastSeq).toBe(lastSeq)
+})
+
+test('a try that repeats a request whose charge was given back is charged itself', async () => {
+  const account = await openAccount(1_000_000)
+  for (const isRetry of [false, true]) {
+    const admission = admissionOf(account, { fingerprint: 'f', isRetry })
+    await objectOf(account).admit(admission)
+    await send(node, [receiptOf(node, account, admission.requestId)])
+    if (!isRetry) await objectOf(account).release(admission.requestId)
+    expect(await balanceOf(account)).toBe(formatUsd(isRetry ? 1_000_000 - COST : 1_000_000))
+  }
 })
 
 test('what can never be true is refused for ever, one by one', async () => {
