@@ -57,6 +57,13 @@ test('fifty runs at once never hold more than the balance', async () => {
   const statuses = answers.map(({ status }) => status)
   expect(statuses.filter((status) => status === 200)).toHaveLength(7)
   expect(statuses.filter((status) => status === 402)).toHaveLength(43)
+  // An open hold pays for its run, also where all of the balance is held.
+  const ran = answers.flatMap(({ status, headers }) => (status === 200 ? [headers.get('x-request-id') ?? ''] : []))
+  await send(
+    node,
+    ran.map((id) => receiptOf(node, account, id)),
+  )
+  expect(await balanceOf(account)).toBe(formatUsd(7 * (one - COST)))
 })
 
 test('a receipt above the hold is a lie: refused, and nothing is charged', async () => {
@@ -202,6 +209,11 @@ test('what is held is right after a change that was rolled back', async () => {
     fails(() => store.closeHold(hold, 'settled', Date.now()))
     expect(store.openHolds()).toEqual(before)
     expect(store.openHolds(hold.family)).toEqual(before)
+    // Counted anew, each family has its own.
+    store.addHold({ ...hold, requestId: 'third', family: 'other', fingerprint: null, retryOf: null })
+    store.recountHolds()
+    expect([store.openHolds('other'), store.openHolds(hold.family)]).toEqual([before, before])
+    expect(store.openHolds()).toEqual({ count: 2, heldNano: 2 * hold.amountNano })
   })
 })
 
