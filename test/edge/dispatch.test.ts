@@ -5,6 +5,7 @@ import type { FailedAttempt } from '../../edge/account/holds.ts'
 import { breaker, inFlight } from '../../edge/fleet.ts'
 import { type Dispatch, dispatch } from '../../edge/flow/retry.ts'
 import { lookup } from '../../edge/prefix.ts'
+import type { Candidate } from '../../edge/router.ts'
 import { openAiChat } from '../../schema/dialects/openai_chat.ts'
 import { MODEL, registerNode, removeNodes } from './world.ts'
 
@@ -24,7 +25,7 @@ const ask = async (changes: Partial<Dispatch> = {}) => {
     request: { run: parsed.value, accountId: 'a', keyId: 'k', cacheSalt: 's', prefixKeys: [] },
     promptTokens: 10,
     signal: new AbortController().signal,
-    onRetry: async () => {},
+    onAttempt: async () => {},
     ...changes,
   })
 }
@@ -34,7 +35,7 @@ test('three nodes are asked, not a whole fleet that drains', async () => {
   for (let i = 0; i < 3; i++) await registerNode(`draining-${i}`, i, behaves('draining'))
   await registerNode('good', 9)
   const failed: FailedAttempt[] = []
-  const answered = await ask({ onRetry: async (_node, before) => void failed.push(before) })
+  const answered = await ask({ onAttempt: async (_node, before) => void (before && failed.push(before)) })
   expect(answered).toMatchObject({ ok: false, error: { code: 'node_draining' } })
   expect(failed.map(({ attempt, nodeId }) => [attempt, nodeId])).toEqual([
     [1, 'draining-0'],
@@ -46,11 +47,12 @@ test('the account knows of the next attempt before its node does: a receipt cann
   await registerNode('draining')
   await registerNode('good', 9)
   let isTold = false
-  const onRetry = async (): Promise<void> => {
+  const onAttempt = async (_: Candidate, before: FailedAttempt | undefined): Promise<void> => {
+    if (!before) return
     await scheduler.wait(100)
     isTold = true
   }
-  expect((await ask({ onRetry })).ok).toBe(true)
+  expect((await ask({ onAttempt })).ok).toBe(true)
   expect(isTold).toBe(true)
 })
 

@@ -7,6 +7,7 @@ import { afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
 import { bookedLines } from '../../edge/admin/evidence.ts'
 import type { Env } from '../../edge/env.ts'
 import { evidenceKey, type KeptSegment, keepSegment, sealOf } from '../../edge/evidence.ts'
+import { nodeCall } from '../../edge/node_calls.ts'
 import { takeReceipts } from '../../edge/receipts.ts'
 import { sweepUsage } from '../../edge/retention.ts'
 import { sweep } from '../../edge/sweep.ts'
@@ -44,10 +45,17 @@ const sealed = async (receipts: readonly Receipt[], link = { chain, index, previ
   const signed = await Promise.all(receipts.map((receipt) => signReceipt(node.privateKey, receipt)))
   return JSON.stringify({ nodeId: node.id, link, receipts: signed })
 }
-const deliver = async (text: string): Promise<number> => {
+const RECEIPTS = '/internal/receipts'
+const signed = async (text: string) => {
   const body = utf8(text)
   const authorization = await signCall(node.privateKey, 'EdDSA', node.id, 'edge', body)
-  return (await call('/internal/receipts', { method: 'POST', headers: { authorization }, body })).status
+  return { method: 'POST', headers: { authorization }, body }
+}
+const deliver = async (text: string): Promise<number> => (await call(RECEIPTS, await signed(text))).status
+/** By a Worker with other bindings. */
+const taking = async (by: Env, text: string) => {
+  const from = await nodeCall(by, new Request(`http://edge.test${RECEIPTS}`, await signed(text)))
+  return from.ok ? takeReceipts(by, from.value) : from
 }
 /** The node's next segment. */
 const send = async (receipts: readonly Receipt[]): Promise<string> => {
@@ -142,10 +150,8 @@ test('a receipt that is lost is found however old it is; until it comes again, a
   const receipt = receiptOf(node, account, await run())
   const text = await sealed([receipt])
   const away = { idFromName: () => ({}), get: () => ({ settle: () => Promise.reject(new Error('away')) }) }
-  const body = utf8(text)
-  const authorization = await signCall(node.privateKey, 'EdDSA', node.id, 'edge', body)
   const ACCOUNT = away as unknown as Env['ACCOUNT']
-  const taken = await takeReceipts({ ...worker, ACCOUNT }, authorization, body)
+  const taken = await taking({ ...worker, ACCOUNT }, text)
   expect(taken).toEqual({ ok: true, value: { acknowledged: [], refused: [] } })
   index++
   previous = createHash('sha256').update(text).digest('hex')
@@ -189,22 +195,22 @@ test('a segment that comes to an isolate which is behind does not take its chain
 test('of two calls that add terms to one segment the second does not undo the first', async () => {
   const text = await sealed([receiptOf(node, account, ids[0] ?? '')])
   const segment = JSON.parse(text) as Segment
-  const terms = (requestId: string) => [{ requestId } as Terms]
-  expect(await keepSegment(worker, segment, text, [], [])).toMatchObject({ ok: true })
+  const word = (...ids: string[]) => ({ terms: ids.map((requestId) => ({ requestId }) as Terms), unbilled: [] })
+  expect(await keepSegment(worker, segment, text, word(), [])).toMatchObject({ ok: true })
   // The other one writes between this one's look and its write.
   const between = new Proxy(worker.EVIDENCE, {
     get: (bucket, name) => {
       if (name !== 'get') return Reflect.get(bucket, name).bind(bucket)
       return async (key: string) => {
         const seen = await bucket.get(key)
-        await keepSegment(worker, segment, text, terms('first'), [])
+        await keepSegment(worker, segment, text, word('first'), [])
         return seen
       }
     },
   })
-  const second = await keepSegment({ ...worker, EVIDENCE: between }, segment, text, terms('second'), [])
+  const second = await keepSegment({ ...worker, EVIDENCE: between }, segment, text, word('second'), [])
   expect(second).toMatchObject({ ok: false, error: { code: 'conflict' } })
-  expect((await kept(index))[1].terms).toEqual(terms('first'))
+  expect((await kept(index))[1].terms).toEqual(word('first').terms)
 })
 
 test('an account that fails leaves its own receipts to be sent again, and its terms are added then', async () => {
@@ -220,8 +226,7 @@ test('an account that fails leaves its own receipts to be sent again, and its te
       return real.get(id)
     },
   } as unknown as typeof real
-  const authorization = await signCall(node.privateKey, 'EdDSA', node.id, 'edge', utf8(text))
-  const taken = await takeReceipts({ ...worker, ACCOUNT: failing }, authorization, utf8(text))
+  const taken = await taking({ ...worker, ACCOUNT: failing }, text)
   expect(taken).toEqual({ ok: true, value: { acknowledged: [{ requestId: theirs, attempt: 1 }], refused: [] } })
   const termsOf = async () => (await kept(index))[1].terms.map(({ requestId }) => requestId)
   expect(await termsOf()).toEqual([theirs])
