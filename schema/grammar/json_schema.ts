@@ -27,6 +27,7 @@ import {
   type TypeName,
   typesOf,
 } from './keywords.ts'
+import { anyText } from './literals.ts'
 import { numberBetween } from './number_range.ts'
 import { apart } from './one_of.ts'
 import { patternPiece } from './pattern.ts'
@@ -42,11 +43,11 @@ const isRaw = (value: string): boolean => [...value].every((char) => char >= ' '
 
 type Path = readonly string[]
 
-const literalOf = (value: unknown, wanted: Wanted): Piece | undefined => {
-  if (typeof value !== 'string') return wanted === 'raw strings' ? undefined : text(JSON.stringify(value))
+const literalOf = (value: unknown, wanted: Wanted): string | undefined => {
+  if (typeof value !== 'string') return wanted === 'raw strings' ? undefined : JSON.stringify(value)
   if (wanted === 'no strings') return undefined
-  if (wanted === 'json') return text(JSON.stringify(value))
-  return isRaw(value) ? text(value) : undefined
+  if (wanted === 'json') return JSON.stringify(value)
+  return isRaw(value) ? value : undefined
 }
 
 /** Whether JavaScript rounds such numbers: what the client wrote is not known any more. */
@@ -161,7 +162,8 @@ export class SchemaGrammar {
         Object.hasOwn(schema, 'const') ? 'const' : 'enum',
         'is supported for whole numbers up to 2^53',
       )
-    return this.#either(fitting.map((value) => literalOf(value, wanted)))
+    const texts = fitting.map((value) => literalOf(value, wanted)).filter((literal) => literal !== undefined)
+    return texts.length === 0 ? undefined : anyText(texts)
   }
 
   #allOf(schema: Schema, path: Path, wanted: Wanted): Piece | undefined {

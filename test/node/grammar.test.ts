@@ -104,6 +104,32 @@ test.each([
   run.close()
 })
 
+// Side by side the library reads these as `abbb...` without end, and `aca` as often as one likes.
+test.each([[['b', 'ab', 'a', 'bb']], [['cca', 'cc', 'b', 'a', 'bca']], [['b\u00e9\u00f1', 'b', '\u00e9']]])(
+  'an enum allows its values and nothing else: %j',
+  async (values) => {
+    const rules = new Rules()
+    const piece = new SchemaGrammar(rules, { enum: values }, 't').value({ enum: values }, [])
+    const grammar = piece ? rules.write(piece) : { fault: 'none' }
+    if (!('text' in grammar)) throw new Error(grammar.fault)
+    const bytes = (id: number) => Buffer.from(tokenizer.textBytes[id] ?? [])
+    const single = (id: number) => id === EOS || bytes(id).length === 1
+    const found: string[] = []
+    const walk = async (ids: number[]): Promise<void> => {
+      if (found.length > values.length) return
+      const run = await open(grammar.text)
+      if (ids.length > 0) await run.after(ids.slice(0, -1))
+      const next = (await run.after(ids.slice(-1))).filter(single)
+      run.close()
+      for (const id of next)
+        if (id === EOS) found.push(Buffer.concat(ids.map(bytes)).toString())
+        else await walk([...ids, id])
+    }
+    await walk([])
+    expect(found.sort()).toEqual(values.map((value) => JSON.stringify(value)).sort())
+  },
+)
+
 test('what repeats before its like leaves it one', async () => {
   const rules = new Rules()
   const schema = string('^[a-c]*[a-c]d(e*ef)+$')

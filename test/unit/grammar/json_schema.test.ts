@@ -20,6 +20,12 @@ const CASES: readonly (readonly [string, unknown, readonly unknown[], readonly u
   ['types', { type: ['integer', 'null'] }, [3, -12, null], ['x', 1.5, true]],
   ['any value', true, [1, 'x', null, [1, { a: [] }], { a: 1, b: {} }, -1.5e10], ['={a:1}', '=[1,]', '=01']],
   ['enum and const', { enum: ['a', 1, { b: [2] }] }, ['a', 1, { b: [2] }], ['b', 2]],
+  [
+    'enum of values that begin alike',
+    { enum: ['ab', 'a', '', 'abc', '\u{1f600}', '\u{1f601}x', 1, 12, 1.5, [1], [1, 2]] },
+    ['ab', 'a', '', 'abc', '\u{1f600}', '\u{1f601}x', 1, 12, 1.5, [1], [1, 2]],
+    ['b', 'abcc', '\u{1f601}', 2, 1.2, [2], [1, 2, 2]],
+  ],
   ['enum of a type', { type: 'string', enum: ['a', 1] }, ['a'], [1]],
   [
     'order and optionals',
