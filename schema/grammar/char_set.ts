@@ -64,10 +64,9 @@ const waysOf = (set: CharSet): Piece[] | undefined => {
   if (size(complement(union(beyond, RARE, ASCII))) === 0)
     return [{ kind: 'class', not: true, ranges: intersection(complement(ascii), ASCII) }]
   if (size(beyond) > FINITE_MAX) return undefined
-  return [
-    ...(ascii.length > 0 ? [{ kind: 'class' as const, not: false, ranges: ascii }] : []),
-    ...members(beyond).map(text),
-  ]
+  if (ascii.length === 0) return members(beyond).map(text)
+  // Of `\s` the library mixes up the bytes of U+1680 and U+2000 and takes what is neither: white space is ASCII's then.
+  return [{ kind: 'class', not: false, ranges: ascii }, ...members(intersection(beyond, complement(RARE))).map(text)]
 }
 
 /** The same as a piece; the set is not empty. */

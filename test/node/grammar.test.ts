@@ -130,6 +130,20 @@ test.each([[['b', 'ab', 'a', 'bb']], [['cca', 'cc', 'b', 'a', 'bca']], [['b\u00e
   },
 )
 
+test('white space of a pattern is ASCII, and no other character passes for it', async () => {
+  for (const pattern of ['^\\s$', '^\\s{3,40}$', '^(?:\\s)*x$', '^[\\s\u00e9]+$']) {
+    const rules = new Rules()
+    const piece = new SchemaGrammar(rules, string(pattern), 't').value(string(pattern), [])
+    const grammar = piece ? rules.write(piece) : { fault: 'none' }
+    if (!('text' in grammar)) throw new Error(grammar.fault)
+    const run = await open(grammar.text)
+    const first = (await run.after(await idsOf('"'))).map((id) => tokenizer.textBytes[id]?.[0] ?? 0)
+    expect(first).toContain(0x20)
+    expect(first.filter((byte) => byte > 0x7f && byte !== 0xc3)).toEqual([])
+    run.close()
+  }
+})
+
 test('what repeats before its like leaves it one', async () => {
   const rules = new Rules()
   const schema = string('^[a-c]*[a-c]d(e*ef)+$')
