@@ -18,15 +18,9 @@ import type { FailedAttempt, Hold } from './account/holds.ts'
 import { type Credit, refundOf } from './account/money.ts'
 import { accountObject, type Env } from './env.ts'
 import { type KnownCaller, knownCaller } from './public_api.ts'
-import { readQuery } from './query.ts'
+import { readQuery, whole } from './query.ts'
 
 type UsageRow = typeof usage.$inferSelect
-
-/** An empty value is no 0: a script whose variable is not set must not get an empty list. */
-const whole = z
-  .string()
-  .regex(/^\d{1,15}$/, 'must be a whole number')
-  .transform(Number)
 
 const { from, to, limit, after } = usageQuery
 const query = z.object({

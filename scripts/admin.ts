@@ -9,6 +9,7 @@ import { formatUsd, parseUsd } from '../schema/money.ts'
 import { auditBooks } from './admin_audit.ts'
 import { AdminError, adminCall } from './admin_client.ts'
 import { deriveBills } from './admin_evidence.ts'
+import { isAmount, type Row, writeRows } from './admin_rows.ts'
 import { loadSecrets, ROOT } from './stack.ts'
 
 const USAGE = `usage: npm run admin -- COMMAND [--json] [--idempotency-key KEY]
@@ -21,7 +22,7 @@ const USAGE = `usage: npm run admin -- COMMAND [--json] [--idempotency-key KEY]
   topup --account NAME --usd USD                prices
   price set --model NAME --hit N --miss N --output N [--from TIME]   (nano-dollars a token)
   price withdraw --model NAME --from TIME       (announced for later; its effectiveFrom)
-  ledger --account NAME                         usage --account NAME
+  ledger | usage --account NAME [--from TIME] [--to TIME] [--out FILE]   (newest 1,000; all of them as CSV with --out)
   evidence [--account NAME --out FILE]          derives the bills again from the sealed receipts, and compares
   audit [--journal DIR]      (a node's journal; default: the one of npm start)
 TIME: 2027-01-31 (its first moment, UTC), 2027-01-31T09:30Z, or Unix milliseconds
@@ -38,7 +39,21 @@ const CONFIG = {
     'idempotency-key': { type: 'string' },
     ...Object.fromEntries(
       [
-        ...['name', 'credit', 'account', 'usd', 'id', 'model', 'hit', 'miss', 'output', 'overlap', 'journal', 'from'],
+        ...[
+          'name',
+          'credit',
+          'account',
+          'usd',
+          'id',
+          'model',
+          'hit',
+          'miss',
+          'output',
+          'overlap',
+          'journal',
+          'from',
+          'to',
+        ],
         ...['expires', 'rpm', 'tpm', 'cached-tpm', 'concurrency', 'budget', 'models', 'ips', 'affinity-credit', 'out'],
       ].map((n) => [n, { type: 'string' as const }]),
     ),
@@ -165,7 +180,17 @@ const journalDirs = (): string[] => {
   return [dir]
 }
 
-const ofAccount = (path: string): string => `${path}?account=${encodeURIComponent(need('account'))}`
+/** The newest rows of an account, or those of a time; with `--out` all of them, in a file. */
+const rowsOf = async (table: 'ledger' | 'usage') => {
+  const asked = new URLSearchParams({ account: need('account') })
+  for (const name of ['from', 'to']) if (option(name) !== undefined) asked.set(name, String(time(name)))
+  const file = option('out') === undefined ? undefined : need('out')
+  const page = async (before?: string) => {
+    if (before !== undefined) asked.set('before', before)
+    return (await call<{ data: Row[] }>('GET', `/${table}?${asked}`)).data
+  }
+  return file === undefined ? { data: await page() } : writeRows(table, file, page)
+}
 
 const COMMANDS: Readonly<Record<string, () => Promise<object>>> = {
   'account create': () =>
@@ -195,8 +220,8 @@ const COMMANDS: Readonly<Record<string, () => Promise<object>>> = {
   keys: () => call('GET', '/keys'),
   nodes: () => call('GET', '/nodes'),
   prices: () => call('GET', '/prices'),
-  ledger: () => call('GET', ofAccount('/ledger')),
-  usage: () => call('GET', ofAccount('/usage')),
+  ledger: () => rowsOf('ledger'),
+  usage: () => rowsOf('usage'),
   log: () => call('GET', '/log'),
   audit: () => auditBooks(call, journalDirs()),
   evidence: () => evidence(),
@@ -215,16 +240,11 @@ const evidence = async () => {
   return account ? { ...report, lines: lines.length, sha256 } : report
 }
 
-/** Of a token: in nano-dollars, as `price set` takes them. */
-const PRICES: readonly string[] = ['hitNano', 'missNano', 'outputNano']
-
 /** Money columns in dollars, for people, each in one unit whatever its size; `--json` keeps the integers. */
 const readable = (row: object): object =>
   Object.fromEntries(
     Object.entries(row).map(([name, value]) =>
-      name.endsWith('Nano') && typeof value === 'number' && !PRICES.includes(name)
-        ? [name.replace(/Nano$/, 'Usd'), formatUsd(value)]
-        : [name, value],
+      isAmount(name) && typeof value === 'number' ? [name.replace(/Nano$/, 'Usd'), formatUsd(value)] : [name, value],
     ),
   )
 

@@ -1,10 +1,9 @@
 // The admin API under /admin/v1: signed calls (schema/admin_call.ts), each taken once, idempotent mutations.
-import { desc, eq } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/d1'
 import { type Context, Hono } from 'hono'
 import type { z } from 'zod'
 import { verifyAdminCall } from '../../schema/admin_call.ts'
-import { accounts, apiKeys, ledger, prices, usage } from '../../schema/db.ts'
+import { accounts, apiKeys, prices } from '../../schema/db.ts'
 import { openAiChat } from '../../schema/dialects/openai_chat.ts'
 import { apiError, fail, ok, type Result } from '../../schema/errors.ts'
 import { keyLimitsSchema } from '../../schema/key_limits.ts'
@@ -31,6 +30,7 @@ import {
   withdrawPrice,
 } from './mutations.ts'
 import { listNodes } from './nodes.ts'
+import { ledgerRows, usageRows } from './rows.ts'
 
 type App = { Bindings: Env; Variables: { bytes: Uint8Array<ArrayBuffer> } }
 type AdminContext = Context<App>
@@ -69,19 +69,12 @@ const mutation =
     return reply(c, body.ok ? await work(c.env, key, body.value, c.req.param('id') ?? '') : body)
   }
 
-/** Rows of one account, newest first. */
-const rowsOf = (table: typeof ledger | typeof usage) => async (c: AdminContext) => {
-  const account = await findAccount(c.env.DB, c.req.query('account') ?? '')
-  if (!account.ok) return reply(c, account)
-  const order = table === ledger ? desc(ledger.seq) : desc(usage.settledAt)
-  const rows = await drizzle(c.env.DB)
-    .select()
-    .from(table)
-    .where(eq(table.accountId, account.value.id))
-    .orderBy(order)
-    .limit(ADMIN_ROWS_MAX)
-  return c.json({ data: rows })
-}
+const rows =
+  (read: (env: Env, asked: Record<string, string>) => Promise<Result<object[]>>) =>
+  async (c: AdminContext): Promise<Response> => {
+    const found = await read(c.env, c.req.query())
+    return reply(c, found.ok ? ok({ data: found.value }) : found)
+  }
 
 export const adminApi = new Hono<App>()
   .use(async (c, next) => {
@@ -148,8 +141,8 @@ export const adminApi = new Hono<App>()
   })
   .get('/prices', async (c) => c.json({ data: await drizzle(c.env.DB).select().from(prices).limit(ADMIN_ROWS_MAX) }))
   .get('/nodes', async (c) => c.json({ data: await listNodes(c.env.DB) }))
-  .get('/ledger', rowsOf(ledger))
-  .get('/usage', rowsOf(usage))
+  .get('/ledger', rows(ledgerRows))
+  .get('/usage', rows(usageRows))
   .get('/audit', async (c) => c.json(await audit(c.env)))
   .get('/audit/booked', async (c) =>
     c.json({ data: await bookedFrom(c.env, c.req.query('node') ?? '', c.req.query('epoch') ?? '') }),

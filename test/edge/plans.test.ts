@@ -8,7 +8,7 @@ import type { Env } from '../../edge/env.ts'
 import worker from '../../edge/index.ts'
 import { flushOutbox } from '../../edge/outbox.ts'
 import { SWEEP } from '../../edge/retention.ts'
-import { signCall } from '../../schema/signature.ts'
+import { signAdminCall } from '../../schema/admin_call.ts'
 import { utf8 } from '../../schema/text.ts'
 import { type Account, chat, flush, idOf, objectOf, openAccount, receiptOf, registerNode, send } from './world.ts'
 
@@ -65,9 +65,8 @@ beforeAll(async () => {
 
 const context = { waitUntil: () => {}, passThroughOnException: () => {}, props: {} } as unknown as ExecutionContext
 
-const ask = async (method: string, path: string, authorization: string, body?: string): Promise<Asked[]> => {
+const ask = async (method: string, path: string, headers: Record<string, string>, body?: string): Promise<Asked[]> => {
   const asked: Asked[] = []
-  const headers = { authorization, 'idempotency-key': crypto.randomUUID() }
   const request = new Request(`http://edge.test${path}`, { method, headers, ...(body ? { body } : {}) })
   const response = await worker.fetch(request, { ...(env as unknown as Env), DB: recording(asked) }, context)
   expect([path, response.status]).toEqual([path, 200])
@@ -75,22 +74,25 @@ const ask = async (method: string, path: string, authorization: string, body?: s
 }
 
 test.each(['', '?limit=5', '?from=1&to=2', '?after=ID', '/ID', '/ID/prefix'])('GET /v1/usage%s', async (rest) => {
-  const asked = await ask('GET', `/v1/usage${rest.replace('ID', id)}`, `Bearer ${account.key}`)
+  const asked = await ask('GET', `/v1/usage${rest.replace('ID', id)}`, { authorization: `Bearer ${account.key}` })
   expect(asked.length).toBeGreaterThan(0)
   for (const one of asked) expect([one.sql, await scans(one)]).toEqual([one.sql, []])
 })
 
 test.each([
   ['GET', '/ledger?account=ACCOUNT'],
+  ['GET', '/ledger?account=ACCOUNT&before=2&from=1&to=2'],
   ['GET', '/usage?account=ACCOUNT'],
+  ['GET', '/usage?account=ACCOUNT&before=ID&from=1&to=2'],
   ['GET', '/accounts/ACCOUNT'],
   ['POST', '/topups', { account: 'ACCOUNT', amountNano: 1 }],
   ['POST', '/evidence/booked', { requestIds: ['ID'] }],
 ] as const)('%s /admin/v1%s', async (method, path, body?: object) => {
   const fill = (text: string): string => text.replace('ACCOUNT', account.id).replace('ID', id)
   const text = body ? fill(JSON.stringify(body)) : ''
-  const authorization = await signCall(utf8(env.ADMIN_SECRET), 'HS256', 'admin', 'admin', utf8(text))
-  const asked = await ask(method, `/admin/v1${fill(path)}`, authorization, text)
+  const call = { method, path: `/admin/v1${fill(path)}`, idempotencyKey: crypto.randomUUID(), body: utf8(text) }
+  const authorization = await signAdminCall(env.ADMIN_SECRET, call)
+  const asked = await ask(method, call.path, { authorization, 'idempotency-key': call.idempotencyKey }, text)
   expect(asked.length).toBeGreaterThan(0)
   for (const one of asked) expect([one.sql, await scans(one)]).toEqual([one.sql, []])
 })

@@ -1,21 +1,8 @@
-// What is shown as CSV (RFC 4180): amounts in whole nano-dollars, times in UTC.
+// What is shown as CSV: amounts in whole nano-dollars, times in UTC.
+import { csv } from '../../../schema/csv.ts'
 import { formatUsd } from '../../../schema/money.ts'
 import type { UsageList } from '../../../schema/public_answers.ts'
 import type { UsageDay } from './totals.ts'
-
-type Cell = string | number | null
-
-/** A spreadsheet would run a text that begins like a formula. */
-const harmless = (text: string): string => (/^[=+\-@\t\r]/.test(text) ? `'${text}` : text)
-
-const cellText = (cell: Cell): string => {
-  if (typeof cell !== 'string') return cell === null ? '' : String(cell)
-  const text = harmless(cell)
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text
-}
-
-const csv = (head: readonly string[], rows: readonly (readonly Cell[])[]): string =>
-  [head, ...rows].map((row) => `${row.map(cellText).join(',')}\r\n`).join('')
 
 export const daysCsv = (days: readonly UsageDay[]): string =>
   csv(
