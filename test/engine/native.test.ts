@@ -53,7 +53,7 @@ test('page pool and disk tier, without a model', () => {
     const lines = done.stdout.split('\n').filter((line) => line !== '')
     expect(lines.filter((line) => !line.startsWith('ok ')).join('\n') + done.stderr).toBe('')
     expect(done.status).toBe(0)
-    expect(lines.length).toBe(22)
+    expect(lines.length).toBe(23)
   } finally {
     rmSync(scratch, { recursive: true })
   }
