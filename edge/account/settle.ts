@@ -25,8 +25,7 @@ const liesAbout = (hold: Hold, r: Receipt): string | undefined => {
   if (r.hitTokens + r.missTokens > hold.promptBytes) return 'it counts more prompt tokens than the prompt has bytes'
   const cost = costOf({ hit: r.hitTokens, miss: r.missTokens, output: r.outputTokens }, hold.price)
   if (cost > hold.amountNano) return 'it claims more than was held'
-  // Holds of the first version do not know what was asked for.
-  if (hold.maxTokens > 0 && r.outputTokens > hold.maxTokens) return 'it counts more output tokens than were asked for'
+  if (r.outputTokens > hold.maxTokens) return 'it counts more output tokens than were asked for'
   return undefined
 }
 

@@ -44,6 +44,8 @@ const STEPS: readonly string[] = [
   "UPDATE holds SET price = json_insert(price, '$.from', 0) WHERE price ->> '$.from' IS NULL",
   // A prompt that was scored takes nothing from a cache.
   'ALTER TABLE trails ADD COLUMN scored INTEGER NOT NULL DEFAULT 0',
+  // Nor do holds of the first version know how many tokens were asked for; 0 is a number, which nobody could ask for until now.
+  "UPDATE holds SET max_tokens = amount WHERE max_tokens = 0 AND state IN ('open', 'released')",
 ]
 
 /** Brings an object of any age up to date; each step runs once, whole or not at all. */

@@ -79,6 +79,16 @@ test('a receipt above the hold is a lie: refused, and nothing is charged', async
   expect(await balanceOf(account)).toBe(formatUsd(50_000))
 })
 
+test('a run that asked for no token has none: a receipt that counts one is a lie', async () => {
+  const account = await openAccount(50_000)
+  const scored = admissionOf(account, { maxTokens: 0 })
+  await objectOf(account).admit(scored)
+  const lie = await send(node, [receiptOf(node, account, scored.requestId, { missTokens: 1, outputTokens: 1 })])
+  expect(lie.refused[0]?.reason).toBe('it counts more output tokens than were asked for')
+  await send(node, [receiptOf(node, account, scored.requestId, { outputTokens: 0 })])
+  expect(await balanceOf(account)).toBe(formatUsd(50_000 - 10 * 280))
+})
+
 test('without a receipt in time the hold is let go; a late one still settles, capped at what other holds leave', async () => {
   const account = await openAccount(30_000)
   const late = await run(account)
