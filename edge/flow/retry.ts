@@ -91,6 +91,8 @@ const attemptAt = async (
   } finally {
     if (answer?.ok) flight.answered()
     else flight.ended()
+    // The account could not be told: the node was not asked.
+    if (!answer) breaker.undecided(node.id)
   }
 }
 

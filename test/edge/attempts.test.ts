@@ -10,7 +10,7 @@ import { COST, chat, idOf, MODEL, objectOf, openAccount, receiptOf, registerNode
 
 afterEach(async () => {
   vi.restoreAllMocks()
-  for (const id of ['frozen', 'freezes', 'down', 'breaks', 'draining']) breaker.succeeded(id)
+  for (const id of ['frozen', 'freezes', 'down', 'breaks', 'draining', 'good']) breaker.succeeded(id)
   await removeNodes()
 })
 
@@ -150,4 +150,11 @@ test('a run that is refused while a node is tried makes room for the next one', 
   for (let i = 0; i < 2; i++) breaker.failed('draining', Date.now() - 6_000)
   expect((await dispatch(runTo(['draining'], false))).ok).toBe(false)
   expect(breaker.isOpen('draining', Date.now())).toBe(false)
+})
+
+test('a run whose account could not be told leaves room for the next one to try its node', async () => {
+  for (let i = 0; i < 2; i++) breaker.failed('good', Date.now() - 6_000)
+  const onAttempt = async (): Promise<void> => Promise.reject(new Error('Network connection lost.'))
+  await expect(dispatch(runTo(['good'], false, { onAttempt }))).rejects.toThrow('connection lost')
+  expect(breaker.isOpen('good', Date.now())).toBe(false)
 })
