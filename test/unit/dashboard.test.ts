@@ -50,6 +50,13 @@ test('costs that are not known of one day are not known of the sum', () => {
   ])
 })
 
+test('what was given back on other days is taken off a sum of which one day has no costs', () => {
+  const data = [day('2026-02-27', 'a', [1, 1, 1], 7), { ...day('2026-02-28', 'a', [1, 1, 1]), costs: null }]
+  const days = byDay({ object: 'usage.daily', from: '2026-02-27', to: '2026-02-28', data })
+  expect(netNano(totalOf(data))).toBe(days.reduce((sum, { totals }) => sum + netNano(totals), 0))
+  expect(takenOff(totalOf(data))).toBe(7)
+})
+
 test('a share is never rounded up', () => {
   const text = (cached: number, uncached: number) => shareText({ cached, uncached })
   expect([text(0, 0), text(0, 9), text(1, 9999), text(9999, 1), text(9, 0), text(1, 1), text(941, 59)]).toEqual([

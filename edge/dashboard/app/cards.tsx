@@ -14,7 +14,7 @@ const Card = ({ name, children, note }: { name: string; children: ComponentChild
   </div>
 )
 
-const spendNote = ({ creditNano, costs }: Totals): ComponentChildren => (
+const spendNote = ({ creditNano, refundNano }: Totals): ComponentChildren => (
   <>
     last 30 days
     {creditNano > 0 && (
@@ -22,9 +22,9 @@ const spendNote = ({ creditNano, costs }: Totals): ComponentChildren => (
         , after <Usd nano={creditNano} /> of credits
       </>
     )}
-    {costs && costs.refund_nano > 0 && (
+    {refundNano > 0 && (
       <>
-        , <Usd nano={costs.refund_nano} /> given back
+        , <Usd nano={refundNano} /> given back
       </>
     )}
   </>

@@ -13,6 +13,8 @@ export interface Totals {
   readonly output: number
   readonly chargeNano: number
   readonly creditNano: number
+  /** Given back after the charge, where that is known: a day without costs hides none of the others'. */
+  readonly refundNano: number
   readonly costs: Costs | null
 }
 
@@ -24,6 +26,7 @@ const NOTHING: Totals = {
   output: 0,
   chargeNano: 0,
   creditNano: 0,
+  refundNano: 0,
   costs: NO_COSTS,
 }
 
@@ -45,13 +48,14 @@ const add = (sum: Totals, day: UsageDay): Totals => ({
   output: sum.output + day.tokens.output,
   chargeNano: sum.chargeNano + day.charge_nano,
   creditNano: sum.creditNano + day.credit_nano,
+  refundNano: sum.refundNano + (day.costs?.refund_nano ?? 0),
   costs: addCosts(sum.costs, day.costs),
 })
 
 export const totalOf = (days: readonly UsageDay[]): Totals => days.reduce(add, NOTHING)
 
 /** What was paid in the end. */
-export const netNano = ({ chargeNano, costs }: Totals): number => chargeNano - (costs?.refund_nano ?? 0)
+export const netNano = ({ chargeNano, refundNano }: Totals): number => chargeNano - refundNano
 
 const DAY_MS = 24 * 3_600_000
 
