@@ -4,12 +4,12 @@ import { existsSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import type { KeyLimits } from '../schema/key_limits.ts'
-import { ADMIN_ROWS_MAX } from '../schema/limits.ts'
-import { formatUsd, parseUsd } from '../schema/money.ts'
+import { parseUsd } from '../schema/money.ts'
 import { auditBooks } from './admin_audit.ts'
 import { AdminError, adminCall } from './admin_client.ts'
 import { deriveBills } from './admin_evidence.ts'
-import { isAmount, type Row, writeRows } from './admin_rows.ts'
+import { print } from './admin_print.ts'
+import { type Row, writeRows } from './admin_rows.ts'
 import { loadSecrets, ROOT } from './stack.ts'
 
 const USAGE = `usage: npm run admin -- COMMAND [--json] [--idempotency-key KEY]
@@ -240,40 +240,12 @@ const evidence = async () => {
   return account ? { ...report, lines: lines.length, sha256 } : report
 }
 
-/** Money columns in dollars, for people, each in one unit whatever its size; `--json` keeps the integers. */
-const readable = (row: object): object =>
-  Object.fromEntries(
-    Object.entries(row).map(([name, value]) =>
-      isAmount(name) && typeof value === 'number' ? [name.replace(/Nano$/, 'Usd'), formatUsd(value)] : [name, value],
-    ),
-  )
-
-const print = (answer: object): void => {
-  if (option('json')) console.log(JSON.stringify(answer))
-  else if ('data' in answer && Array.isArray(answer.data)) {
-    console.table(answer.data.map(readable))
-    if (answer.data.length === ADMIN_ROWS_MAX) console.error(`Only ${ADMIN_ROWS_MAX} rows are shown.`)
-  } else if ('findings' in answer && Array.isArray(answer.findings)) {
-    const { findings, ...rest } = answer
-    console.log(
-      Object.entries(rest)
-        .map(([name, value]) => `${name}: ${value}`)
-        .join('  '),
-    )
-    if (findings.length > 0) console.table(findings)
-  } else {
-    for (const [name, value] of Object.entries(readable(answer))) {
-      console.log(`${name}: ${typeof value === 'object' ? JSON.stringify(value) : value}`)
-    }
-  }
-}
-
 const main = async (): Promise<void> => {
   const command = COMMANDS[positionals.join(' ')]
   if (!command)
     throw new UsageError(positionals.length > 0 ? `unknown command: ${positionals.join(' ')}\n${USAGE}` : USAGE)
   const answer = await command()
-  print(answer)
+  print(answer, option('json') === true)
   if ('ok' in answer && answer.ok === false) process.exitCode = 1
 }
 

@@ -18,6 +18,7 @@ import { bookedBody, bookedLines, chargedUntil, listChains, readSegments, refund
 import { createKey, createKeyBody, keyView, revokeKey, rotateBody, rotateKey, setKeyLimits } from './keys.ts'
 import { audited, readLog } from './log.ts'
 import {
+  accountView,
   createAccount,
   createAccountBody,
   findAccount,
@@ -132,9 +133,10 @@ export const adminApi = new Hono<App>()
   )
   .post('/keys/:id/revoke', async (c) => reply(c, await revokeKey(c.env, c.req.param('id'))))
   .get('/log', async (c) => c.json({ data: await readLog(c.env, ADMIN_ROWS_MAX) }))
-  .get('/accounts', async (c) =>
-    c.json({ data: await drizzle(c.env.DB).select().from(accounts).limit(ADMIN_ROWS_MAX) }),
-  )
+  .get('/accounts', async (c) => {
+    const rows = await drizzle(c.env.DB).select().from(accounts).limit(ADMIN_ROWS_MAX)
+    return c.json({ data: rows.map(accountView) })
+  })
   .get('/keys', async (c) => {
     const rows = await drizzle(c.env.DB).select().from(apiKeys).limit(ADMIN_ROWS_MAX)
     return c.json({ data: rows.map(keyView) })
@@ -150,7 +152,7 @@ export const adminApi = new Hono<App>()
   .get('/accounts/:id', async (c) => {
     const account = await findAccount(c.env.DB, c.req.param('id'))
     if (!account.ok) return errorResponse(openAiChat, account.error)
-    return c.json({ ...account.value, ...(await accountObject(c.env, account.value.id).balance()) })
+    return c.json({ ...accountView(account.value), ...(await accountObject(c.env, account.value.id).balance()) })
   })
   .get('/evidence', async (c) => c.json({ data: await listChains(c.env) }))
   .get('/evidence/segments', async (c) => {

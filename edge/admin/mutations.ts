@@ -39,6 +39,11 @@ export const findAccount = async (
   return found ? ok(found) : fail('not_found', { message: `There is no account "${idOrName}".`, param: 'account' })
 }
 
+export const accountView = ({ limits, ...row }: typeof accounts.$inferSelect) => ({
+  ...row,
+  limits: JSON.parse(limits) as KeyLimits,
+})
+
 /** Named on the way: what made the account may have ended between D1 and the object. */
 const openedObject = async (env: Env, id: string) => {
   const object = accountObject(env, id)

@@ -150,6 +150,10 @@ test('a monthly budget holds under a burst, and is the family of keys that spend
 test("an account's limits bind all its keys together", async () => {
   const account = await openAccount(1e9)
   expect((await admin('PUT', `/accounts/${account.id}/limits`, { requestsPerMinute: 2 })).status).toBe(200)
+  const limits = { requestsPerMinute: 2 }
+  const { data } = await (await admin('GET', '/accounts')).json<{ data: { id: string }[] }>()
+  expect(data.find(({ id }) => id === account.id)).toMatchObject({ limits })
+  expect(await (await admin('GET', `/accounts/${account.id}`)).json()).toMatchObject({ limits })
   const other = await made(account, {})
   expect((await chat(account.key)).status).toBe(200)
   expect((await chat(other.key)).status).toBe(200)

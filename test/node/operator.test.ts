@@ -62,6 +62,31 @@ test('money has one column and one unit, however little it is; prices are as `pr
   expect(stdout).not.toMatch(/amountNano|hitUsd|outputUsd/)
 })
 
+test('times and limits are printed as options take them, and what is printed is taken back', async () => {
+  const at = Date.parse('2030-01-01T09:30:00.5Z')
+  const limits = { monthlyBudgetNano: 50_000_000_000, models: ['a', 'b'], affinityCredit: false }
+  const row = { id: 'key_1', createdAt: at, expiresAt: null, limits }
+  const asked: string[] = []
+  const server = createServer((request, response) => {
+    request.on('data', (part) => asked.push(String(part)))
+    response.end(JSON.stringify(request.method === 'GET' ? { data: [row] } : { ...row, effectiveFrom: at }))
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  const env = { ...process.env, ADMIN_SECRET: 's'.repeat(40), SPARROW_URL: `http://127.0.0.1:${port}` }
+  const told = async (...args: string[]) =>
+    (await promisify(execFile)(process.execPath, [ADMIN, ...args], { env })).stdout
+  const withdraw = ['price', 'withdraw', '--model', 'm', '--from', '2030-01-01T09:30:00.500Z']
+  for (const stdout of [await told('keys'), await told(...withdraw)]) {
+    expect(stdout).toContain('2030-01-01T09:30:00.500Z')
+    expect(stdout).toContain('monthlyBudgetUsd=50.000000000 models=a,b affinityCredit=false')
+    expect(stdout).not.toContain(String(at))
+  }
+  expect(JSON.parse(asked[0] ?? '')).toEqual({ model: 'm', effectiveFrom: at })
+  expect(JSON.parse(await told('keys', '--json'))).toEqual({ data: [row] })
+  server.close()
+})
+
 test('a change whose outcome is not known names the key with which to repeat it; a question, and what was never sent, name none', async () => {
   const keys: unknown[] = []
   const server = createServer((request, response) => {
