@@ -1,12 +1,7 @@
 // What the command line prints of an answer: `--json` as the API gave it, else lines and tables for people.
 import { ADMIN_ROWS_MAX } from '../schema/limits.ts'
 import { formatUsd } from '../schema/money.ts'
-
-/** Of a token: in nano-dollars, as `price set` takes them. */
-const PRICES: readonly string[] = ['hitNano', 'missNano', 'outputNano']
-
-/** `createdAt`, `effectiveFrom`, and `at` and `until` alone: Unix milliseconds. */
-const TIME = /(At|From)$|^(at|until)$/
+import { dollarsOf, isAmount, isTime } from './admin_columns.ts'
 
 /** Money in dollars, each in one unit whatever its size; times as options take them; within limits as well. */
 const readable = (row: object): Record<string, unknown> =>
@@ -15,10 +10,8 @@ const readable = (row: object): Record<string, unknown> =>
       if (Array.isArray(value)) return [name, value.join(',')]
       if (typeof value === 'object' && value !== null) return [name, inOneCell(value)]
       if (typeof value !== 'number') return [name, value]
-      // The API takes numbers that are no time of any calendar.
-      if (TIME.test(name) && Math.abs(value) <= 8.64e15) return [name, new Date(value).toISOString()]
-      if (!name.endsWith('Nano') || PRICES.includes(name)) return [name, value]
-      return [name.replace(/Nano$/, 'Usd'), formatUsd(value)]
+      if (isTime(name, value)) return [name, new Date(value).toISOString()]
+      return isAmount(name) ? [dollarsOf(name), formatUsd(value)] : [name, value]
     }),
   )
 

@@ -5,6 +5,7 @@ import { getTableColumns } from 'drizzle-orm'
 import { type Cell, csvLines } from '../schema/csv.ts'
 import { ledger, usage } from '../schema/db.ts'
 import { formatUsd } from '../schema/money.ts'
+import { dollarsOf, isAmount, isTime } from './admin_columns.ts'
 
 const TABLES = {
   ledger: { columns: Object.keys(getTableColumns(ledger)), next: 'seq', sum: 'amountNano' },
@@ -13,24 +14,15 @@ const TABLES = {
 
 export type Row = Readonly<Record<string, Cell>>
 
-/** Of a token: in nano-dollars, as `price set` takes them. */
-const PRICES: readonly string[] = ['hitNano', 'missNano', 'outputNano']
-
-export const isAmount = (name: string): boolean => name.endsWith('Nano') && !PRICES.includes(name)
-
-const dollars = (name: string): string => name.replace(/Nano$/, 'Usd')
-
-const isTime = (name: string): boolean => name.endsWith('At') || name === 'priceFrom'
-
 const headOf = (columns: readonly string[]): string[] =>
-  columns.flatMap((name) => (isAmount(name) ? [name, dollars(name)] : [name]))
+  columns.flatMap((name) => (isAmount(name) ? [name, dollarsOf(name)] : [name]))
 
 const cellsOf = (columns: readonly string[], row: Row): Cell[] =>
   columns.flatMap((name) => {
     const value = row[name] ?? null
     if (typeof value !== 'number') return [value]
     if (isAmount(name)) return [value, formatUsd(value)]
-    return [isTime(name) ? new Date(value).toISOString() : value]
+    return [isTime(name, value) ? new Date(value).toISOString() : value]
   })
 
 interface Written {
