@@ -96,6 +96,8 @@ export const settleOne = (
     // What broke off behind its head and costs nothing is not what a repetition wants to see.
     store.freeClaim(hold.requestId)
   }
+  // Nor is the error frame of a deadline that passed in prefill.
+  if (receipt.finish === 'cancelled' && tokens.output === 0) store.freeClaim(hold.requestId)
   const cost = costOf(tokens, hold.price)
   const credits = creditsOf(store, hold, receipt, cost, now)
   const chargedNano = credits.reduce((left, { nano }) => left - nano, cost)

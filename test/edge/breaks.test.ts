@@ -22,7 +22,6 @@ import {
   COST,
   chat,
   flush,
-  idOf,
   MODEL,
   objectOf,
   openAccount,
@@ -285,20 +284,6 @@ test('a batch that D1 applies late does not take the balance back', async () => 
   await flush(account)
   await env.DB.batch(late)
   expect(await ofAccount()).toEqual([])
-})
-
-test("a client's own deadline is a cancel: its receipt is charged, and its idempotency key runs again", async () => {
-  await removeNodes()
-  const slow = await registerNode('overdue')
-  const ask = () => chat(account.key, { deadline_ms: 50 }, { 'idempotency-key': 'k' })
-  const late = await ask()
-  expect(late.status).toBe(504)
-  const prefill = { hitTokens: 0, missTokens: 12, outputTokens: 0, firstTokenAt: null, finish: 'cancelled' as const }
-  await send(slow, [receiptOf(slow, account, idOf(late), prefill)])
-  expect(await balance()).toEqual({ balanceNano: CREDIT - 12 * DEFAULT_PRICE.miss, heldNano: 0 })
-  await removeNodes()
-  await registerNode('good')
-  await vi.waitUntil(async () => (await ask()).status === 200, { timeout: 15_000 })
 })
 
 test('a release that is lost once is said again', async () => {
