@@ -20,7 +20,7 @@ export class Pulse {
     this.#everyMs = everyMs
   }
 
-  /** Calls `lost` when the node was silent more often than `allowed()` at that time. Returns what ends the watch. */
+  /** Calls `lost` when the node was silent `allowed()` times in a row, as that is then. Returns what ends the watch. */
   watch(node: NodeAddress, allowed: () => number, lost: () => void): () => void {
     const timer = setInterval(() => {
       void this.#unanswered(node).then((unanswered) => {
