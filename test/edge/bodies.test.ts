@@ -4,7 +4,10 @@ import fc from 'fast-check'
 import { afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
 import type { Env } from '../../edge/env.ts'
 import worker from '../../edge/index.ts'
+import { signAdminCall } from '../../schema/admin_call.ts'
 import { templateName } from '../../schema/chat/template_source.ts'
+import { signCall } from '../../schema/signature.ts'
+import { utf8 } from '../../schema/text.ts'
 import type { Run, RunRequest } from '../../schema/wire.ts'
 import { type Account, admin, call, chat, MODEL, openAccount, registerNode, removeNodes } from './world.ts'
 
@@ -61,21 +64,33 @@ const endless = () => {
   return { state, body }
 }
 
-test.each([PATH, '/internal/receipts', '/internal/heartbeat', '/internal/register', '/admin/v1/accounts'])(
-  'a body without a length is read as far as it may be: %s',
-  async (path) => {
-    const { state, body } = endless()
-    const response = await worker.fetch(
-      new Request(`http://edge.test${path}`, {
-        ...{ method: 'POST', body, duplex: 'half', headers: { authorization: `Bearer ${account.key}` } },
-      }),
-      env as unknown as Env,
-      { waitUntil: () => {}, passThroughOnException: () => {} } as unknown as ExecutionContext,
-    )
-    expect(await errorOf(response)).toMatchObject({ status: 413, code: 'request_too_large' })
-    expect(state.read).toBeLessThan(16 * 1024 * 1024)
-  },
-)
+const byNode = async (): Promise<string> => {
+  const node = await registerNode('good')
+  return signCall(node.privateKey, 'EdDSA', node.id, 'edge', utf8(''))
+}
+const ADMIN = '/admin/v1/accounts'
+const byOperator = (): Promise<string> =>
+  signAdminCall(env.ADMIN_SECRET, { method: 'POST', path: ADMIN, idempotencyKey: undefined, body: utf8('') })
+
+test.each([
+  [PATH, async () => `Bearer ${account.key}`],
+  ['/internal/receipts', byNode],
+  ['/internal/heartbeat', byNode],
+  ['/internal/register', async () => `Bearer ${env.JOIN_TOKEN}`],
+  [ADMIN, byOperator],
+])('a body without a length is read as far as it may be, also by whom is known: %s', async (path, signed) => {
+  const authorization = await signed()
+  const { state, body } = endless()
+  const response = await worker.fetch(
+    new Request(`http://edge.test${path}`, {
+      ...{ method: 'POST', body, duplex: 'half', headers: { authorization } },
+    }),
+    env as unknown as Env,
+    { waitUntil: () => {}, passThroughOnException: () => {} } as unknown as ExecutionContext,
+  )
+  expect(await errorOf(response)).toMatchObject({ status: 413, code: 'request_too_large' })
+  expect(state.read).toBeLessThan(16 * 1024 * 1024)
+})
 
 test('a body of 8 MB is taken', async () => {
   const body = bodyOf('')
