@@ -1,5 +1,6 @@
 // Typed bindings. Secrets and settings are checked once an environment; a Worker without them answers nothing rather than something wrong.
 import { z } from 'zod'
+import { HEARTBEAT_SECONDS } from '../schema/limits.ts'
 import type { AccountObject } from './account.ts'
 
 export interface Env {
@@ -11,6 +12,8 @@ export interface Env {
   readonly JOIN_TOKEN: string
   /** Days that a usage row stays in D1. */
   readonly USAGE_DAYS?: string
+  /** How often a node that owes an answer is asked whether it lives. */
+  readonly PULSE_SECONDS?: string
   /** `off`: a prefix that lies on another node than the one asked is billed as uncached. */
   readonly AFFINITY_CREDIT?: string
   /** Names that stand for a model; wrangler.toml has the usual ones. */
@@ -18,6 +21,13 @@ export interface Env {
 }
 
 const secret = z.string().min(32, 'must have at least 32 characters')
+/** Without quotes in wrangler.toml it is a number. */
+const above0 = (unit: string) =>
+  z.coerce
+    .string()
+    .regex(/^\d+(\.\d+)?$/, `must be a number of ${unit}`)
+    .refine((text) => Number(text) > 0, 'must be above 0')
+    .optional()
 const aliasSchema = z.strictObject({
   /** Absent: the model that most live nodes serve. */
   model: z.string().min(1).max(128).optional(),
@@ -28,12 +38,8 @@ const environmentSchema = z.object({
   ...{ SPARROW_SECRET: secret, ADMIN_SECRET: secret, JOIN_TOKEN: secret },
   MODEL_ALIASES: aliasesSchema,
   AFFINITY_CREDIT: z.enum(['on', 'off']).optional(),
-  // Without quotes in wrangler.toml it is a number.
-  USAGE_DAYS: z.coerce
-    .string()
-    .regex(/^\d+(\.\d+)?$/, 'must be a number of days')
-    .refine((days) => Number(days) > 0, 'must be above 0')
-    .optional(),
+  USAGE_DAYS: above0('days'),
+  PULSE_SECONDS: above0('seconds'),
 })
 
 export type Aliases = z.infer<typeof aliasesSchema>
@@ -62,6 +68,8 @@ export const aliasesOf = (env: Env): Aliases => check(env).aliases
 
 /** What is wrong with secrets or settings, or `undefined`. */
 export const environmentFault = (env: Env): string | undefined => check(env).fault
+
+export const pulseMs = ({ PULSE_SECONDS: seconds }: Env): number => Number(seconds ?? HEARTBEAT_SECONDS) * 1000
 
 /** The client's address as Cloudflare gives it; a client cannot set this header itself. */
 export const clientIp = (headers: Headers): string | null => headers.get('cf-connecting-ip')

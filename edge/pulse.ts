@@ -1,6 +1,5 @@
 // Whether a node that owes an answer still lives. A prefill may take minutes, and a node that froze keeps its connections open, so the
 // answer's own silence says nothing: beside it the node is asked at /livez, by one run an isolate for all.
-import { HEARTBEAT_SECONDS } from '../schema/limits.ts'
 import { PATHS } from '../schema/wire.ts'
 import { reasonOf } from './log.ts'
 import { baseOf, type NodeAddress } from './node_client.ts'
@@ -14,39 +13,34 @@ interface Known {
 }
 
 export class Pulse {
-  readonly #everyMs: number
   readonly #nodes = new Map<string, Known>()
 
-  constructor(everyMs = HEARTBEAT_SECONDS * 1000) {
-    this.#everyMs = everyMs
-  }
-
-  /** Calls `lost` when the node was silent `allowed()` times in a row, as that is then. Returns what ends the watch. */
-  watch(node: NodeAddress, allowed: () => number, lost: () => void): () => void {
+  /** Asks every `everyMs`. Calls `lost` when the node was silent `allowed()` times in a row, as that is then. Returns what ends the watch. */
+  watch(node: NodeAddress, everyMs: number, allowed: () => number, lost: () => void): () => void {
     const timer = setInterval(() => {
-      void this.#unanswered(node).then((unanswered) => {
+      void this.#unanswered(node, everyMs).then((unanswered) => {
         if (unanswered >= allowed()) lost()
       })
-    }, this.#everyMs)
+    }, everyMs)
     return () => clearInterval(timer)
   }
 
-  async #unanswered(node: NodeAddress): Promise<number> {
+  async #unanswered(node: NodeAddress, everyMs: number): Promise<number> {
     const now = Date.now()
     const before = this.#nodes.get(node.id)
     // Another run asked a moment ago.
-    if (before && now - before.askedAt < 0.9 * this.#everyMs) return before.unanswered
-    const inARow = before && now - before.askedAt < 3 * this.#everyMs ? before.unanswered : 0
+    if (before && now - before.askedAt < 0.9 * everyMs) return before.unanswered
+    const inARow = before && now - before.askedAt < 3 * everyMs ? before.unanswered : 0
     const known: Known = { askedAt: now, unanswered: inARow }
     this.#nodes.set(node.id, known)
-    known.unanswered = (await this.#answers(node)) ? 0 : inARow + 1
+    known.unanswered = (await this.#answers(node, everyMs)) ? 0 : inARow + 1
     return known.unanswered
   }
 
   /** Whatever is no 5xx is life: a proxy may show nothing but what the edge posts. 503 is the node's own word that its engine stands still. */
-  async #answers(node: NodeAddress): Promise<boolean> {
+  async #answers(node: NodeAddress, everyMs: number): Promise<boolean> {
     try {
-      const signal = AbortSignal.timeout(0.8 * this.#everyMs)
+      const signal = AbortSignal.timeout(0.8 * everyMs)
       const response = await fetch(`${baseOf(node)}${PATHS.livez}`, { signal, redirect: 'manual' })
       await response.body?.cancel()
       return response.status < 500

@@ -8,7 +8,7 @@ import type { Admission, AdmissionAnswer } from '../account/admit.ts'
 import type { FailedAttempt } from '../account/holds.ts'
 import type { AccountObject } from '../account.ts'
 import { authenticate, authorizationOf, derivedOnce } from '../auth.ts'
-import { accountObject, clientIp, type Env } from '../env.ts'
+import { accountObject, clientIp, type Env, pulseMs } from '../env.ts'
 import { routeNow } from '../fleet.ts'
 import { withHint } from '../hint.ts'
 import { candidatesFor, forgetNodes } from '../live_nodes.ts'
@@ -166,7 +166,7 @@ const serve = async (
         prefixKeys: [...keys],
         countsFirstPrompt: promptsOf(run).length > 1,
       },
-      signal,
+      ...{ signal, pulseMs: pulseMs(env) },
       promptTokens,
       onAttempt,
     }),

@@ -17,6 +17,8 @@ export interface Dispatch {
   /** Estimated. */
   readonly promptTokens: number
   readonly signal: AbortSignal
+  /** How often a node that owes an answer is asked whether it lives. */
+  readonly pulseMs: number
   /** Before `node` is asked; `failed`: the attempt before it. */
   readonly onAttempt: (node: Candidate, failed: FailedAttempt | undefined) => Promise<void>
 }
@@ -53,6 +55,7 @@ const begin = (d: Dispatch, node: Candidate): WatchedFlight => {
   let allowed: number = SILENCES.waiting
   const stop = pulse.watch(
     node,
+    d.pulseMs,
     () => allowed,
     () => lost.abort(new Error('the node answers nothing any more')),
   )

@@ -69,11 +69,11 @@ export interface BareWorker {
 }
 
 /** The Worker as it is deployed, with its own D1, objects and bucket, all below `stateDir`. */
-export const bootWorker = async (stateDir: string, inspect = false): Promise<BareWorker> => {
+export const bootWorker = async (stateDir: string, inspect = false, vars: object = {}): Promise<BareWorker> => {
   const secrets = loadSecrets(stateDir)
   const { workerOptions } = unstable_getMiniflareWorkerOptions(join(ROOT, 'wrangler.toml'))
   const { modulesRules: _, ...options } = workerOptions
-  const bindings = Object.assign({}, workerOptions.bindings, secrets)
+  const bindings = Object.assign({}, workerOptions.bindings, secrets, vars)
   const settings: object = {
     ...{ ...options, modules: true, script: bundle(stateDir), bindings, host: HOST, port: 0 },
     ...{ resourcePersistencePath: join(stateDir, 'resources'), unsafeDirectSockets: [{ host: HOST, port: 0 }] },
@@ -105,9 +105,10 @@ export const addNode = async (stack: BareStack, nodeEnv: Record<string, string>)
   return { url: `http://127.0.0.1:${port}`, pid: node.pid, stateDir, remove: () => ended(node) }
 }
 
-export const bootBareStack = async (nodeEnv: Record<string, string>): Promise<BareStack> => {
+/** `vars`: settings of the Worker. */
+export const bootBareStack = async (nodeEnv: Record<string, string>, vars: object = {}): Promise<BareStack> => {
   const stateDir = mkdtempSync(join(tmpdir(), 'sparrow-bare-'))
-  const { baseUrl, secrets, inspectorUrl, dispose } = await bootWorker(stateDir, true)
+  const { baseUrl, secrets, inspectorUrl, dispose } = await bootWorker(stateDir, true, vars)
   const port = await freePort()
   const node = startNode(stateDir, baseUrl, port, secrets.JOIN_TOKEN, nodeEnv)
   const remove = async (): Promise<void> => {

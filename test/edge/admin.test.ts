@@ -217,7 +217,7 @@ test('a rotated key lasts no longer than the old one; one that has expired is no
   expect((await admin('POST', `/keys/${short.id}/rotate`, {})).status).toBe(409)
 })
 
-test.each([{ USAGE_DAYS: 'abc' }, { USAGE_DAYS: '0' }, { AFFINITY_CREDIT: 'of' }])(
+test.each([{ USAGE_DAYS: 'abc' }, { USAGE_DAYS: '0' }, { PULSE_SECONDS: 'soon' }, { AFFINITY_CREDIT: 'of' }])(
   'a setting that means nothing: %o',
   (bad) => {
     const environment = env as unknown as Env

@@ -25,7 +25,7 @@ const runTo = (ids: readonly string[], stream: boolean, changes: Partial<Dispatc
   nodes: ids.map(candidate),
   request: { run: { requestId: crypto.randomUUID(), model: MODEL, stream } } as Omit<RunRequest, 'attempt'>,
   promptTokens: 10,
-  signal: new AbortController().signal,
+  ...{ signal: new AbortController().signal, pulseMs: 5_000 },
   onAttempt: async () => {},
   ...changes,
 })
@@ -46,8 +46,8 @@ test('a run counts as load of its node before its account is told where it goes'
 
 /** Nodes are asked five times a second whether they live. */
 const watchClosely = (): void => {
-  const quick = new Pulse(200)
-  vi.spyOn(pulse, 'watch').mockImplementation((...watched) => quick.watch(...watched))
+  const watch = pulse.watch.bind(pulse)
+  vi.spyOn(pulse, 'watch').mockImplementation((node, _, ...told) => watch(node, 200, ...told))
 }
 
 test.each([true, false])(
@@ -102,12 +102,12 @@ test('a node that computes long, and says that it lives, is waited for', async (
 })
 
 test('runs of one isolate share their questions', async () => {
-  const quick = new Pulse(200)
+  const quick = new Pulse()
   const node = candidate('other')
   const fetched = vi.spyOn(globalThis, 'fetch')
   const asked = () => fetched.mock.calls.filter(([url]) => url === `${node.address}/livez`).length
   const began = Date.now()
-  const stops = Array.from({ length: 20 }, () => quick.watch(node, () => 1, expect.unreachable))
+  const stops = Array.from({ length: 20 }, () => quick.watch(node, 200, () => 1, expect.unreachable))
   await vi.waitFor(() => expect(asked()).toBeGreaterThanOrEqual(5), 20_000)
   for (const stop of stops) stop()
   expect(asked()).toBeLessThanOrEqual((Date.now() - began) / 180)

@@ -24,7 +24,7 @@ const ask = async (changes: Partial<Dispatch> = {}) => {
     nodes: found.sort((a, b) => a.running - b.running),
     request: { run: parsed.value, accountId: 'a', keyId: 'k', cacheSalt: 's', prefixKeys: [] },
     promptTokens: 10,
-    signal: new AbortController().signal,
+    ...{ signal: new AbortController().signal, pulseMs: 5_000 },
     onAttempt: async () => {},
     ...changes,
   })
