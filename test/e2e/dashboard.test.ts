@@ -139,6 +139,20 @@ describe.skipIf(!isThere)('in Chromium', () => {
     expect(complaints).toEqual([])
   })
 
+  test('an amount of any size stays in its card', async () => {
+    const { page } = await open({ viewport: { width: 1280, height: 800 } })
+    const infos = [{ currency: 'USD', total_balance: '9007199.254740991' }]
+    await page.route('**/user/balance', (route) =>
+      route.fulfill({ json: { is_available: true, balance_infos: infos } }),
+    )
+    await signIn(page, evilKey)
+    const balance = page.locator('.card', { hasText: 'Balance' }).locator('.figure')
+    await balance.waitFor()
+    expect(await balance.textContent()).toBe('$9,007,199.254740991')
+    const fits = '[...document.querySelectorAll(".figure")].every((one) => one.scrollWidth <= one.clientWidth)'
+    expect(await page.evaluate<boolean>(fits)).toBe(true)
+  })
+
   test('a wrong key, and one that is revoked, are answered in the API’s words; what is shown stays when the network goes', async () => {
     const { page } = await open()
     const wordsFor = async (key: string): Promise<string> => {
