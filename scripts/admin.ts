@@ -27,7 +27,7 @@ const USAGE = `usage: npm run admin -- COMMAND [--json] [--idempotency-key KEY]
   audit [--journal DIR]      (a node's journal; default: the one of npm start)
 TIME: 2027-01-31 (its first moment, UTC), 2027-01-31T09:30Z, or Unix milliseconds
 LIMITS: --rpm N --tpm N --cached-tpm N --concurrency N --budget USD --models A,B --ips RANGE,RANGE (none: no limit) --affinity-credit on|off
-Settings: SPARROW_URL (default http://127.0.0.1:8787), ADMIN_SECRET (default: what npm start made).`
+Settings: SPARROW_URL (default: where npm start listens), ADMIN_SECRET (default: what npm start made).`
 
 class UsageError extends Error {}
 
@@ -119,7 +119,7 @@ const call = <T>(method: string, path: string, body?: object): Promise<T> => {
   if (twice !== undefined) throw new UsageError(`--${twice} is given twice`)
   changes = method !== 'GET' && !/^\/(audit|evidence)\//.test(path)
   return adminCall<T>({
-    baseUrl: process.env.SPARROW_URL ?? 'http://127.0.0.1:8787',
+    baseUrl,
     secret: secret(),
     method,
     path: `/admin/v1${path}`,
@@ -168,6 +168,8 @@ const time = (name: string): number => {
 const expiry = (): { expiresAt?: number } => (option('expires') === undefined ? {} : { expiresAt: time('expires') })
 
 const stateDir = process.env.SPARROW_HOME ?? join(ROOT, '.sparrow')
+/** By default where `npm start` listens in this environment. */
+const baseUrl = process.env.SPARROW_URL ?? `http://127.0.0.1:${process.env.SPARROW_PORT ?? 8787}`
 
 /** None is nothing to prove by; one that is named must be there. */
 const journalDirs = (): string[] => {
@@ -267,7 +269,8 @@ main().catch((error: unknown) => {
     console.error(`${error.code}: ${error.message}`)
     if (error.status === 401) console.error("Is ADMIN_SECRET the Worker's, and the clock of this machine right?")
   } else if ((error as NodeJS.ErrnoException).syscall === 'open') console.error((error as Error).message)
-  else if (error instanceof TypeError) console.error('The edge cannot be reached. Is it running? (SPARROW_URL)')
+  else if (error instanceof TypeError)
+    console.error(`The edge cannot be reached at ${baseUrl}. Is it running there? Its address is set by SPARROW_URL.`)
   else throw error
   if (changes && mayBeDone(error))
     console.error(`It may be done all the same. Repeat it so that it counts once: --idempotency-key ${idempotencyKey}`)

@@ -87,6 +87,17 @@ test('times and limits are printed as options take them, and what is printed is 
   server.close()
 })
 
+test('the command line asks where `npm start` listens in the same environment', async () => {
+  const server = createServer((_, response) => response.end('{"data":[{"name":"acme"}]}'))
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
+  const { SPARROW_URL: _, ...rest } = process.env
+  const SPARROW_PORT = String((server.address() as AddressInfo).port)
+  const env = { ...rest, ADMIN_SECRET: 's'.repeat(40), SPARROW_PORT }
+  const { stdout } = await promisify(execFile)(process.execPath, [ADMIN, 'accounts'], { env })
+  server.close()
+  expect(stdout).toContain('acme')
+})
+
 test('a change whose outcome is not known names the key with which to repeat it; a question, and what was never sent, name none', async () => {
   const keys: unknown[] = []
   const server = createServer((request, response) => {
@@ -110,7 +121,9 @@ test('a change whose outcome is not known names the key with which to repeat it;
   expect(await told('accounts')).toBe('internal_error: Failed.\n')
   // Never sent.
   for (SPARROW_URL of ['edge.example', 'http://nowhere.invalid'])
-    expect(await told(...topUp)).toBe('The edge cannot be reached. Is it running? (SPARROW_URL)\n')
+    expect(await told(...topUp)).toMatch(
+      new RegExp(`^The edge cannot be reached at ${SPARROW_URL}\\..*SPARROW_URL\\.\n$`),
+    )
   server.close()
 })
 
