@@ -17,7 +17,7 @@ const USAGE = `usage: npm run admin -- COMMAND [--json] [--idempotency-key KEY]
   account limits --account NAME LIMITS          log
   key create --account NAME --name NAME [--expires TIME] LIMITS  keys
   key limits --id KEY_ID LIMITS                 nodes
-  key rotate --id KEY_ID [--overlap SECONDS]
+  key rotate --id KEY_ID [--overlap SECONDS]    (the old key works that long; default: a day)
   key revoke --id KEY_ID
   topup --account NAME --usd USD                prices
   price set --model NAME --hit N --miss N --output N [--from TIME]   (nano-dollars a token)
@@ -237,9 +237,10 @@ const evidence = async () => {
   if (option('out') !== undefined && option('account') === undefined) throw new UsageError('--out needs --account')
   const path = option('account') === undefined ? undefined : `/accounts/${encodeURIComponent(need('account'))}`
   const account = path === undefined ? undefined : await call<{ id: string }>('GET', path)
-  const { lines, sha256, ...report } = await deriveBills(call, Date.now() - SETTLING_MS, account?.id)
+  const until = Date.now() - SETTLING_MS
+  const { lines, sha256, ...report } = await deriveBills(call, until, account?.id)
   if (option('out') !== undefined) writeFileSync(need('out'), lines.map((line) => `${line}\n`).join(''))
-  return account ? { ...report, lines: lines.length, sha256 } : report
+  return account ? { ...report, until, lines: lines.length, sha256 } : { ...report, until }
 }
 
 const main = async (): Promise<void> => {

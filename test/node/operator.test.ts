@@ -87,6 +87,17 @@ test('times and limits are printed as options take them, and what is printed is 
   server.close()
 })
 
+test('evidence says up to when it looked, since what was settled in the last minute is left out', async () => {
+  const server = createServer((_, response) => response.end('{"data":[]}'))
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
+  const { port } = server.address() as AddressInfo
+  const env = { ...process.env, ADMIN_SECRET: 's'.repeat(40), SPARROW_URL: `http://127.0.0.1:${port}` }
+  const { stdout } = await promisify(execFile)(process.execPath, [ADMIN, 'evidence'], { env })
+  server.close()
+  const until = /until: (\S+Z)$/m.exec(stdout)?.[1] ?? ''
+  expect(Date.now() - Date.parse(until)).toBeGreaterThanOrEqual(60_000)
+})
+
 test('the command line asks where `npm start` listens in the same environment', async () => {
   const server = createServer((_, response) => response.end('{"data":[{"name":"acme"}]}'))
   await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
