@@ -12,7 +12,8 @@ const held = new Set<DatabaseSync>()
 export const lockFolder = (dir: string): { release(): void } | undefined => {
   const database = new DatabaseSync(join(dir, 'lock'))
   try {
-    database.exec('BEGIN EXCLUSIVE')
+    // Its journal would be a second file, which a full disk has no room for.
+    database.exec('PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE')
   } catch (error) {
     database.close()
     if ((error as { errcode?: number }).errcode === SQLITE_BUSY) return undefined

@@ -44,10 +44,10 @@ test('a run counts as load of its node before its account is told where it goes'
   expect(['down', 'good'].map((id) => inFlight.count(id))).toEqual([0, 0])
 })
 
-/** Nodes are asked five times a second whether they live. */
+/** Nodes are asked twice a second whether they live. */
 const watchClosely = (): void => {
   const watch = pulse.watch.bind(pulse)
-  vi.spyOn(pulse, 'watch').mockImplementation((node, _, ...told) => watch(node, 200, ...told))
+  vi.spyOn(pulse, 'watch').mockImplementation((node, _, ...told) => watch(node, 500, ...told))
 }
 
 test.each([true, false])(
@@ -107,10 +107,19 @@ test('runs of one isolate share their questions', async () => {
   const fetched = vi.spyOn(globalThis, 'fetch')
   const asked = () => fetched.mock.calls.filter(([url]) => url === `${node.address}/livez`).length
   const began = Date.now()
-  const stops = Array.from({ length: 20 }, () => quick.watch(node, 200, () => 1, expect.unreachable))
+  const stops = Array.from({ length: 20 }, () =>
+    quick.watch(node, 200, () => Number.POSITIVE_INFINITY, expect.unreachable),
+  )
   await vi.waitFor(() => expect(asked()).toBeGreaterThanOrEqual(5), 20_000)
   for (const stop of stops) stop()
   expect(asked()).toBeLessThanOrEqual((Date.now() - began) / 180)
+})
+
+test('a platform that lets a run ask no more says nothing of its node', async () => {
+  const fetched = vi.spyOn(globalThis, 'fetch').mockRejectedValue(new Error('Too many subrequests.'))
+  const stop = new Pulse().watch(candidate('other'), 20, () => 1, expect.unreachable)
+  await vi.waitFor(() => expect(fetched.mock.calls.length).toBeGreaterThan(3), 20_000)
+  stop()
 })
 
 test('a node that breaks off what it began costs one answer each time it is tried, ever more seldom', async () => {

@@ -1,5 +1,7 @@
 // One process a folder, also across containers; and a lock whose holder was killed holds nobody up.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { readdirSync, statSync } from 'node:fs'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { lockFolder } from '../../gpu-node/folder_lock.ts'
@@ -32,6 +34,12 @@ const other = (...wrapper: string[]) => {
   const said = new Promise<string>((done) => child.stdout.once('data', (part: Buffer) => done(String(part).trim())))
   return { said, child, ended: new Promise((done) => child.once('exit', done)) }
 }
+
+test('the lock is one file, and an empty one: a full disk has room for it', () => {
+  const lock = lockFolder(dir.path)
+  expect(readdirSync(dir.path).map((name) => [name, statSync(join(dir.path, name)).size])).toEqual([['lock', 0]])
+  lock?.release()
+})
 
 test('of two processes one gets the folder; a holder that is killed leaves it free', async () => {
   const holder = other()
