@@ -84,12 +84,12 @@ const request = (id: string, model = 'm'): UsageList['data'][number] => ({
 })
 
 test('a CSV is exact, and no spreadsheet runs what is in it', () => {
-  const rows = ['=HYPERLINK("http://x")', '@sum', '-1', 'a,b', 'two\nlines'].map((model) => request('r', model))
+  const rows = ['=HYPERLINK("http://x")', '@sum', '-1+1', 'a,b', 'two\nlines'].map((model) => request('r', model))
   const cells = requestsCsv(rows)
   expect(cells).toContain(
     `r,2026-01-31T00:00:00.000Z,"'=HYPERLINK(""http://x"")",k,stop,1,1,1,0,1234,0,0.000001234\r\n`,
   )
-  for (const cell of [",'@sum,", ",'-1,", ',"a,b",', ',"two\nlines",']) expect(cells).toContain(cell)
+  for (const cell of [",'@sum,", ",'-1+1,", ',"a,b",', ',"two\nlines",']) expect(cells).toContain(cell)
   expect(daysCsv([{ ...day('2026-01-31', 'm', [1, 2, 3]), costs: null }])).toContain(
     '2026-01-31,m,1,1,2,3,,,,5,1843,,,',
   )
