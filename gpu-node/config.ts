@@ -79,6 +79,7 @@ export type Settings = z.infer<typeof settings>
 const FOREIGN = new Set([
   'SPARROW_HOME',
   'SPARROW_PORT',
+  'SPARROW_RESTART_SECONDS',
   'SPARROW_SECRET',
   'SPARROW_URL',
   'SPARROW_BASE_URL',

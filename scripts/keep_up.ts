@@ -3,11 +3,13 @@
 import { isOperators, type Stack } from './stack.ts'
 import type { Failure } from './watch.ts'
 
-/** Before each try; one more end than these within the time is no accident. */
-const PAUSES_MS = [0, 1_000, 3_000, 10_000, 30_000]
+/** Before each try, in seconds. */
+export const PAUSES: readonly number[] = [0, 1, 3, 10, 30]
 const COUNTED_MS = 10 * 60_000
 
 export interface KeepUpOptions {
+  /** Seconds before each try; one more end than these within the time is no accident. */
+  readonly pauses: readonly number[]
   readonly say: (text: string) => void
   readonly isStopped: () => boolean
   readonly now: () => number
@@ -17,7 +19,7 @@ export interface KeepUpOptions {
 /** What it said before is in its log. Returns why it gave up; never, once it is stopped. */
 export const keepUp = async (
   stack: Pick<Stack, 'failed' | 'restart'>,
-  { say, isStopped, now, pause }: KeepUpOptions,
+  { pauses, say, isStopped, now, pause }: KeepUpOptions,
 ): Promise<string> => {
   let ends: number[] = []
   let failure: Failure | undefined
@@ -26,15 +28,15 @@ export const keepUp = async (
     failure ??= await stack.failed()
     const { what, log } = failure
     ends = [...ends.filter((at) => at > now() - COUNTED_MS), now()]
-    const ms = PAUSES_MS[ends.length - 1]
-    if (ms === undefined) return `the ${what} does not stay up; see ${log}`
-    const when = ms === 0 ? '' : ` in ${ms / 1000} s`
+    const seconds = pauses[ends.length - 1]
+    if (seconds === undefined) return `the ${what} does not stay up; see ${log}`
+    const when = seconds === 0 ? '' : ` in ${seconds} s`
     say(
       isAgain
         ? `trying again${when} ...`
         : `the ${what} ended or went silent (see ${log}); starting it again${when} ...`,
     )
-    if (ms > 0) await pause(ms)
+    if (seconds > 0) await pause(seconds * 1000)
     try {
       // Whichever of the two it was that kept it from coming back.
       await stack.restart(isAgain ? undefined : what)

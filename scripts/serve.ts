@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { firstKey } from './first_account.ts'
-import { keepUp } from './keep_up.ts'
+import { keepUp, PAUSES } from './keep_up.ts'
 import { bootStack, isOperators, ROOT, type Stack, StackError } from './stack.ts'
 
 const say = (text: string): void => console.error(`sparrow: ${text}`)
@@ -13,6 +13,16 @@ const port = (name: string, fallback: number): number => {
     throw new StackError(`${name}=${value} is no port; give a number from 1 to 65535.`)
   }
   return Number(value)
+}
+
+/** So many ends within ten minutes are outlived. */
+const pauses = (): readonly number[] => {
+  const text = process.env.SPARROW_RESTART_SECONDS
+  if (text === undefined) return PAUSES
+  if (!/^\d+(\.\d+)?(,\d+(\.\d+)?)*$/.test(text)) {
+    throw new StackError(`SPARROW_RESTART_SECONDS=${text} is no list of seconds, such as ${PAUSES}.`)
+  }
+  return text.split(',').map(Number)
 }
 
 const model = process.env.SPARROW_MODEL_NAME ?? 'sparrow-mini'
@@ -45,6 +55,7 @@ const main = async (): Promise<void> => {
     process.exit(code)
   }
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => void stop(0))
+  const tries = pauses()
   stack = await bootStack({
     stateDir,
     edgePort: port('SPARROW_PORT', 8787),
@@ -53,7 +64,7 @@ const main = async (): Promise<void> => {
   })
   const key = await firstKey(stateDir, stack.baseUrl, stack.secrets, model)
   console.log(banner(stack, key))
-  say(await keepUp(stack, { say, isStopped: () => stopped, now: Date.now, pause: sleep }))
+  say(await keepUp(stack, { pauses: tries, say, isStopped: () => stopped, now: Date.now, pause: sleep }))
   await stop(1)
 }
 

@@ -95,7 +95,14 @@ const start = async (): Promise<void> => {
 
 beforeAll(async () => {
   const ports = { SPARROW_PORT: String(await freePort()), SPARROW_NODE_PORT: String(await freePort()) }
-  environment = { ...process.env, ...ports, SPARROW_HOME: home, SPARROW_URL: `http://127.0.0.1:${ports.SPARROW_PORT}` }
+  const quick = { SPARROW_RESTART_SECONDS: '0,0.1,0.1,0.1,0.1' }
+  environment = {
+    ...process.env,
+    ...ports,
+    ...quick,
+    SPARROW_HOME: home,
+    SPARROW_URL: `http://127.0.0.1:${ports.SPARROW_PORT}`,
+  }
   // A disk that has no room for a log.
   symlinkSync('/dev/full', join(home, 'node.log'))
   await start()

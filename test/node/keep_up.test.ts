@@ -1,6 +1,6 @@
 // What dies is started again, with pauses that grow; how long a fault may last is told without waiting for it.
 import { expect, test } from 'vitest'
-import { keepUp } from '../../scripts/keep_up.ts'
+import { keepUp, PAUSES } from '../../scripts/keep_up.ts'
 import { StackError } from '../../scripts/stack.ts'
 
 /** A stack on a clock of its own that fails at `at`, and whose restarts fail at the times that `isBroken` names. */
@@ -21,6 +21,7 @@ const stackThat = (at: readonly number[], isBroken: (now: number) => boolean) =>
     if (isBroken(stack.now)) throw new StackError('the node did not start; see node.log')
   }
   const options = {
+    pauses: PAUSES,
     say: (text: string) => stack.said.push(text),
     isStopped: () => false,
     now: () => stack.now,
