@@ -9,7 +9,7 @@ import { auditBooks } from './admin_audit.ts'
 import { AdminError, adminCall } from './admin_client.ts'
 import { deriveBills } from './admin_evidence.ts'
 import { print } from './admin_print.ts'
-import { type Row, writeRows } from './admin_rows.ts'
+import type { Row } from './admin_rows.ts'
 import { loadSecrets, ROOT } from './stack.ts'
 
 const USAGE = `usage: npm run admin -- COMMAND [--json] [--idempotency-key KEY]
@@ -191,7 +191,10 @@ const rowsOf = async (table: 'ledger' | 'usage') => {
     if (before !== undefined) asked.set('before', before)
     return (await call<{ data: Row[] }>('GET', `/${table}?${asked}`)).data
   }
-  return file === undefined ? { data: await page() } : writeRows(table, file, page)
+  if (file === undefined) return { data: await page() }
+  // It loads the tables, which takes most of a second: no other command is to wait for them.
+  const { writeRows } = await import('./admin_rows.ts')
+  return writeRows(table, file, page)
 }
 
 const COMMANDS: Readonly<Record<string, () => Promise<object>>> = {
