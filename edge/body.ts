@@ -49,13 +49,9 @@ export const readBody = async (request: Request): Promise<Result<Uint8Array<Arra
 }
 
 /** The body of a call whose head was found right: whom nobody knows fills no memory. Errors: invalid_signature, and those of readBody. */
-export const readSigned = async (
-  request: Request,
-  token: Result<{ readonly bodyHash: unknown }>,
-): Promise<Result<Uint8Array<ArrayBuffer>>> => {
-  if (!token.ok) return token
+export const readSigned = async (request: Request, signedHash: unknown): Promise<Result<Uint8Array<ArrayBuffer>>> => {
   const bytes = await readBody(request)
   if (!bytes.ok) return bytes
-  const isSigned = token.value.bodyHash === (await bodyHash(bytes.value))
+  const isSigned = signedHash === (await bodyHash(bytes.value))
   return isSigned ? bytes : fail('invalid_signature', { internal: 'body hash differs' })
 }

@@ -34,7 +34,7 @@ export const nodeCall = async (env: Env, request: Request): Promise<Result<NodeC
   const nodeId = claimedIssuer(authorization)
   if (!nodeId || nodeId.length > ID_LENGTH_MAX) return fail('invalid_signature')
   const head = await verifyHead(env, nodeId, authorization)
-  const bytes = await readSigned(request, head)
   if (!head.ok) return head
+  const bytes = await readSigned(request, head.value.bodyHash)
   return bytes.ok ? ok({ nodeId, key: head.value.key, bytes: bytes.value }) : bytes
 }

@@ -1,8 +1,7 @@
 // A signed call to the admin API: `authorization: Bearer <JWT>` by HS256 with ADMIN_SECRET, of this method, path with query, body and
 // idempotency key, and of one call alone: what was seen of it serves for no other, and not again.
-import { jwtVerify, SignJWT } from 'jose'
 import { fail, ok, type Result } from './errors.ts'
-import { bodyHash, CLOCK_TOLERANCE_SECONDS, LIFETIME_SECONDS } from './signature.ts'
+import { CLOCK_TOLERANCE_SECONDS, LIFETIME_SECONDS, signCall, verifyToken } from './signature.ts'
 import { utf8 } from './text.ts'
 
 const ADMIN = 'admin'
@@ -29,17 +28,8 @@ const claimsOf = ({ method, path, idempotencyKey }: AdminCallHead) => ({
   idk: idempotencyKey ?? '',
 })
 
-export const signAdminCall = async (secret: string, call: AdminCall): Promise<string> => {
-  const token = await new SignJWT({ ...claimsOf(call), bsh: await bodyHash(call.body) })
-    .setProtectedHeader({ alg: 'HS256' })
-    .setIssuer(ADMIN)
-    .setAudience(ADMIN)
-    .setJti(crypto.randomUUID())
-    .setIssuedAt()
-    .setExpirationTime(`${LIFETIME_SECONDS}s`)
-    .sign(utf8(secret))
-  return `Bearer ${token}`
-}
+export const signAdminCall = (secret: string, call: AdminCall): Promise<string> =>
+  signCall(utf8(secret), 'HS256', ADMIN, ADMIN, call.body, { ...claimsOf(call), jti: crypto.randomUUID() })
 
 const refused = (message: string) => fail('invalid_signature', { message })
 
@@ -49,23 +39,16 @@ export const verifyAdminCall = async (
   authorization: string | undefined,
   head: AdminCallHead,
 ): Promise<Result<{ readonly callId: string; readonly bodyHash: unknown }>> => {
-  const token = /^Bearer (\S+)$/.exec(authorization ?? '')?.[1]
-  if (!token) return refused('The signature is missing.')
-  const now = new Date()
-  try {
-    const { payload } = await jwtVerify(token, utf8(secret), {
-      ...{ algorithms: ['HS256'], issuer: ADMIN, audience: ADMIN, clockTolerance: CLOCK_TOLERANCE_SECONDS },
-      ...{ requiredClaims: ['exp', 'iat', 'bsh'], currentDate: now },
-    })
-    const { jti = '', exp = 0 } = payload
-    if (!/^[\w-]{20,64}$/.test(jti) || payload.mth === undefined)
-      return refused('The signature covers the body alone: this client is older than the Worker.')
-    if (exp * 1000 - now.getTime() > (LIFETIME_SECONDS + CLOCK_TOLERANCE_SECONDS) * 1000)
-      return refused("The clock of who signed this is ahead of the Worker's.")
-    for (const [name, value] of Object.entries(claimsOf(head)))
-      if (payload[name] !== value) return refused('What was signed is another call.')
-    return ok({ callId: jti, bodyHash: payload.bsh })
-  } catch (error) {
-    return fail('invalid_signature', { internal: error instanceof Error ? error.message : String(error) })
-  }
+  const token = await verifyToken(utf8(secret), 'HS256', ADMIN, authorization)
+  if (!token.ok) return token
+  const { issuer, bodyHash, claims } = token.value
+  const { jti = '', exp = 0 } = claims
+  if (issuer !== ADMIN) return refused('The issuer of the signature is not "admin".')
+  if (!/^[\w-]{20,64}$/.test(jti) || claims.mth === undefined)
+    return refused('The signature covers the body alone: this client is older than the Worker.')
+  if (exp * 1000 - Date.now() > (LIFETIME_SECONDS + CLOCK_TOLERANCE_SECONDS) * 1000)
+    return refused("The clock of who signed this is ahead of the Worker's.")
+  for (const [name, value] of Object.entries(claimsOf(head)))
+    if (claims[name] !== value) return refused('What was signed is another call.')
+  return ok({ callId: jti, bodyHash })
 }

@@ -1,6 +1,6 @@
-// Signed calls between edge and nodes, the same in both directions: `authorization: Bearer <JWT>`, short-lived, bound to the body by
-// its SHA-256. Edge -> node uses HS256 with the node's dispatch secret; node -> edge uses Ed25519.
-import { base64url, decodeJwt, jwtVerify, SignJWT } from 'jose'
+// Signed calls, of edge and nodes the same in both directions: `authorization: Bearer <JWT>`, short-lived, bound to the body by
+// its SHA-256. Edge -> node uses HS256 with the node's dispatch secret; node -> edge uses Ed25519. An operator's say more (admin_call.ts).
+import { base64url, decodeJwt, type JWTPayload, jwtVerify, SignJWT } from 'jose'
 import { fail, ok, type Result } from './errors.ts'
 
 export type SignatureAlgorithm = 'HS256' | 'EdDSA'
@@ -14,15 +14,16 @@ export const CLOCK_TOLERANCE_SECONDS = 30
 export const bodyHash = async (body: Uint8Array<ArrayBuffer>): Promise<string> =>
   base64url.encode(new Uint8Array(await crypto.subtle.digest('SHA-256', body)))
 
-/** The `authorization` header value for a call from `issuer` to `audience` with this body. */
+/** The `authorization` header value for a call from `issuer` to `audience` with this body; `claims`: what else it says. */
 export const signCall = async (
   key: SigningKey,
   algorithm: SignatureAlgorithm,
   issuer: string,
   audience: string,
   body: Uint8Array<ArrayBuffer>,
+  claims: JWTPayload = {},
 ): Promise<string> => {
-  const token = await new SignJWT({ bsh: await bodyHash(body) })
+  const token = await new SignJWT({ ...claims, bsh: await bodyHash(body) })
     .setProtectedHeader({ alg: algorithm })
     .setIssuer(issuer)
     .setAudience(audience)
@@ -48,7 +49,7 @@ export const verifyToken = async (
   algorithm: SignatureAlgorithm,
   audience: string,
   authorization: string | null | undefined,
-): Promise<Result<{ readonly issuer: string; readonly bodyHash: unknown }>> => {
+): Promise<Result<{ readonly issuer: string; readonly bodyHash: unknown; readonly claims: JWTPayload }>> => {
   const token = /^Bearer (\S+)$/.exec(authorization ?? '')?.[1]
   if (!token) return fail('invalid_signature', { message: 'The signature is missing.' })
   try {
@@ -58,7 +59,7 @@ export const verifyToken = async (
       requiredClaims: ['exp', 'iat', 'iss', 'bsh'],
       clockTolerance: CLOCK_TOLERANCE_SECONDS,
     })
-    return ok({ issuer: payload.iss ?? '', bodyHash: payload.bsh })
+    return ok({ issuer: payload.iss ?? '', bodyHash: payload.bsh, claims: payload })
   } catch (error) {
     return fail('invalid_signature', { internal: error instanceof Error ? error.message : String(error) })
   }

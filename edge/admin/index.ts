@@ -84,11 +84,11 @@ export const adminApi = new Hono<App>()
       ...{ method: c.req.method, path: pathname + search },
       idempotencyKey: c.req.header('idempotency-key'),
     })
-    const body = await readSigned(c.req.raw, signed)
     if (!signed.ok) return errorResponse(openAiChat, signed.error)
+    const { callId, bodyHash } = signed.value
+    const body = await readSigned(c.req.raw, bodyHash)
     if (!body.ok) return errorResponse(openAiChat, body.error)
     const bytes = body.value
-    const { callId } = signed.value
     c.set('bytes', bytes)
     if (c.req.method === 'GET' || READS.some((path) => c.req.path.endsWith(path))) return next()
     const entry = await audited(c.env, callId, c.req.raw, new TextDecoder().decode(bytes))

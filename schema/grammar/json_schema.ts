@@ -321,7 +321,7 @@ export class SchemaGrammar {
     const isOpen = properties === undefined && required === undefined && (additionalProperties ?? true) === true
     if (properties !== undefined && !isSchema(properties))
       throw new SchemaFault(path, 'properties', 'must be an object')
-    const names = new Set(this.#required(schema, path))
+    const names = this.#required(schema, path)
     const fewest = countAt(schema, path, 'minProperties', COUNT_MAX) ?? 0
     if (fewest > names.size)
       throw new SchemaFault(path, 'minProperties', 'is supported up to the number of required properties')
@@ -347,12 +347,12 @@ export class SchemaGrammar {
     return this.#rules.add(() => this.#members(members, extra && this.#rules.add(() => extra)))
   }
 
-  #required(schema: Schema, path: Path): string[] {
+  #required(schema: Schema, path: Path): ReadonlySet<string> {
     const { required } = schema
-    if (required === undefined) return []
+    if (required === undefined) return new Set()
     if (!Array.isArray(required) || required.some((name) => typeof name !== 'string'))
       throw new SchemaFault(path, 'required', 'must be an array of names')
-    return [...new Set(required.map(String))]
+    return new Set(required.map(String))
   }
 
   #pair(name: string, value: Piece): Piece {
