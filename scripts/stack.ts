@@ -1,4 +1,4 @@
-// The whole stack on one machine: D1 migrations, the Worker under `wrangler dev`, one node. `npm start` and the
+// The whole stack on one machine: D1 migrations, the Worker in workerd (`worker/`), one node. `npm start` and the
 // end-to-end test boot exactly this; only ports and the state directory differ.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
@@ -28,8 +28,8 @@ export interface StackOptions {
   readonly nodePort: number
   /** Called once a step begins. */
   readonly progress?: (text: string) => void
-  /** Between two turns of the Worker's cron, which `wrangler dev` never fires by itself. */
-  readonly cronMs?: number
+  /** Between two turns of the Worker's cron. */
+  readonly cronSeconds?: number
   /** Extra settings of the node, e.g. SPARROW_ISA. */
   readonly nodeEnv?: Readonly<Record<string, string>>
 }
@@ -48,8 +48,6 @@ export interface Stack {
   restartEdge(): Promise<void>
   /** Starts `what` again, and with it the other where that has ended too: neither is ready without the other. Without `what`: both. */
   restart(what?: Failure['what']): Promise<void>
-  /** Turns of the Worker's cron that ended well. */
-  cronTurns(): number
   /** Settles when a process ended by itself or went silent, at once for one that has; ask again for the next. */
   failed(): Promise<Failure>
   stop(): Promise<void>
@@ -150,7 +148,8 @@ const stopGroup = async (child: ChildProcess, graceMs: number): Promise<void> =>
   signalGroup(child, 'SIGKILL')
 }
 
-const applyMigrations = async (stateDir: string): Promise<void> => {
+/** Of the D1 below `stateDir`; at once where they were applied before. */
+export const applyMigrations = async (stateDir: string): Promise<void> => {
   const folder = join(ROOT, 'schema', 'migrations')
   const hash = createHash('sha256')
   for (const name of readdirSync(folder).sort())
@@ -177,16 +176,15 @@ const waitUntil = async (what: string, log: string, child: ChildProcess, ready: 
   throw new StackError(`${what} was not ready within a minute; see ${log}`)
 }
 
-const startEdge = (options: StackOptions): ChildProcess =>
+const startEdge = ({ stateDir, edgePort, cronSeconds }: StackOptions): ChildProcess =>
   start(
     'edge',
-    join(BIN, 'wrangler'),
+    join(BIN, 'node'),
     [
-      ['dev', '--ip', HOST, '--port', String(options.edgePort), '--inspector-port', '0'],
-      ['--persist-to', join(options.stateDir, 'd1'), '--env-file', join(options.stateDir, 'dev.env')],
-      ['--show-interactive-dev-session=false', '--log-level', 'warn'],
+      ['scripts/worker/main.ts', '--state', stateDir, '--port', String(edgePort)],
+      cronSeconds === undefined ? [] : ['--cron-seconds', String(cronSeconds)],
     ].flat(),
-    options.stateDir,
+    stateDir,
     environment({}),
   )
 
@@ -211,20 +209,7 @@ const startNode = (options: StackOptions, secrets: Secrets): ChildProcess =>
     }),
   )
 
-/** As wrangler.toml has it. */
-const CRON_MS = 10 * 60_000
-
-/** Has the Worker's scheduled handler run now and then. An edge that is away at its time is left alone: the next turn sweeps more. */
-const startCron = (baseUrl: string, everyMs: number): { turns(): number; stop(): void } => {
-  let turns = 0
-  const turn = async (): Promise<void> => {
-    if (await answers(`${baseUrl}/cdn-cgi/local/scheduled`).catch(() => false)) turns++
-  }
-  const timer = setInterval(() => void turn(), everyMs)
-  return { turns: () => turns, stop: () => clearInterval(timer) }
-}
-
-/** A Worker without its workerd takes calls and answers none. */
+/** A process that hangs takes calls and answers none. */
 const ask = (url: string): Promise<Response> => fetch(url, { signal: AbortSignal.timeout(10_000) })
 
 const answers = async (url: string): Promise<boolean> => (await ask(url)).ok
@@ -325,10 +310,8 @@ const boot = async (options: StackOptions, release: () => void): Promise<Stack> 
   const nodeUrl = `http://${HOST}:${nodePort}`
   const watch = new Watch(stateDir, `${baseUrl}/healthz`)
   const both = startBoth(options, secrets, watch, baseUrl, nodeUrl)
-  const cron = startCron(baseUrl, options.cronMs ?? CRON_MS)
   const stop = async () => {
     watch.stop()
-    cron.stop()
     await both.stop()
     release()
   }
@@ -343,7 +326,6 @@ const boot = async (options: StackOptions, release: () => void): Promise<Stack> 
     restartEdge: () => both.restart('Worker'),
     restart: both.restart,
     failed: () => watch.failed(),
-    cronTurns: cron.turns,
     stop,
   }
 }

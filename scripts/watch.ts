@@ -3,7 +3,7 @@ import type { ChildProcess } from 'node:child_process'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-/** `wrangler dev` outlives its workerd, and then keeps every request waiting. So often it is asked, and so many silences in a row say so. */
+/** A workerd that hangs keeps every request waiting. So often it is asked, and so many silences in a row say so. */
 const ASK_EVERY_MS = 2_000
 const ANSWER_WITHIN_MS = 10_000
 const SILENCES = 3

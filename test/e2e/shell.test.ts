@@ -165,7 +165,12 @@ test('a second start on the same port says what to do, in one line', async () =>
 })
 
 test('a Worker or node that dies is started again, with all it knew', async () => {
-  for (const name of [/workerd serve/, /wrangler\S* dev /, /gpu-node\/main.ts/]) {
+  for (const name of [
+    /workerd serve.* worker.capnp/,
+    /workerd serve.* stores.capnp/,
+    /scripts\/worker\/main.ts/,
+    /gpu-node\/main.ts/,
+  ]) {
     const victim = family(started.pid ?? 0).find((pid) => name.test(commandOf(pid)))
     expect(victim, String(name)).toBeDefined()
     process.kill(victim ?? 0, 'SIGKILL')
@@ -188,9 +193,14 @@ test('a stack that was killed is started again over what it left running, with a
 })
 
 test('Worker and node killed together, as a machine out of memory does, are both started again', async () => {
-  const names = [/workerd serve/, /wrangler\S* dev /, /gpu-node\/main.ts/]
+  const names = [
+    /workerd serve.* worker.capnp/,
+    /workerd serve.* stores.capnp/,
+    /scripts\/worker\/main.ts/,
+    /gpu-node\/main.ts/,
+  ]
   const victims = family(started.pid ?? 0).filter((pid) => names.some((name) => name.test(commandOf(pid))))
-  expect(victims.length).toBeGreaterThanOrEqual(3)
+  expect(victims.length).toBe(4)
   for (const pid of victims) process.kill(pid, 'SIGKILL')
   const ask = async () => (await run('bash', ['-c', `${curlLine()} --max-time 5`])).stdout
   await expect.poll(ask, { timeout: 90_000 }).toContain('Paris')

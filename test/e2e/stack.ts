@@ -10,7 +10,7 @@ import { firstKey } from '../../scripts/first_account.ts'
 import { bootStack, type Stack } from '../../scripts/stack.ts'
 
 /** Often enough for a test to see it. */
-const CRON_MS = 5_000
+const CRON_SECONDS = 5
 export const MODEL = 'sparrow-mini'
 
 /** Below those that the system hands out by itself: until it is listened on, nobody else is given it. */
@@ -38,7 +38,7 @@ export interface TestStack extends Stack {
 
 const boot = async (stateDir: string, nodeEnv: Readonly<Record<string, string>>): Promise<TestStack> => {
   const ports = { edgePort: await freePort(), nodePort: await freePort() }
-  const stack = await bootStack({ stateDir, ...ports, nodeEnv, cronMs: CRON_MS })
+  const stack = await bootStack({ stateDir, ...ports, nodeEnv, cronSeconds: CRON_SECONDS })
   const key = await firstKey(stateDir, stack.baseUrl, stack.secrets, MODEL)
   const stop = async (): Promise<void> => {
     await stack.stop()

@@ -30,7 +30,7 @@ const ask = (socket: WebSocket, id: number, method: string): Promise<unknown> =>
 /** Bytes in use, array buffers included. workerd knows no `collectGarbage`; taking a snapshot begins with one. */
 export const heapBytes = async (inspector: URL): Promise<number> => {
   const all = targets.parse(await (await fetch(new URL('/json', inspector))).json())
-  const worker = all.find(({ id }) => id.startsWith('core:user:'))
+  const worker = all.find(({ id }) => id === 'worker' || id.startsWith('core:user:'))
   if (!worker) throw new Error(`the debugger knows no Worker, only ${all.map(({ id }) => id).join(', ')}`)
   const socket = await open(worker.webSocketDebuggerUrl)
   try {

@@ -185,14 +185,13 @@ export const soak = async (stack: BareStack, options: SoakOptions, say: Say = ()
   const start = performance.now()
   const until = start + 1000 * seconds
   const loops = Array.from({ length: clients }, (_, i) => clientLoop(stack, randomOf(seed * 1000 + i), until, log))
-  const inspector = await stack.inspectorUrl()
-  const warm = sleep(250 * seconds).then(() => heapBytes(inspector))
+  const warm = sleep(250 * seconds).then(() => heapBytes(stack.inspectorUrl))
   await Promise.all([...loops, watch(stack, start, until, log, say)])
   for (const name of await comesToRest(stack)) log.wrong.push(`${name} did not come to rest`)
   const samples = await scrape(stack)
   const usageRows = await checkBooks(stack, log, samples)
   const [node, workerd] = [trendOf(log.nodeBytes), trendOf(log.workerdBytes)]
-  const heap = { start: await warm, end: await heapBytes(inspector) }
+  const heap = { start: await warm, end: await heapBytes(stack.inspectorUrl) }
   checkNode(node, seconds, log.wrong)
   checkHeap(heap, log.wrong)
   return {

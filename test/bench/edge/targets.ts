@@ -1,11 +1,14 @@
 // What is measured side by side: the node itself, a Worker that only pipes, Workers that do nothing but what an admission must write
 // (and a look-up read), Sparrow, and Portkey's gateway, which meters nothing.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync } from 'node:fs'
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
 import { join } from 'node:path'
-import { convertV4MiniflareOptions, Miniflare, type V4MiniflareOptions } from 'miniflare'
 import { adminCall } from '../../../scripts/admin_client.ts'
 import { ROOT } from '../../../scripts/stack.ts'
+import { WORKER_MODULE, type WorkerSettings } from '../../../scripts/worker/config.ts'
+import { writeConfigs } from '../../../scripts/worker/prepare.ts'
+import { type RunningWorker, runWorker } from '../../../scripts/worker/run.ts'
 import { eventually, freePort } from '../../e2e/stack.ts'
 import { bootWorker } from '../../e2e/workerd.ts'
 import type { Target } from './load.ts'
@@ -73,17 +76,33 @@ const floorScript = (nodeUrl: string, reads: boolean): string => `
     },
   }`
 
-/** A Worker in a workerd of its own, at its own socket. */
-const startWorker = async (name: string, script: string, stateDir: string): Promise<Miniflare> => {
-  const options: V4MiniflareOptions = {
-    ...{ name, modules: true, script, host: HOST, port: 0, compatibilityDate: '2026-08-01' },
-    ...{ resourcePersistencePath: join(stateDir, name), unsafeDirectSockets: [{ host: HOST, port: 0 }] },
-    d1Databases: { DB: 'floor' },
-    durableObjects: name === 'pipe' ? {} : { WRITER: { className: 'Writer', useSQLite: true } },
+interface Started {
+  readonly origin: string
+  readonly running: RunningWorker
+}
+
+const listens = (address: string): Promise<true | undefined> =>
+  new Promise((done) => {
+    const socket = connect(Number(address.split(':')[1]), HOST)
+    socket.once('error', () => done(undefined)).once('connect', () => done(true))
+    socket.once('connect', () => socket.destroy())
+  })
+
+/** A Worker in a workerd of its own as Sparrow's, its D1 in another. */
+const startWorker = async (name: string, script: string, stateDir: string): Promise<Started> => {
+  const address = `${HOST}:${await freePort()}`
+  const folder = { dir: join(stateDir, name), persistDir: join(stateDir, `${name}-stores`), address }
+  const settings: WorkerSettings = {
+    ...{ name, vars: {}, secrets: [], cron: '*/10 * * * *', compatibilityDate: '2026-08-01', compatibilityFlags: [] },
+    databases: new Map(name === 'floor' ? [['DB', 'floor']] : []),
+    buckets: new Map(),
+    objects: new Map(name === 'pipe' ? [] : [['WRITER', 'Writer']]),
   }
-  const worker = new Miniflare(convertV4MiniflareOptions(options))
-  await worker.ready
-  return worker
+  const prepared = writeConfigs(settings, folder)
+  writeFileSync(join(folder.dir, WORKER_MODULE), script)
+  const running = await runWorker(prepared, process.env)
+  await eventually(() => listens(address), 60_000)
+  return { origin: `http://${address}`, running }
 }
 
 const keyOf = async (baseUrl: string, secret: string): Promise<string> => {
@@ -104,11 +123,11 @@ export const startTargets = async (names: readonly TargetName[], stateDir: strin
     const { nodes } = (await (await fetch(`${baseUrl}/healthz`)).json()) as { nodes: number }
     return nodes > 0 ? true : undefined
   }, 60_000)
-  const workers: Miniflare[] = []
+  const workers: RunningWorker[] = []
   const worker = async (name: TargetName, script: string): Promise<Target> => {
-    const started = await startWorker(name, script, stateDir)
-    workers.push(started)
-    return { name, origin: (await started.unsafeGetDirectURL()).origin, path: PATH, headers: {} }
+    const { origin, running } = await startWorker(name, script, stateDir)
+    workers.push(running)
+    return { name, origin, path: PATH, headers: {} }
   }
   const make: Readonly<Record<TargetName, () => Promise<Target>>> = {
     node: async () => ({ name: 'node', origin: nodeUrl, path: PATH, headers: {} }),
@@ -133,7 +152,7 @@ export const startTargets = async (names: readonly TargetName[], stateDir: strin
     targets,
     stop: async () => {
       for (const child of children) child.kill()
-      await Promise.all([sparrow, ...workers].map((one) => one.dispose()))
+      await Promise.all([sparrow.dispose(), ...workers.map((one) => one.stop('SIGKILL'))])
     },
   }
 }

@@ -1,0 +1,40 @@
+// node scripts/worker/main.ts --state DIR --port N: the Worker as `npm start` runs it, until a signal or one of its processes ends.
+// What `dev.env` in the folder names is bound to it, over the variables of `wrangler.toml`.
+import { readFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { parseArgs, parseEnv } from 'node:util'
+import { prepare } from './prepare.ts'
+import { runCron, runWorker } from './run.ts'
+
+/** As wrangler.toml has it. */
+const CRON_SECONDS = 600
+
+const main = async (): Promise<number> => {
+  const { values } = parseArgs({
+    options: {
+      state: { type: 'string', default: '.sparrow' },
+      port: { type: 'string', default: '8787' },
+      'cron-seconds': { type: 'string', default: String(CRON_SECONDS) },
+      'inspector-port': { type: 'string' },
+    },
+  })
+  const state = resolve(values.state)
+  const secrets = parseEnv(readFileSync(join(state, 'dev.env'), 'utf8'))
+  const folder = { dir: join(state, 'worker'), persistDir: join(state, 'd1'), address: `127.0.0.1:${values.port}` }
+  const prepared = await prepare(folder, Object.keys(secrets))
+  process.chdir(prepared.dir)
+  const inspector = values['inspector-port']
+  const env = { ...process.env, ...secrets }
+  const worker = await runWorker(prepared, env, inspector === undefined ? undefined : Number(inspector))
+  const timer = setInterval(async () => console.log(`cron: ${await runCron()}`), 1000 * Number(values['cron-seconds']))
+  const signalled = new Promise<undefined>((done) => {
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => done(undefined))
+  })
+  const fault = await Promise.race([worker.ended, signalled])
+  clearInterval(timer)
+  if (fault !== undefined) console.error(fault)
+  await worker.stop(fault === undefined ? 'SIGTERM' : 'SIGKILL')
+  return fault === undefined ? 0 : 1
+}
+
+process.exit(await main())

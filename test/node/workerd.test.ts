@@ -1,0 +1,114 @@
+// What `npm start` puts around the Worker: workerd reads the configuration as it is meant, whatever is in it, and D1, R2, objects and cron
+// work from one process to the other.
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { WORKER_MODULE, type WorkerSettings } from '../../scripts/worker/config.ts'
+import { type Prepared, writeConfigs } from '../../scripts/worker/prepare.ts'
+import { type RunningWorker, runCron, runWorker } from '../../scripts/worker/run.ts'
+import { eventually, freePort } from '../e2e/stack.ts'
+
+const ODD = 'quotes " and \', back\\slash, $HOME, new\nline, tab\t, bell\u0007, ünïcode 漢 🐦'
+const SECRET = 'never-in-a-file'
+const SCRIPT = `
+import { DurableObject } from 'cloudflare:workers'
+export class Counter extends DurableObject {
+  add() {
+    this.ctx.storage.sql.exec('CREATE TABLE IF NOT EXISTS rows (n)')
+    this.ctx.storage.sql.exec('INSERT INTO rows VALUES (1)')
+    return this.ctx.storage.sql.exec('SELECT count(*) AS n FROM rows').one().n
+  }
+}
+const counter = (env) => env.COUNTER.get(env.COUNTER.idFromName('one'))
+export default {
+  async fetch(request, env) {
+    const { ODD, NESTED, TOKEN } = env
+    await env.BUCKET.put('a/b', 'kept', { customMetadata: { m: ODD } })
+    const got = await env.BUCKET.get('a/b')
+    await env.DB.batch([env.DB.prepare('CREATE TABLE IF NOT EXISTS t (x)'), env.DB.prepare('INSERT INTO t VALUES (?)').bind(ODD)])
+    const { results } = await env.DB.prepare('SELECT x FROM t').all()
+    const object = { kept: await got.text(), meta: got.customMetadata.m }
+    return Response.json({ ODD, NESTED, TOKEN, results, object, count: await counter(env).add(), ip: request.cf.clientIp })
+  },
+  async scheduled({ cron }, env) {
+    if (cron !== '*/10 * * * *') throw new Error('another cron')
+    await counter(env).add()
+  },
+}`
+
+const settings: WorkerSettings = {
+  ...{ name: 'odd', compatibilityDate: '2026-08-01', compatibilityFlags: ['nodejs_compat'], cron: '*/10 * * * *' },
+  vars: { ODD, NESTED: { list: [ODD, 1, null] }, TOKEN: 'of wrangler.toml' },
+  secrets: ['TOKEN'],
+  databases: new Map([['DB', 'some "id"']]),
+  buckets: new Map([['BUCKET', 'some-bucket']]),
+  objects: new Map([['COUNTER', 'Counter']]),
+}
+
+const home = mkdtempSync(join(tmpdir(), 'sparrow workerd "\'-'))
+const before = process.cwd()
+let prepared: Prepared
+let running: RunningWorker
+let url: string
+
+const start = async (): Promise<void> => {
+  const address = `127.0.0.1:${await freePort()}`
+  prepared = writeConfigs(settings, { dir: join(home, 'worker'), persistDir: join(home, 'files'), address })
+  writeFileSync(join(prepared.dir, WORKER_MODULE), SCRIPT)
+  running = await runWorker(prepared, { ...process.env, TOKEN: SECRET })
+  url = `http://${address}`
+  await eventually(async () => (await fetch(url, { method: 'HEAD' }).catch(() => undefined)) && true, 60_000)
+}
+
+beforeAll(start)
+afterAll(async () => {
+  process.chdir(before)
+  await running?.stop('SIGKILL')
+  rmSync(home, { recursive: true, force: true })
+})
+
+const ask = async () => (await (await fetch(url)).json()) as { count: number; results: object[] }
+
+test('every text arrives as it is, a variable of the environment over one of the file', async () => {
+  expect(await ask()).toMatchObject({
+    ODD,
+    NESTED: { list: [ODD, 1, null] },
+    TOKEN: SECRET,
+    object: { kept: 'kept', meta: ODD },
+    results: expect.arrayContaining([{ x: ODD }]),
+    ip: expect.stringMatching(/^127\.0\.0\.1:\d+$/),
+  })
+})
+
+test('no secret is written down, and nobody else reads the folder', () => {
+  const files = readdirSync(prepared.dir).filter((name) => !name.endsWith('.sock'))
+  expect(files.length).toBeGreaterThan(5)
+  for (const name of files) expect(readFileSync(join(prepared.dir, name), 'utf8')).not.toContain(SECRET)
+  expect(statSync(prepared.dir).mode & 0o077).toBe(0)
+})
+
+test('the scheduled handler runs, and says so', async () => {
+  const { count } = await ask()
+  process.chdir(prepared.dir)
+  expect(await runCron()).toBe('ok')
+  expect((await ask()).count).toBe(count + 2)
+})
+
+test('killed and started again, it has all it knew, and does not stumble over the sockets of before', async () => {
+  const { count, results } = await ask()
+  await running.stop('SIGKILL')
+  await start()
+  const after = await ask()
+  expect(after.count).toBeGreaterThan(count)
+  expect(after.results.length).toBeGreaterThan(results.length)
+})
+
+test('the end of either process is told', async () => {
+  let told = ''
+  void running.ended.then((what) => {
+    told = what
+  })
+  await running.stop('SIGTERM')
+  await expect.poll(() => told).toMatch(/^workerd \w+\.capnp ended/)
+})
