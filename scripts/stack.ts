@@ -1,8 +1,8 @@
-// The whole stack on one machine: D1 migrations, the Worker in workerd (`worker/`), one node. `npm start` and the
+// The whole stack on one machine: the Worker in workerd (`worker/`), one node. `npm start` and the
 // end-to-end test boot exactly this; only ports and the state directory differ.
 import { type ChildProcess, spawn } from 'node:child_process'
-import { createHash, randomBytes } from 'node:crypto'
-import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { randomBytes } from 'node:crypto'
+import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -148,24 +148,6 @@ const stopGroup = async (child: ChildProcess, graceMs: number): Promise<void> =>
   signalGroup(child, 'SIGKILL')
 }
 
-/** Of the D1 below `stateDir`; at once where they were applied before. */
-export const applyMigrations = async (stateDir: string): Promise<void> => {
-  const folder = join(ROOT, 'schema', 'migrations')
-  const hash = createHash('sha256')
-  for (const name of readdirSync(folder).sort())
-    if (name.endsWith('.sql')) hash.update(readFileSync(join(folder, name)))
-  const stamp = join(stateDir, 'migrations.applied')
-  const now = hash.digest('hex')
-  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === now) return
-  const args = ['d1', 'migrations', 'apply', 'DB', '--local', '--persist-to', join(stateDir, 'd1')]
-  const child = start('migrations', join(BIN, 'wrangler'), args, stateDir, environment({}))
-  await ended(child)
-  if (child.exitCode !== 0) {
-    throw new StackError(`D1 migrations failed; see ${join(stateDir, 'migrations.log')}`)
-  }
-  writeFileSync(stamp, now)
-}
-
 const waitUntil = async (what: string, log: string, child: ChildProcess, ready: () => Promise<boolean>) => {
   const deadline = Date.now() + 60_000
   while (Date.now() < deadline) {
@@ -303,8 +285,6 @@ const boot = async (options: StackOptions, release: () => void): Promise<Stack> 
   await assertFree(edgePort, 'SPARROW_PORT')
   await assertFree(nodePort, 'SPARROW_NODE_PORT')
   const secrets = loadSecrets(stateDir)
-  progress('applying D1 migrations')
-  await applyMigrations(stateDir)
   progress('starting the Worker and the node')
   const baseUrl = `http://${HOST}:${edgePort}`
   const nodeUrl = `http://${HOST}:${nodePort}`

@@ -2,12 +2,15 @@
 // What `dev.env` in the folder names is bound to it, over the variables of `wrangler.toml`.
 import { readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { parseArgs, parseEnv } from 'node:util'
+import { migrate } from './migrate.ts'
 import { prepare } from './prepare.ts'
 import { runCron, runWorker } from './run.ts'
 
 /** As wrangler.toml has it. */
 const CRON_SECONDS = 600
+const MIGRATIONS = fileURLToPath(new URL('../../schema/migrations', import.meta.url))
 
 const main = async (): Promise<number> => {
   const { values } = parseArgs({
@@ -24,8 +27,11 @@ const main = async (): Promise<number> => {
   const prepared = await prepare(folder, Object.keys(secrets))
   process.chdir(prepared.dir)
   const inspector = values['inspector-port']
-  const env = { ...process.env, ...secrets }
-  const worker = await runWorker(prepared, env, inspector === undefined ? undefined : Number(inspector))
+  const worker = await runWorker(prepared, {
+    env: { ...process.env, ...secrets },
+    onStores: () => migrate('DB.sock', MIGRATIONS),
+    ...(inspector === undefined ? {} : { inspectorPort: Number(inspector) }),
+  })
   const timer = setInterval(async () => console.log(`cron: ${await runCron()}`), 1000 * Number(values['cron-seconds']))
   const signalled = new Promise<undefined>((done) => {
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => done(undefined))

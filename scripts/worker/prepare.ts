@@ -6,6 +6,7 @@ import {
   copyFileSync,
   existsSync,
   mkdirSync,
+  mkdtempSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -89,21 +90,29 @@ const digestOfSources = (): string => {
   return hash.digest('hex')
 }
 
-/** As it is deployed, but for who tells it the client's address. A bundle of the same sources is kept: a Worker that died is back sooner. */
-const bundle = async (dir: string): Promise<void> => {
-  const [stamp, now] = [join(dir, 'sources.sha256'), digestOfSources()]
-  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === now) return
-  const wrangler = join(ROOT, 'node_modules', '.bin', 'wrangler')
-  const out = join(dir, 'bundle')
+/** Made once for all that is started from this checkout. */
+const BUNDLES = join(ROOT, '.wrangler', 'standalone')
+
+/** As it is deployed, but for who tells it the client's address. Returns the file. */
+const bundle = async (): Promise<string> => {
+  const file = join(BUNDLES, `${digestOfSources()}.js`)
+  if (existsSync(file)) return file
+  mkdirSync(BUNDLES, { recursive: true })
+  const out = mkdtempSync(join(BUNDLES, 'making-'))
   const args = ['deploy', 'edge/standalone.ts', '--dry-run', '--outdir', out, '--config', CONFIG]
-  const child = spawn(wrangler, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(join(ROOT, 'node_modules', '.bin', 'wrangler'), args, {
+    cwd: ROOT,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   let said = ''
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (part) => (said += part))
   const [code] = await once(child, 'exit')
   if (code !== 0) throw new Error(`wrangler could not bundle the Worker: ${said}`)
-  renameSync(join(out, 'standalone.js'), join(dir, WORKER_MODULE))
+  for (const older of readdirSync(BUNDLES))
+    if (older.endsWith('.js') && join(BUNDLES, older) !== file) rmSync(join(BUNDLES, older), { force: true })
+  renameSync(join(out, 'standalone.js'), file)
   rmSync(out, { recursive: true })
-  writeFileSync(stamp, now)
+  return file
 }
 
 export interface WorkerFolder {
@@ -138,6 +147,6 @@ export const writeConfigs = (settings: WorkerSettings, { dir, persistDir, addres
 /** `secrets`: names of variables of the environment that are bound too. */
 export const prepare = async (folder: WorkerFolder, secrets: readonly string[]): Promise<Prepared> => {
   const prepared = writeConfigs(settingsOf(secrets), folder)
-  await bundle(folder.dir)
+  copyFileSync(await bundle(), join(folder.dir, WORKER_MODULE))
   return prepared
 }

@@ -1,12 +1,12 @@
 // Runs the Worker and its stores, each in a workerd of its own, from the folder of their sockets.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { request } from 'node:http'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { CRON_SOCKET } from './config.ts'
 import type { Prepared } from './prepare.ts'
+import { callSocket } from './socket.ts'
 
 const WORKERD = fileURLToPath(new URL('../../node_modules/.bin/workerd', import.meta.url))
 /** D1's stand-in needs the flag for its own compatibility flags, the cron's Worker for its. */
@@ -25,12 +25,16 @@ export interface RunningWorker {
   stop(signal: NodeJS.Signals): Promise<void>
 }
 
-/** `inspectorPort`: where a debugger of the Worker listens, if at all. */
-export const runWorker = async (
-  { dir, storeSockets }: Prepared,
-  env: NodeJS.ProcessEnv,
-  inspectorPort?: number,
-): Promise<RunningWorker> => {
+export interface RunOptions {
+  readonly env: NodeJS.ProcessEnv
+  /** Where a debugger of the Worker listens, if at all. */
+  readonly inspectorPort?: number
+  /** Called when the stores listen; the Worker starts when it is done. */
+  readonly onStores?: () => Promise<unknown>
+}
+
+export const runWorker = async ({ dir, storeSockets }: Prepared, options: RunOptions): Promise<RunningWorker> => {
+  const { env, inspectorPort, onStores } = options
   const start = (name: string, more: readonly string[] = []) => {
     const args = [...SERVE, `${name}.capnp`, ...more]
     const child = spawn(WORKERD, args, { cwd: dir, env, stdio: ['ignore', 'inherit', 'inherit'] })
@@ -40,6 +44,12 @@ export const runWorker = async (
   const stores = storeSockets.length > 0 ? [start('stores')] : []
   const over = () => stores.some(({ child: { exitCode, signalCode } }) => exitCode !== null || signalCode !== null)
   while (!storeSockets.every((socket) => existsSync(join(dir, socket))) && !over()) await sleep(POLL_MS)
+  try {
+    await onStores?.()
+  } catch (error) {
+    for (const { child } of stores) child.kill('SIGKILL')
+    throw error
+  }
   const worker = start('worker', inspectorPort === undefined ? [] : [`--inspector-addr=127.0.0.1:${inspectorPort}`])
   const processes = [worker, ...stores]
   return {
@@ -54,16 +64,5 @@ export const runWorker = async (
   }
 }
 
-/** Has the scheduled handler run; what it said, `ok` when all went well. The current folder is that of the sockets. */
-export const runCron = (): Promise<string> =>
-  new Promise((done) => {
-    const call = request({ socketPath: CRON_SOCKET }, (answer) => {
-      let said = ''
-      answer.setEncoding('utf8').on('data', (part) => {
-        said += part
-      })
-      answer.on('end', () => done(said))
-    })
-    call.on('error', ({ message }) => done(message))
-    call.end()
-  })
+/** Has the scheduled handler run; what it said, `ok` when all went well. */
+export const runCron = (): Promise<string> => callSocket(CRON_SOCKET).catch((error: Error) => error.message)

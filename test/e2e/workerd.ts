@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { adminCall } from '../../scripts/admin_client.ts'
 import { firstKey } from '../../scripts/first_account.ts'
-import { applyMigrations, loadSecrets, ROOT, type Secrets } from '../../scripts/stack.ts'
+import { loadSecrets, ROOT, type Secrets } from '../../scripts/stack.ts'
 import { eventually, freePort, MODEL, type TestStack } from './stack.ts'
 
 export type BareStack = Pick<TestStack, 'baseUrl' | 'nodeUrl' | 'nodePid' | 'stateDir' | 'key' | 'admin' | 'remove'> &
@@ -60,7 +60,6 @@ export const bootWorker = async (
       .map(([name, value]) => `${name}=${value}\n`)
       .join(''),
   )
-  await applyMigrations(stateDir)
   const [port, inspector] = [await freePort(), await freePort()]
   const args = [
     'scripts/worker/main.ts',

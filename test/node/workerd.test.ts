@@ -1,12 +1,14 @@
 // What `npm start` puts around the Worker: workerd reads the configuration as it is meant, whatever is in it, and D1, R2, objects and cron
 // work from one process to the other.
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { WORKER_MODULE, type WorkerSettings } from '../../scripts/worker/config.ts'
+import { migrate } from '../../scripts/worker/migrate.ts'
 import { type Prepared, writeConfigs } from '../../scripts/worker/prepare.ts'
 import { type RunningWorker, runCron, runWorker } from '../../scripts/worker/run.ts'
+import { callSocket } from '../../scripts/worker/socket.ts'
 import { eventually, freePort } from '../e2e/stack.ts'
 
 const ODD = 'quotes " and \', back\\slash, $HOME, new\nline, tab\t, bell\u0007, ünïcode 漢 🐦'
@@ -56,7 +58,7 @@ const start = async (): Promise<void> => {
   const address = `127.0.0.1:${await freePort()}`
   prepared = writeConfigs(settings, { dir: join(home, 'worker'), persistDir: join(home, 'files'), address })
   writeFileSync(join(prepared.dir, WORKER_MODULE), SCRIPT)
-  running = await runWorker(prepared, { ...process.env, TOKEN: SECRET })
+  running = await runWorker(prepared, { env: { ...process.env, TOKEN: SECRET } })
   url = `http://${address}`
   await eventually(async () => (await fetch(url, { method: 'HEAD' }).catch(() => undefined)) && true, 60_000)
 }
@@ -93,6 +95,27 @@ test('the scheduled handler runs, and says so', async () => {
   process.chdir(prepared.dir)
   expect(await runCron()).toBe('ok')
   expect((await ask()).count).toBe(count + 2)
+})
+
+test('migrations: each once, in order, whole or not at all', async () => {
+  const folder = join(home, 'migrations')
+  mkdirSync(folder)
+  const write = (name: string, sql: string) => writeFileSync(join(folder, name), sql)
+  write('0001.sql', 'CREATE TABLE m (x);--> statement-breakpoint\nINSERT INTO m VALUES (1);\n')
+  write('0000.sql', '-- nothing but a comment\nCREATE TABLE first (x);\n')
+  process.chdir(prepared.dir)
+  const apply = () => migrate('DB.sock', folder)
+  expect(await apply()).toEqual(['0000.sql', '0001.sql'])
+  expect(await apply()).toEqual([])
+  write('0002.sql', 'INSERT INTO m VALUES (2);--> statement-breakpoint\nINSERT INTO nowhere VALUES (1);')
+  await expect(apply()).rejects.toThrow(/0002\.sql could not be applied: .*no such table: nowhere/)
+  write('0002.sql', 'CREATE TABLE seen AS SELECT count(*) AS n FROM m;')
+  expect(await apply()).toEqual(['0002.sql'])
+  const body = JSON.stringify([{ sql: 'SELECT n FROM seen' }, { sql: 'SELECT name FROM d1_migrations' }])
+  expect(JSON.parse(await callSocket('DB.sock', '/query?resultsFormat=ARRAY_OF_OBJECTS', body))).toMatchObject([
+    { results: [{ n: 1 }] },
+    { results: [{ name: '0000.sql' }, { name: '0001.sql' }, { name: '0002.sql' }] },
+  ])
 })
 
 test('killed and started again, it has all it knew, and does not stumble over the sockets of before', async () => {

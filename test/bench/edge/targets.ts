@@ -100,7 +100,7 @@ const startWorker = async (name: string, script: string, stateDir: string): Prom
   }
   const prepared = writeConfigs(settings, folder)
   writeFileSync(join(folder.dir, WORKER_MODULE), script)
-  const running = await runWorker(prepared, process.env)
+  const running = await runWorker(prepared, { env: process.env })
   await eventually(() => listens(address), 60_000)
   return { origin: `http://${address}`, running }
 }
