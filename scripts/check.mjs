@@ -1,5 +1,5 @@
 // `npm run check`: types, lint and format of TypeScript and C++. `npm run format` mends what can be mended.
-import { spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { pinnedEnv, ROOT, withSetup } from './setup.mjs'
@@ -28,12 +28,27 @@ const steps = () => [
   ['format of C++', bin('clang-format'), [...(write ? ['-i'] : ['--dry-run', '-Werror']), ...cxxFiles()]],
 ]
 
-withSetup(() => {
+/** Resolves to whether it went well, with all it said in one piece. */
+const runStep = ([name, command, args]) =>
+  new Promise((resolve) => {
+    const child = spawn(command, args, { cwd: ROOT, env: pinnedEnv(), stdio: ['ignore', 'pipe', 'pipe'] })
+    const said = []
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', (part) => said.push(part))
+    child.on('error', (error) => said.push(Buffer.from(`${error.message}\n`)))
+    child.on('close', (code) => {
+      process.stderr.write(Buffer.concat(said))
+      console.error(`check: ${name}: ${code === 0 ? 'ok' : 'FAILED'}`)
+      resolve(code === 0)
+    })
+  })
+
+withSetup(async () => {
+  const waiting = steps()
   let failed = 0
-  for (const [name, command, args] of steps()) {
-    const done = spawnSync(command, args, { cwd: ROOT, env: pinnedEnv(), stdio: 'inherit' })
-    console.error(`check: ${name}: ${done.status === 0 ? 'ok' : 'FAILED'}`)
-    if (done.status !== 0) failed++
+  const work = async () => {
+    for (let step = waiting.shift(); step; step = waiting.shift()) if (!(await runStep(step))) failed++
   }
+  // Two at once, but what writes alone.
+  await Promise.all(Array.from({ length: write ? 1 : 2 }, work))
   process.exit(failed ? 1 : 0)
 })
