@@ -1,5 +1,5 @@
-// The keys that calls of nodes are checked with, as D1 has them. An isolate keeps a key for a while; a node whose row was removed is
-// heard for as long.
+// The keys that calls of nodes are checked with, as D1 has them; those of removed nodes too, for their last receipts. An isolate keeps
+// a key for a while.
 
 import { eq } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/d1'

@@ -1,5 +1,6 @@
-// Registration and heartbeat of nodes. A join token admits a node once; from then on its own key speaks for it.
-import { and, count, eq, gt } from 'drizzle-orm'
+// Registration and heartbeat of nodes. A join token admits a node once; from then on its own key speaks for it. One that an operator
+// removed is told so, and heard no more, but for its receipts.
+import { and, count, eq, gt, isNull, sql } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/d1'
 import { isTemplateName, templateName } from '../schema/chat/template_source.ts'
 import { nodes } from '../schema/db.ts'
@@ -45,11 +46,22 @@ export const register = async (env: Env, request: Request): Promise<Result<Regis
   const taken = await drizzle(env.DB)
     .insert(nodes)
     .values({ id: nodeId, publicKey, registeredAt: now, ...live })
-    .onConflictDoUpdate({ target: nodes.id, set: live, setWhere: eq(nodes.publicKey, publicKey) })
+    .onConflictDoUpdate({
+      ...{ target: nodes.id, set: live },
+      setWhere: sql`${nodes.publicKey} = ${publicKey} AND ${nodes.removedAt} IS NULL`,
+    })
     .returning({ id: nodes.id })
   if (taken.length === 0)
-    return fail('conflict', { message: 'Another node registered under this id; choose another id.' })
+    return (await isRemoved(env.DB, nodeId, publicKey))
+      ? fail('node_removed')
+      : fail('conflict', { message: 'Another node registered under this id; choose another id.' })
   return ok({ dispatchSecret: dispatchSecret(env.SPARROW_SECRET, nodeId), heartbeatSeconds: HEARTBEAT_SECONDS })
+}
+
+/** A removed id is given to nobody else: the receipts under it are checked with the key that it had. */
+const isRemoved = async (database: D1Database, nodeId: string, publicKey?: string): Promise<boolean> => {
+  const [row] = await drizzle(database).select().from(nodes).where(eq(nodes.id, nodeId))
+  return !!row && row.removedAt !== null && (publicKey === undefined || row.publicKey === publicKey)
 }
 
 export const heartbeat = async (env: Env, { nodeId, bytes }: NodeCall): Promise<Result<{ ok: true }>> => {
@@ -57,11 +69,13 @@ export const heartbeat = async (env: Env, { nodeId, bytes }: NodeCall): Promise<
   if (!parsed.success) return fail('invalid_request', { message: parsed.error.message })
   if (parsed.data.nodeId !== nodeId) return fail('invalid_signature')
   const { draining, load } = parsed.data
-  await drizzle(env.DB)
+  const heard = await drizzle(env.DB)
     .update(nodes)
     .set({ draining, heartbeatAt: Date.now(), ...loadColumns(load) })
-    .where(eq(nodes.id, nodeId))
-  return ok({ ok: true })
+    .where(and(eq(nodes.id, nodeId), isNull(nodes.removedAt)))
+    .returning({ id: nodes.id })
+  if (heard.length > 0) return ok({ ok: true })
+  return (await isRemoved(env.DB, nodeId)) ? fail('node_removed') : fail('not_found')
 }
 
 export const liveNodes = async (database: D1Database): Promise<number> => {

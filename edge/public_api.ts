@@ -1,4 +1,5 @@
 // The small public endpoints: models, balance, health.
+import { isNull } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/d1'
 import type { z } from 'zod'
 import { nodes, prices } from '../schema/db.ts'
@@ -50,7 +51,10 @@ const entryOf = (model: string, rows: readonly PriceRow[], contextLength: number
 /** Models with a price in effect, and the names that stand for one of them; of those, what a key may use. */
 export const listModels = async (env: Env, allowed: readonly string[] | null): Promise<ModelEntry[]> => {
   const database = drizzle(env.DB)
-  const [priced, known] = await database.batch([database.select().from(prices), database.select().from(nodes)])
+  const [priced, known] = await database.batch([
+    database.select().from(prices),
+    database.select().from(nodes).where(isNull(nodes.removedAt)),
+  ])
   const inForce = priced.filter((row) => row.effectiveFrom <= Date.now())
   const models = [...new Set(inForce.map((row) => row.model))].sort()
   const aliases = Object.entries(aliasesOf(env)).map(([name, { model }]) => [name, model ?? commonest(known)] as const)

@@ -1,7 +1,9 @@
 // The node's tie to the edge: registers with the join token, keeps the dispatch secret, beats every few seconds, and
-// registers again when the edge has forgotten it.
+// registers again when the edge has forgotten it, but not when an operator has removed it.
+import { statusOf } from '../schema/errors.ts'
 import { HEARTBEAT_SECONDS } from '../schema/limits.ts'
-import { type Load, PATHS, type Registration, registeredSchema } from '../schema/wire.ts'
+import { parseJson } from '../schema/text.ts'
+import { type Load, PATHS, type Registration, registeredSchema, removedSchema } from '../schema/wire.ts'
 import { backoffMs } from './backoff.ts'
 import type { Identity } from './identity.ts'
 import { log, reasonOf } from './log.ts'
@@ -17,12 +19,15 @@ export interface EdgeLinkOptions {
   readonly load: () => Load
   readonly isDraining: () => boolean
   readonly onRegistered: () => void
+  /** Receipts are all that the edge takes from now on. */
+  readonly onRemoved: () => void
 }
 
 export class EdgeLink {
   readonly #options: EdgeLinkOptions
   #secret: Uint8Array | undefined
   #registered = false
+  #removed = false
   #intervalMs = HEARTBEAT_SECONDS * 1000
   #failures = 0
   #timer: NodeJS.Timeout | undefined
@@ -50,7 +55,7 @@ export class EdgeLink {
       // Edge and node are often started together: until the first registration the node asks again soon.
       const longest = this.#secret ? this.#intervalMs : FIRST_CONTACT_MS
       const delay = this.#failures > 0 ? Math.min(backoffMs(this.#failures), longest) : this.#intervalMs
-      if (!this.#stopped) this.#timer = setTimeout(() => void this.beat(), delay)
+      if (!this.#stopped && !this.#removed) this.#timer = setTimeout(() => void this.beat(), delay)
     })
     return this.#working
   }
@@ -75,6 +80,7 @@ export class EdgeLink {
   }
 
   async #once(): Promise<void> {
+    if (this.#removed) return
     try {
       if (!this.#registered) await this.#register()
       else await this.#heartbeat()
@@ -97,6 +103,18 @@ export class EdgeLink {
     })
   }
 
+  /** True when the edge says that it never wants to hear of this node again. */
+  #isRemoval({ status }: Response, text: string): boolean {
+    // The code too: what stands between may answer by the same status.
+    if (status !== statusOf('node_removed') || !removedSchema.safeParse(parseJson(text)).success) return false
+    this.#removed = true
+    this.#registered = false
+    const advice = 'stop it when sparrow_journal_pending is 0; a node on another SPARROW_STATE_DIR may join'
+    log('error', 'node_removed', { node: this.#options.identity.nodeId, advice })
+    this.#options.onRemoved()
+    return true
+  }
+
   async #register(): Promise<void> {
     // A draining node that the edge forgot has nothing to register for.
     if (this.#options.isDraining()) return
@@ -105,6 +123,7 @@ export class EdgeLink {
     const body = JSON.stringify({ ...registration, nodeId, publicKey, load: load() })
     const response = await this.#post(PATHS.register, `Bearer ${joinToken}`, new TextEncoder().encode(body))
     const text = await response.text()
+    if (this.#isRemoval(response, text)) return
     if (!response.ok) throw new Error(`the edge refused the registration: ${response.status} ${text.slice(0, 300)}`)
     const { dispatchSecret, heartbeatSeconds } = registeredSchema.parse(JSON.parse(text))
     this.#secret = new TextEncoder().encode(dispatchSecret)
@@ -120,7 +139,7 @@ export class EdgeLink {
       JSON.stringify({ nodeId: identity.nodeId, draining: isDraining(), load: load() }),
     )
     const response = await this.#post(PATHS.heartbeat, await identity.sign(body), body)
-    await response.arrayBuffer()
+    if (this.#isRemoval(response, await response.text())) return
     if (response.status === 401 || response.status === 404) this.#registered = false
     if (!response.ok) throw new Error(`the edge answered ${response.status} to a heartbeat`)
   }

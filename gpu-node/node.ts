@@ -217,6 +217,8 @@ const assemble = ({ settings, loaded, metrics, front, view, address }: Assembly)
     // To the edge a stuck engine is a node that takes nothing more; unlike a draining one it may come back.
     isDraining: () => admission.draining || watchdog.stuck,
     onRegistered: () => shipper.edgeIsBack(),
+    // What it owes is still taken: one that starts again delivers what its journal kept.
+    onRemoved: () => shipper.edgeIsBack(),
   })
   view.stillMs = () => watchdog.stillMs
   view.state = () => ({

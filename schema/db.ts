@@ -73,6 +73,8 @@ export const nodes = sqliteTable('nodes', {
   predictedRightTokens: integer('predicted_right_tokens').notNull().default(0),
   registeredAt: integer('registered_at').notNull(),
   heartbeatAt: integer('heartbeat_at').notNull(),
+  /** By an operator, for good: it stays as one that drains, with the key that its receipts and its evidence are checked with. */
+  removedAt: integer('removed_at'),
 })
 
 /** Chat templates that nodes brought; the name is a hash of the source, so a row never changes. */

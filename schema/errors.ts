@@ -34,6 +34,7 @@ export const ERRORS = {
     false,
     'The outcome under this Idempotency-Key is not kept. It is not run, nor charged, again; send a new key to do so.',
   ),
+  node_removed: row(410, 'permission_error', false, 'This node was removed for good.'),
   request_too_large: row(413, 'invalid_request_error', false, 'The request body is too large.'),
   context_length_exceeded: row(
     413,

@@ -276,6 +276,9 @@ export const registeredSchema = z.object({
 })
 export type Registered = z.infer<typeof registeredSchema>
 
+/** What a removed node is told, to its registration and to its heartbeats. */
+export const removedSchema = z.object({ error: z.object({ code: z.literal('node_removed') }) })
+
 /** Body of `POST /internal/heartbeat`; `draining` takes the node out of routing at once. */
 export const heartbeatSchema = z.object({ nodeId: id, draining: z.boolean(), load: loadSchema })
 export type Heartbeat = z.infer<typeof heartbeatSchema>

@@ -18,7 +18,7 @@ const USAGE = `usage: npm run admin -- COMMAND [--json] [--idempotency-key KEY]
   key create --account NAME --name NAME [--expires TIME] LIMITS  keys
   key limits --id KEY_ID LIMITS                 nodes
   key rotate --id KEY_ID [--overlap SECONDS]    (the old key works that long; default: a day)
-  key revoke --id KEY_ID
+  key revoke --id KEY_ID                        node remove --id NODE_ID [--force]   (for good)
   topup --account NAME --usd USD                prices
   price set --model NAME --hit N --miss N --output N [--from TIME]   (nano-dollars a token)
   price withdraw --model NAME --from TIME       (announced for later; its effectiveFrom)
@@ -36,6 +36,7 @@ const CONFIG = {
   tokens: true,
   options: {
     json: { type: 'boolean', default: false },
+    force: { type: 'boolean' },
     'idempotency-key': { type: 'string' },
     ...Object.fromEntries(
       [
@@ -211,6 +212,8 @@ const COMMANDS: Readonly<Record<string, () => Promise<object>>> = {
       option('overlap') === undefined ? {} : { overlapSeconds: integer('overlap') },
     ),
   'key revoke': () => call('POST', `/keys/${encodeURIComponent(need('id'))}/revoke`, {}),
+  'node remove': () =>
+    call('POST', `/nodes/${encodeURIComponent(need('id'))}/remove`, { force: option('force') === true }),
   topup: () => call('POST', '/topups', { account: need('account'), amountNano: usd('usd') }),
   'price set': () =>
     call('PUT', '/prices', {

@@ -30,7 +30,7 @@ import {
   withdrawBody,
   withdrawPrice,
 } from './mutations.ts'
-import { listNodes } from './nodes.ts'
+import { listNodes, removeNode, removeNodeBody } from './nodes.ts'
 import { ledgerRows, usageRows } from './rows.ts'
 
 type App = { Bindings: Env; Variables: { bytes: Uint8Array<ArrayBuffer> } }
@@ -130,6 +130,10 @@ export const adminApi = new Hono<App>()
   .put(
     '/accounts/:id/limits',
     mutation(keyLimitsSchema, (env, _key, body, id) => setAccountLimits(env, id, body)),
+  )
+  .post(
+    '/nodes/:id/remove',
+    mutation(removeNodeBody, (env, _key, body, id) => removeNode(env, id, body)),
   )
   .post('/keys/:id/revoke', async (c) => reply(c, await revokeKey(c.env, c.req.param('id'))))
   .get('/log', async (c) => c.json({ data: await readLog(c.env, ADMIN_ROWS_MAX) }))

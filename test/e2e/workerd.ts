@@ -22,7 +22,13 @@ export interface MoreNode {
 const HOST = '127.0.0.1'
 const BIN = join(ROOT, 'node_modules', '.bin')
 
-const startNode = (stateDir: string, edgeUrl: string, port: number, joinToken: string, env: Record<string, string>) => {
+export const startNode = (
+  stateDir: string,
+  edgeUrl: string,
+  port: number,
+  joinToken: string,
+  env: Record<string, string>,
+) => {
   const child = spawn(join(BIN, 'node'), ['gpu-node/main.ts'], {
     cwd: ROOT,
     stdio: 'ignore',
@@ -80,8 +86,9 @@ export const bootWorker = async (
 const nodesOf = async (baseUrl: string): Promise<number> =>
   ((await (await fetch(`${baseUrl}/healthz`)).json()) as { nodes: number }).nodes
 
-const ended = (child: ChildProcess): Promise<void> =>
+export const ended = (child: ChildProcess): Promise<void> =>
   new Promise((done) => {
+    if (child.exitCode !== null || child.signalCode !== null) return done()
     child.once('exit', () => done())
     child.kill()
   })

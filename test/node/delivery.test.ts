@@ -98,6 +98,44 @@ test('an edge that forgot the node is told again who it is', async () => {
   await until('heartbeats', () => edge.heartbeats.length > beats + 1)
 })
 
+test('a node that is removed while it runs ends its runs, asks no more, and their receipts arrive', async () => {
+  const node = await boot()
+  edge.removed = true
+  await until('it to be told', () => edge.toldSo > 0)
+  const ids = [await serve(node), await serve(node)]
+  await until('the receipts', () => ids.every((id) => delivered(id) === 1))
+  expect(await (await fetch(`${node.address}/readyz`)).json()).toMatchObject({ reasons: ['not_registered'] })
+  nodes.pop()
+  await node.drain()
+  expect(edge.toldSo).toBe(1)
+})
+
+test('a removed node that starts again delivers what its journal kept', async () => {
+  const node = await boot()
+  edge.failures = new Array(1000).fill(500)
+  const id = await serve(node)
+  nodes.pop()
+  await node.drain()
+  expect(delivered(id)).toBe(0)
+  edge.failures = []
+  edge.removed = true
+  const again = await startNode(
+    testSettings(edge.url, dir.path),
+    async () => scriptedEngine(() => ({ ids: [EOS] })),
+    () => {},
+  )
+  nodes.push(again)
+  await until('the receipt', () => delivered(id) === 1)
+  expect(edge.toldSo).toBe(1)
+})
+
+test('what merely answers as if the node were gone is asked again', async () => {
+  await boot()
+  edge.heartbeatStatus = 410
+  const beats = edge.heartbeats.length
+  await until('heartbeats', () => edge.heartbeats.length > beats + 1)
+})
+
 test('drain: no new runs, the running one ends, the edge hears of it, receipts arrive', async () => {
   const { promise: heard, resolve } = Promise.withResolvers<void>()
   const script = { ids: [...new Array(100).fill(70), EOS], pauses: { at: 1, until: heard } }

@@ -45,13 +45,17 @@ export interface TestEdge {
   failures: (number | 'drop')[]
   refuse: Set<string>
   heartbeatStatus: number
+  /** An operator removed the node: all that is taken of it is receipts. */
+  removed: boolean
+  /** Times that the node was told so. */
+  toldSo: number
   close(): Promise<void>
 }
 
 export const startEdge = async (port = 0): Promise<TestEdge> => {
   const edge: Omit<TestEdge, 'url' | 'close'> = {
     ...{ registrations: [], heartbeats: [], receipts: [], deliveries: new Map(), failures: [], segments: [] },
-    ...{ refuse: new Set<string>(), heartbeatStatus: 200 },
+    ...{ refuse: new Set<string>(), heartbeatStatus: 200, removed: false, toldSo: 0 },
   }
   let keys = new Map<string, string>()
   const take = async (body: Uint8Array<ArrayBuffer>, authorization: string | undefined): Promise<[number, unknown]> => {
@@ -84,6 +88,10 @@ export const startEdge = async (port = 0): Promise<TestEdge> => {
     for await (const chunk of call) chunks.push(chunk as Buffer)
     const body = new Uint8Array(Buffer.concat(chunks))
     const reply = (status: number, json: unknown) => response.writeHead(status).end(JSON.stringify(json))
+    if (edge.removed && call.url !== PATHS.receipts) {
+      edge.toldSo++
+      return reply(410, { error: { code: 'node_removed' } })
+    }
     if (call.url === PATHS.register) {
       if (call.headers.authorization !== `Bearer ${JOIN_TOKEN}`) return reply(401, {})
       const registration = JSON.parse(new TextDecoder().decode(body)) as Registration

@@ -167,7 +167,8 @@ test('a clock that the edge does not accept is no reason to register for each re
   const edgeUrl = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
   const identity = { nodeId: 'n', publicKey: 'x', privateKey: pair.privateKey, sign: async () => 'Bearer x' }
   const link: EdgeLink = new EdgeLink({
-    ...{ edgeUrl, joinToken: 't', identity, isDraining: () => false, onRegistered: () => shipper.edgeIsBack() },
+    ...{ edgeUrl, joinToken: 't', identity, isDraining: () => false },
+    ...{ onRegistered: () => shipper.edgeIsBack(), onRemoved: () => {} },
     registration: { address: edgeUrl, model: 'm', chatFormat: 'deepseek_v32', contextTokens: 1 },
     load: () => ({
       ...{ running: 0, waiting: 0, kvPages: 1, kvPagesUsed: 0, prefillTokensPerSecond: 1 },

@@ -75,7 +75,8 @@ server.keepAliveTimeout = 0
 server.listen(Number(portText), '127.0.0.1', () => {
   const address = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
   const link = new EdgeLink({
-    ...{ edgeUrl, joinToken, identity, isDraining: () => false, onRegistered: () => process.send?.('registered') },
+    ...{ edgeUrl, joinToken, identity, isDraining: () => false },
+    ...{ onRegistered: () => process.send?.('registered'), onRemoved: () => {} },
     registration: { address, model: 'zero', chatFormat: 'deepseek_v32', contextTokens: 100_000 },
     load: () => ({
       ...{ running: 0, waiting: 0, kvPages: 1, kvPagesUsed: 0, prefillTokensPerSecond: 100_000 },

@@ -1,0 +1,1 @@
+ALTER TABLE `nodes` ADD `removed_at` integer;
