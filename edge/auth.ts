@@ -9,6 +9,9 @@ const RANDOM_LENGTH = 32
 const MAC_LENGTH = 16
 const KEY = new RegExp(`^sk-([0-9a-f]{${ACCOUNT_LENGTH}})([0-9a-f]{${RANDOM_LENGTH}})([0-9a-f]{${MAC_LENGTH}})$`)
 
+/** A secret, with which all is made, and before its rotation has ended also the one that it replaces. */
+export type Secrets = readonly [string, ...string[]]
+
 /** HMAC-SHA256 of the parts under one purpose, so that no use of the secret can stand in for another. */
 export const derive = (secret: string, purpose: string, ...parts: string[]): Buffer =>
   createHmac('sha256', secret)
@@ -62,12 +65,13 @@ export const authorizationOf = (headers: Headers): string | undefined => {
   return headers.get('authorization') ?? (key === null ? undefined : `Bearer ${key}`)
 }
 
-/** The caller a key names. Error: invalid_api_key. */
-export const authenticate = (secret: string, authorization: string | undefined): Result<Caller> => {
+/** The caller a key names, by whichever secret signed it. Error: invalid_api_key. */
+export const authenticate = (secrets: Secrets, authorization: string | undefined): Result<Caller> => {
   const key = /^Bearer\s+(\S+)$/i.exec(authorization ?? '')?.[1]
   if (!key) {
     return fail('invalid_api_key', { message: 'No API key. Send it as "Authorization: Bearer sk-...".' })
   }
-  const caller = callerOf(secret, key)
+  let caller: Caller | undefined
+  for (const secret of secrets) caller ??= callerOf(secret, key)
   return caller ? ok(caller) : fail('invalid_api_key', { message: 'This API key is not valid.' })
 }

@@ -2,6 +2,7 @@
 import { z } from 'zod'
 import { HEARTBEAT_SECONDS } from '../schema/limits.ts'
 import type { AccountObject } from './account.ts'
+import type { Secrets } from './auth.ts'
 
 export interface Env {
   readonly DB: D1Database
@@ -10,6 +11,10 @@ export interface Env {
   readonly SPARROW_SECRET: string
   readonly ADMIN_SECRET: string
   readonly JOIN_TOKEN: string
+  /** What was replaced: still taken for right where something is verified, never used to make anything. */
+  readonly SPARROW_SECRET_PREVIOUS?: string
+  readonly ADMIN_SECRET_PREVIOUS?: string
+  readonly JOIN_TOKEN_PREVIOUS?: string
   /** Days that a usage row stays in D1. */
   readonly USAGE_DAYS?: string
   /** How often a node that owes an answer is asked whether it lives. */
@@ -36,6 +41,9 @@ const aliasSchema = z.strictObject({
 const aliasesSchema = z.record(z.string().min(1).max(128), aliasSchema).default({})
 const environmentSchema = z.object({
   ...{ SPARROW_SECRET: secret, ADMIN_SECRET: secret, JOIN_TOKEN: secret },
+  SPARROW_SECRET_PREVIOUS: secret.optional(),
+  ADMIN_SECRET_PREVIOUS: secret.optional(),
+  JOIN_TOKEN_PREVIOUS: secret.optional(),
   MODEL_ALIASES: aliasesSchema,
   AFFINITY_CREDIT: z.enum(['on', 'off']).optional(),
   USAGE_DAYS: above0('days'),
@@ -68,6 +76,11 @@ export const aliasesOf = (env: Env): Aliases => check(env).aliases
 
 /** What is wrong with secrets or settings, or `undefined`. */
 export const environmentFault = (env: Env): string | undefined => check(env).fault
+
+export const secretsOf = (env: Env, name: 'SPARROW_SECRET' | 'ADMIN_SECRET' | 'JOIN_TOKEN'): Secrets => {
+  const previous = env[`${name}_PREVIOUS`]
+  return previous === undefined ? [env[name]] : [env[name], previous]
+}
 
 export const pulseMs = ({ PULSE_SECONDS: seconds }: Env): number => Number(seconds ?? HEARTBEAT_SECONDS) * 1000
 

@@ -41,10 +41,17 @@ export const sealOf = (secret: string, key: string, segment: string, terms: read
 const unbilledSealOf = (secret: string, key: string, segment: string, unbilled: readonly Unbilled[]): string =>
   derive(secret, 'evidence unbilled', key, sha256(segment), JSON.stringify(unbilled)).toString('base64url')
 
+/** With the seals that `secret` gives to what the edge says of it. */
+export const withSeals = (secret: string, key: string, { segment, terms, unbilled }: KeptSegment): KeptSegment => ({
+  ...{ segment, terms, seal: sealOf(secret, key, segment, terms) },
+  ...(unbilled ? { unbilled, unbilledSeal: unbilledSealOf(secret, key, segment, unbilled) } : {}),
+})
+
 /** True when all that the edge says of it bears its seal. */
-export const isSealed = (secret: string, key: string, kept: KeptSegment): boolean =>
-  kept.seal === sealOf(secret, key, kept.segment, kept.terms) &&
-  (kept.unbilled === undefined || kept.unbilledSeal === unbilledSealOf(secret, key, kept.segment, kept.unbilled))
+export const isSealed = (secret: string, key: string, kept: KeptSegment): boolean => {
+  const { seal, unbilledSeal } = withSeals(secret, key, kept)
+  return kept.seal === seal && kept.unbilledSeal === unbilledSeal
+}
 
 const HEADS_MAX = 1_000
 /** The last segment of each chain, as far as this isolate kept it. Another isolate may be further on. What continues this head then stands
@@ -92,10 +99,8 @@ export const keepSegment = async (
 ): Promise<Result<true>> => {
   const { nodeId, link } = sealed
   const key = evidenceKey(nodeId, link.chain, link.index)
-  const put = ({ terms, unbilled }: Word, onlyIf: R2Conditional): Promise<R2Object | null> => {
-    const seal = sealOf(env.SPARROW_SECRET, key, segment, terms)
-    const unbilledSeal = unbilledSealOf(env.SPARROW_SECRET, key, segment, unbilled)
-    const kept: KeptSegment = { segment, terms, seal, unbilled, unbilledSeal }
+  const put = (word: Word, onlyIf: R2Conditional): Promise<R2Object | null> => {
+    const kept = withSeals(env.SPARROW_SECRET, key, { segment, ...word, seal: '' })
     return env.EVIDENCE.put(key, JSON.stringify(kept), { onlyIf })
   }
   if ((await put(word, { etagDoesNotMatch: '*' })) === null) {

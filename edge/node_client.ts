@@ -15,14 +15,14 @@ import {
   type TokenizeRequest,
   tokenizeAnswerSchema,
 } from '../schema/wire.ts'
-import { derivedOnce } from './auth.ts'
+import { derivedOnce, type Secrets } from './auth.ts'
 import { reasonOf } from './log.ts'
 
 export type NodeAnswer =
   | { readonly ok: true; readonly head: ResponseHead; readonly response: Response }
   | { readonly ok: false; readonly error: ApiError; readonly retryable: boolean; readonly unreachable: boolean }
 
-/** The secret with which the edge signs its calls to a node; told to the node when it registers, stored nowhere. */
+/** The secret with which the edge signs its calls to a node; told to the node when it registers and when it beats, stored nowhere. */
 export const dispatchSecret = (secret: string, nodeId: string): string =>
   derivedOnce(secret, 'dispatch', nodeId).toString('base64url')
 
@@ -76,13 +76,30 @@ export const baseOf = ({ address }: NodeAddress): string => address.replace(/\/+
 
 /** Throws where the node cannot be reached. */
 const post = async (
-  secret: string,
+  [secret, ...former]: Secrets,
   node: NodeAddress,
   path: string,
   request: object,
   signal: AbortSignal,
 ): Promise<Response> => {
   const body = utf8(JSON.stringify(request))
+  let response = await postSigned(secret, node, path, body, signal)
+  // Until its next heartbeat a node knows the secret that was replaced.
+  for (const before of former) {
+    if (response.status !== 401) break
+    await response.body?.cancel()
+    response = await postSigned(before, node, path, body, signal)
+  }
+  return response
+}
+
+const postSigned = async (
+  secret: string,
+  node: NodeAddress,
+  path: string,
+  body: Uint8Array<ArrayBuffer>,
+  signal: AbortSignal,
+): Promise<Response> => {
   const key = await dispatchKey(secret, node.id)
   return fetch(`${baseOf(node)}${path}`, {
     method: 'POST',
@@ -101,12 +118,12 @@ const COUNT_TIMEOUT_MS = 30_000
 
 /** What a prompt is in tokens. Errors: node_failed, and the node's own. */
 export const askTokens = async (
-  secret: string,
+  secrets: Secrets,
   node: NodeAddress,
   request: TokenizeRequest,
 ): Promise<Result<TokenizeAnswer>> => {
   try {
-    const response = await post(secret, node, PATHS.tokenize, request, AbortSignal.timeout(COUNT_TIMEOUT_MS))
+    const response = await post(secrets, node, PATHS.tokenize, request, AbortSignal.timeout(COUNT_TIMEOUT_MS))
     if (!response.ok) return await refused(response)
     return { ok: true, value: tokenizeAnswerSchema.parse(await response.json()) }
   } catch (error) {
@@ -118,12 +135,12 @@ const ABANDON_TIMEOUT_MS = 10_000
 
 /** Whether a receipt of this attempt comes; if not, none ever does. Errors: node_failed, and the node's own. */
 export const abandonAt = async (
-  secret: string,
+  secrets: Secrets,
   node: NodeAddress,
   attempt: AbandonRequest,
 ): Promise<Result<{ willBill: boolean }>> => {
   try {
-    const response = await post(secret, node, PATHS.abandon, attempt, AbortSignal.timeout(ABANDON_TIMEOUT_MS))
+    const response = await post(secrets, node, PATHS.abandon, attempt, AbortSignal.timeout(ABANDON_TIMEOUT_MS))
     if (!response.ok) return await refused(response)
     return { ok: true, value: abandonAnswerSchema.parse(await response.json()) }
   } catch (error) {
@@ -133,7 +150,7 @@ export const abandonAt = async (
 
 /** `signal`: the client left; `lost`: the node is given up, its answer too where that has begun. */
 export const callNode = async (
-  secret: string,
+  secrets: Secrets,
   node: NodeAddress,
   request: RunRequest,
   signal: AbortSignal,
@@ -141,7 +158,7 @@ export const callNode = async (
 ): Promise<NodeAnswer> => {
   let response: Response
   try {
-    response = await post(secret, node, PATHS.run, request, AbortSignal.any([signal, lost]))
+    response = await post(secrets, node, PATHS.run, request, AbortSignal.any([signal, lost]))
   } catch (error) {
     if (signal.aborted) return { ok: false, error: apiError('client_closed'), retryable: false, unreachable: false }
     return {

@@ -7,10 +7,10 @@ import { nodes } from '../schema/db.ts'
 import { fail, ok, type Result } from '../schema/errors.ts'
 import { HEARTBEAT_SECONDS, NODE_STALE_MS } from '../schema/limits.ts'
 import { parseJson } from '../schema/text.ts'
-import { heartbeatSchema, type Load, type Registered, registrationSchema } from '../schema/wire.ts'
+import { type Beaten, heartbeatSchema, type Load, type Registered, registrationSchema } from '../schema/wire.ts'
 import { sameText } from './auth.ts'
 import { readBody } from './body.ts'
-import type { Env } from './env.ts'
+import { type Env, secretsOf } from './env.ts'
 import type { NodeCall } from './node_calls.ts'
 import { dispatchSecret } from './node_client.ts'
 import { keepTemplate } from './templates.ts'
@@ -28,7 +28,8 @@ const loadColumns = (load: Load) => ({
 })
 
 export const register = async (env: Env, request: Request): Promise<Result<Registered>> => {
-  if (!sameText(request.headers.get('authorization') ?? '', `Bearer ${env.JOIN_TOKEN}`)) {
+  const authorization = request.headers.get('authorization') ?? ''
+  if (!secretsOf(env, 'JOIN_TOKEN').some((token) => sameText(authorization, `Bearer ${token}`))) {
     return fail('invalid_signature', { message: 'The join token is wrong.' })
   }
   const bytes = await readBody(request)
@@ -64,7 +65,7 @@ const isRemoved = async (database: D1Database, nodeId: string, publicKey?: strin
   return !!row && row.removedAt !== null && (publicKey === undefined || row.publicKey === publicKey)
 }
 
-export const heartbeat = async (env: Env, { nodeId, bytes }: NodeCall): Promise<Result<{ ok: true }>> => {
+export const heartbeat = async (env: Env, { nodeId, bytes }: NodeCall): Promise<Result<Beaten>> => {
   const parsed = heartbeatSchema.safeParse(parseJson(new TextDecoder().decode(bytes)))
   if (!parsed.success) return fail('invalid_request', { message: parsed.error.message })
   if (parsed.data.nodeId !== nodeId) return fail('invalid_signature')
@@ -74,7 +75,7 @@ export const heartbeat = async (env: Env, { nodeId, bytes }: NodeCall): Promise<
     .set({ draining, heartbeatAt: Date.now(), ...loadColumns(load) })
     .where(and(eq(nodes.id, nodeId), isNull(nodes.removedAt)))
     .returning({ id: nodes.id })
-  if (heard.length > 0) return ok({ ok: true })
+  if (heard.length > 0) return ok({ ok: true, dispatchSecret: dispatchSecret(env.SPARROW_SECRET, nodeId) })
   return (await isRemoved(env.DB, nodeId)) ? fail('node_removed') : fail('not_found')
 }
 

@@ -8,7 +8,7 @@ import { MAX_TOKENS_MAX, NODE_STALE_MS } from '../schema/limits.ts'
 import { formatUsd } from '../schema/money.ts'
 import type { modelSchema } from '../schema/public_answers.ts'
 import { authenticate, authorizationOf } from './auth.ts'
-import { accountObject, aliasesOf, clientIp, type Env } from './env.ts'
+import { accountObject, aliasesOf, clientIp, type Env, secretsOf } from './env.ts'
 
 export type ModelEntry = z.infer<typeof modelSchema>
 
@@ -82,7 +82,7 @@ export interface KnownCaller {
 
 /** Whose key the call carries; a forged key costs no look-up. Errors: invalid_api_key, permission_denied. */
 export const knownCaller = async (env: Env, headers: Headers): Promise<Result<KnownCaller>> => {
-  const caller = authenticate(env.SPARROW_SECRET, authorizationOf(headers))
+  const caller = authenticate(secretsOf(env, 'SPARROW_SECRET'), authorizationOf(headers))
   if (!caller.ok) return caller
   const { accountId, keyHash } = caller.value
   const active = await accountObject(env, accountId).activeKey(keyHash, clientIp(headers))

@@ -5,7 +5,7 @@ import type { Counted } from '../schema/dialects/tokenize.ts'
 import { type ApiError, apiError, type Result } from '../schema/errors.ts'
 import type { TokenizeAnswer } from '../schema/wire.ts'
 import { authenticate, authorizationOf, derivedOnce } from './auth.ts'
-import { accountObject, clientIp, type Env } from './env.ts'
+import { accountObject, clientIp, type Env, secretsOf } from './env.ts'
 import { routeNow } from './fleet.ts'
 import { errorResponse } from './flow/answer.ts'
 import type { Call } from './flow/complete.ts'
@@ -27,7 +27,7 @@ const ask = async (
   const cacheSalt = derivedOnce(env.SPARROW_SECRET, 'cache', accountId).toString('base64url')
   let error: ApiError = apiError('no_node')
   for (const node of nodes.slice(0, NODES_ASKED_MAX)) {
-    const answer = await askTokens(env.SPARROW_SECRET, node, { model, text: prompt, withIds, cacheSalt })
+    const answer = await askTokens(secretsOf(env, 'SPARROW_SECRET'), node, { model, text: prompt, withIds, cacheSalt })
     if (answer.ok) return answer
     error = answer.error
   }
@@ -39,7 +39,7 @@ export const countTokens = async (
   counter: Counter,
 ): Promise<Response> => {
   const refuse = (error: ApiError): Response => errorResponse(counter.dialect, error)
-  const caller = authenticate(env.SPARROW_SECRET, authorizationOf(request.headers))
+  const caller = authenticate(secretsOf(env, 'SPARROW_SECRET'), authorizationOf(request.headers))
   if (!caller.ok) return refuse(caller.error)
   const read = await readRun({ env, context, request, requestId, dialect: counter })
   if (!read.ok) return refuse(read.error)

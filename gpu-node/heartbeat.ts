@@ -2,14 +2,16 @@
 // registers again when the edge has forgotten it, but not when an operator has removed it.
 import { statusOf } from '../schema/errors.ts'
 import { HEARTBEAT_SECONDS } from '../schema/limits.ts'
-import { parseJson } from '../schema/text.ts'
-import { type Load, PATHS, type Registration, registeredSchema, removedSchema } from '../schema/wire.ts'
+import { parseJson, utf8 } from '../schema/text.ts'
+import { beatenSchema, type Load, PATHS, type Registration, registeredSchema, removedSchema } from '../schema/wire.ts'
 import { backoffMs } from './backoff.ts'
 import type { Identity } from './identity.ts'
 import { log, reasonOf } from './log.ts'
 
 const CALL_TIMEOUT_MS = 10_000
 const FIRST_CONTACT_MS = 500
+/** A secret that was replaced: some isolates of the edge sign with it until its new version is everywhere. */
+const FORMER_KEPT_MS = 60_000
 
 export interface EdgeLinkOptions {
   readonly edgeUrl: string
@@ -26,6 +28,7 @@ export interface EdgeLinkOptions {
 export class EdgeLink {
   readonly #options: EdgeLinkOptions
   #secret: Uint8Array | undefined
+  #former: { readonly secret: Uint8Array; readonly until: number } | undefined
   #registered = false
   #removed = false
   #intervalMs = HEARTBEAT_SECONDS * 1000
@@ -38,9 +41,10 @@ export class EdgeLink {
     this.#options = options
   }
 
-  /** Key of the edge's calls to this node; `undefined` before the first registration. */
-  get dispatchKey(): Uint8Array | undefined {
-    return this.#secret
+  /** Keys of the edge's calls to this node, the present one first; none before the first registration. */
+  get dispatchKeys(): readonly Uint8Array[] {
+    const former = this.#former && performance.now() < this.#former.until ? [this.#former.secret] : []
+    return this.#secret ? [this.#secret, ...former] : []
   }
 
   get registered(): boolean {
@@ -115,6 +119,14 @@ export class EdgeLink {
     return true
   }
 
+  #learn(dispatchSecret: string): void {
+    const secret = utf8(dispatchSecret)
+    const before = this.#secret
+    if (before && Buffer.compare(before, secret) === 0) return
+    if (before) this.#former = { secret: before, until: performance.now() + FORMER_KEPT_MS }
+    this.#secret = secret
+  }
+
   async #register(): Promise<void> {
     // A draining node that the edge forgot has nothing to register for.
     if (this.#options.isDraining()) return
@@ -126,7 +138,7 @@ export class EdgeLink {
     if (this.#isRemoval(response, text)) return
     if (!response.ok) throw new Error(`the edge refused the registration: ${response.status} ${text.slice(0, 300)}`)
     const { dispatchSecret, heartbeatSeconds } = registeredSchema.parse(JSON.parse(text))
-    this.#secret = new TextEncoder().encode(dispatchSecret)
+    this.#learn(dispatchSecret)
     this.#intervalMs = heartbeatSeconds * 1000
     this.#registered = true
     log('info', 'registered', { node: nodeId })
@@ -139,8 +151,11 @@ export class EdgeLink {
       JSON.stringify({ nodeId: identity.nodeId, draining: isDraining(), load: load() }),
     )
     const response = await this.#post(PATHS.heartbeat, await identity.sign(body), body)
-    if (this.#isRemoval(response, await response.text())) return
+    const text = await response.text()
+    if (this.#isRemoval(response, text)) return
     if (response.status === 401 || response.status === 404) this.#registered = false
     if (!response.ok) throw new Error(`the edge answered ${response.status} to a heartbeat`)
+    const { data } = beatenSchema.safeParse(parseJson(text))
+    if (data?.dispatchSecret !== undefined) this.#learn(data.dispatchSecret)
   }
 }

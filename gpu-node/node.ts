@@ -203,7 +203,7 @@ const assemble = ({ settings, loaded, metrics, front, view, address }: Assembly)
   })
   const stallMs = settings.SPARROW_STALL_SECONDS * 1000
   const keepAliveMs = settings.SPARROW_KEEP_ALIVE_SECONDS * 1000
-  const server = createRunServer({ shop, dispatchKey: () => link.dispatchKey, pendingMax, stallMs, keepAliveMs })
+  const server = createRunServer({ shop, dispatchKeys: () => link.dispatchKeys, pendingMax, stallMs, keepAliveMs })
   const watchdog = new Watchdog(engine, settings.SPARROW_STUCK_SECONDS * 1000)
   addGauges(shop, server)
   const link = new EdgeLink({

@@ -19,8 +19,8 @@ const TAKEN_MS = 5 * 60_000
 
 export interface ServerOptions {
   readonly shop: Workshop
-  /** Key of the edge's calls; `undefined` until registered. */
-  readonly dispatchKey: () => Uint8Array | undefined
+  /** Keys of the edge's calls, the likeliest first; none until registered. */
+  readonly dispatchKeys: () => readonly Uint8Array[]
   readonly pendingMax: number
   readonly stallMs: number
   readonly keepAliveMs: number
@@ -107,13 +107,15 @@ class Taken {
 
 /** The body of a call that the edge signed. */
 const verified = async (
-  { shop, dispatchKey }: ServerOptions,
+  { shop, dispatchKeys }: ServerOptions,
   request: IncomingMessage,
 ): Promise<Result<Uint8Array>> => {
-  const key = dispatchKey()
+  const [key, ...former] = dispatchKeys()
   if (!key) return fail('no_node', { message: 'This node is not registered yet.', retryAfterSeconds: 1 })
   // Before the body is read: only the edge may fill memory.
-  const call = await verifyToken(key, 'HS256', shop.nodeId, request.headers.authorization)
+  const signedWith = (secret: Uint8Array) => verifyToken(secret, 'HS256', shop.nodeId, request.headers.authorization)
+  let call = await signedWith(key)
+  for (const before of former) if (!call.ok) call = await signedWith(before)
   if (!call.ok) return call
   if (call.value.issuer !== 'edge') return fail('invalid_signature')
   const body = await readBody(request)

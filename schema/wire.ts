@@ -282,3 +282,7 @@ export const removedSchema = z.object({ error: z.object({ code: z.literal('node_
 /** Body of `POST /internal/heartbeat`; `draining` takes the node out of routing at once. */
 export const heartbeatSchema = z.object({ nodeId: id, draining: z.boolean(), load: loadSchema })
 export type Heartbeat = z.infer<typeof heartbeatSchema>
+
+/** Answer to a heartbeat: the secret again, for the edge's may have been replaced. Older edges say nothing of it. */
+export const beatenSchema = z.object({ ok: z.literal(true), dispatchSecret: z.string().min(32).optional() })
+export type Beaten = z.infer<typeof beatenSchema>

@@ -7,7 +7,7 @@ import type { KeyLimits } from '../schema/key_limits.ts'
 import { parseUsd } from '../schema/money.ts'
 import { auditBooks } from './admin_audit.ts'
 import { AdminError, adminCall } from './admin_client.ts'
-import { deriveBills } from './admin_evidence.ts'
+import { deriveBills, resealAll } from './admin_evidence.ts'
 import { print } from './admin_print.ts'
 import type { Row } from './admin_rows.ts'
 import { loadSecrets, ROOT } from './stack.ts'
@@ -24,6 +24,7 @@ const USAGE = `usage: npm run admin -- COMMAND [--json] [--idempotency-key KEY]
   price withdraw --model NAME --from TIME       (announced for later; its effectiveFrom)
   ledger | usage --account NAME [--from TIME] [--to TIME] [--out FILE]   (newest 1,000; all of them as CSV with --out)
   evidence [--account NAME --out FILE]          derives the bills again from the sealed receipts, and compares
+  evidence reseal                               seals it with the Worker's new SPARROW_SECRET, so that the one before may go
   audit [--journal DIR]      (a node's journal; default: the one of npm start)
 TIME: 2027-01-31 (its first moment, UTC), 2027-01-31T09:30Z, or Unix milliseconds
 LIMITS: --rpm N --tpm N --cached-tpm N --concurrency N --budget USD --models A,B --ips RANGE,RANGE (none: no limit) --affinity-credit on|off
@@ -118,7 +119,7 @@ const call = <T>(method: string, path: string, body?: object): Promise<T> => {
   const named = tokens.flatMap((token) => (token.kind === 'option' ? [token.name] : []))
   const twice = named.find((name, i) => named.indexOf(name) !== i)
   if (twice !== undefined) throw new UsageError(`--${twice} is given twice`)
-  changes = method !== 'GET' && !/^\/(audit|evidence)\//.test(path)
+  changes = method !== 'GET' && !/^\/(audit|evidence)\/(receipts|booked)$/.test(path)
   return adminCall<T>({
     baseUrl,
     secret: secret(),
@@ -233,6 +234,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<object>>> = {
   log: () => call('GET', '/log'),
   audit: () => auditBooks(call, journalDirs()),
   evidence: () => evidence(),
+  'evidence reseal': () => resealAll(call),
 }
 
 /** Charges of the last minute may not have reached D1. */

@@ -196,3 +196,27 @@ export const deriveBills = async (call: Call, until: number, accountId?: string)
     ...{ lines, sha256: sha256(lines.join('\n')) },
   }
 }
+
+export interface ResealReport {
+  readonly ok: boolean
+  readonly segments: number
+  readonly resealed: number
+  /** Missing, or bearing neither the seal of today nor the one before. */
+  readonly refused: number
+}
+
+/** Has every segment sealed with the secret of today, so that the one before is needed no more. */
+export const resealAll = async (call: Call): Promise<ResealReport> => {
+  const { data: chains } = await call<{ data: Chain[] }>('GET', '/evidence')
+  const total = { segments: 0, resealed: 0, refused: 0 }
+  for (const { nodeId, chain, segments } of chains) {
+    for (let from = 0; from < segments; from += STRETCH) {
+      const stretch = { node: nodeId, chain, from, to: Math.min(from + STRETCH, segments) }
+      const { resealed, refused } = await call<Omit<ResealReport, 'ok'>>('POST', '/evidence/reseal', stretch)
+      total.resealed += resealed
+      total.refused += refused
+    }
+    total.segments += segments
+  }
+  return { ok: total.refused === 0, ...total }
+}

@@ -34,6 +34,8 @@ export interface Admission {
   readonly fingerprint: string | null
   /** Hash of the client's `Idempotency-Key`. */
   readonly idempotencyKey: string | null
+  /** The same hashed with the secret that was replaced. */
+  readonly formerIdempotencyKey?: string
   /** What a later prompt is compared with (edge/trail.ts). */
   readonly trail: Trail | null
   /** True when the client's library says that it sends this again. */
@@ -124,7 +126,9 @@ const roomFor = (store: AccountStore, key: ActiveKey, amount: number, now: numbe
 /** What the key's earlier use means for this one; `undefined` when it is new. */
 const earlier = (store: AccountStore, family: string, a: Admission, now: number): Decision | undefined => {
   if (a.idempotencyKey === null) return undefined
-  const claim = store.claim(family, a.idempotencyKey, now)
+  const former = a.formerIdempotencyKey
+  const claim =
+    store.claim(family, a.idempotencyKey, now) ?? (former === undefined ? undefined : store.claim(family, former, now))
   if (!claim) return store.claimsFull() ? refused(apiError('rate_limit_exceeded', CLAIMS_FULL)) : undefined
   if (claim.fingerprint !== a.fingerprint) return refused(apiError('idempotency_mismatch'))
   if (claim.state === 'running') return refused(apiError('idempotency_in_progress', { retryAfterSeconds: 1 }))

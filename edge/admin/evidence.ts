@@ -5,10 +5,14 @@ import { z } from 'zod'
 import { billLine, type Refund, type Terms } from '../../schema/bill.ts'
 import { evidenceChains, nodes, usage } from '../../schema/db.ts'
 import { ok, type Result } from '../../schema/errors.ts'
-import type { Env } from '../env.ts'
-import { evidenceKey, isSealed, type KeptSegment } from '../evidence.ts'
+import { type Env, secretsOf } from '../env.ts'
+import { evidenceKey, isSealed, type KeptSegment, withSeals } from '../evidence.ts'
 
 const SEGMENTS_MAX = 20
+
+/** The secret that its seals are made with, of those that count. */
+const sealerOf = (env: Env, key: string, kept: KeptSegment): string | undefined =>
+  secretsOf(env, 'SPARROW_SECRET').find((secret) => isSealed(secret, key, kept))
 
 /** Every chain with its length, its head and the key of its node. */
 export const listChains = async (env: Env) => {
@@ -27,9 +31,36 @@ export const readSegments = async (env: Env, nodeId: string, chain: string, from
       const kept = await (await env.EVIDENCE.get(key))?.json<KeptSegment>().catch(() => null)
       if (!kept) return null
       const { segment, terms, unbilled } = kept
-      return { segment, terms, unbilled, sealed: isSealed(env.SPARROW_SECRET, key, kept) }
+      return { segment, terms, unbilled, sealed: sealerOf(env, key, kept) !== undefined }
     }),
   )
+}
+
+export const resealBody = z.object({
+  ...{ node: z.string(), chain: z.string(), from: z.int().min(0), to: z.int().min(0) },
+})
+
+type Resealed = 'sealed' | 'resealed' | 'refused'
+
+const resealOne = async (env: Env, key: string): Promise<Resealed> => {
+  const object = await env.EVIDENCE.get(key)
+  const kept = await object?.json<KeptSegment>().catch(() => undefined)
+  const sealer = kept && sealerOf(env, key, kept)
+  // What bears no seal gets none: it would pass for what the edge said.
+  if (!object || !kept || sealer === undefined) return 'refused'
+  if (sealer === env.SPARROW_SECRET) return 'sealed'
+  const text = JSON.stringify(withSeals(env.SPARROW_SECRET, key, kept))
+  const put = await env.EVIDENCE.put(key, text, { onlyIf: { etagMatches: object.etag } })
+  // It was changed meanwhile, by what seals with the secret of today.
+  return put ? 'resealed' : 'sealed'
+}
+
+/** A stretch of a chain, of which what was sealed with the secret before is sealed with the one of today. How many ended how. */
+export const resealSegments = async (env: Env, { node, chain, from, to }: z.infer<typeof resealBody>) => {
+  const indices = Array.from({ length: Math.max(0, Math.min(SEGMENTS_MAX, to - from)) }, (_, i) => from + i)
+  const ends = await Promise.all(indices.map((index) => resealOne(env, evidenceKey(node, chain, index))))
+  const countOf = (end: Resealed): number => ends.filter((one) => one === end).length
+  return ok({ sealed: countOf('sealed'), resealed: countOf('resealed'), refused: countOf('refused') })
 }
 
 export const bookedBody = z.object({ requestIds: z.array(z.string()).max(90) })

@@ -9,12 +9,21 @@ import { apiError, fail, ok, type Result } from '../../schema/errors.ts'
 import { keyLimitsSchema } from '../../schema/key_limits.ts'
 import { ADMIN_ROWS_MAX } from '../../schema/limits.ts'
 import { readSigned } from '../body.ts'
-import { accountObject, type Env } from '../env.ts'
+import { accountObject, type Env, secretsOf } from '../env.ts'
 import { errorResponse } from '../flow/answer.ts'
 import { log, reasonOf } from '../log.ts'
 import { audit } from './audit.ts'
 import { auditReceipts, bookedFrom, journalBody } from './audit_receipts.ts'
-import { bookedBody, bookedLines, chargedUntil, listChains, readSegments, refundedUntil } from './evidence.ts'
+import {
+  bookedBody,
+  bookedLines,
+  chargedUntil,
+  listChains,
+  readSegments,
+  refundedUntil,
+  resealBody,
+  resealSegments,
+} from './evidence.ts'
 import { createKey, createKeyBody, keyView, revokeKey, rotateBody, rotateKey, setKeyLimits } from './keys.ts'
 import { audited, readLog } from './log.ts'
 import {
@@ -80,7 +89,7 @@ const rows =
 export const adminApi = new Hono<App>()
   .use(async (c, next) => {
     const { pathname, search } = new URL(c.req.url)
-    const signed = await verifyAdminCall(c.env.ADMIN_SECRET, c.req.header('authorization'), {
+    const signed = await verifyAdminCall(secretsOf(c.env, 'ADMIN_SECRET'), c.req.header('authorization'), {
       ...{ method: c.req.method, path: pathname + search },
       idempotencyKey: c.req.header('idempotency-key'),
     })
@@ -134,6 +143,10 @@ export const adminApi = new Hono<App>()
   .post(
     '/nodes/:id/remove',
     mutation(removeNodeBody, (env, _key, body, id) => removeNode(env, id, body)),
+  )
+  .post(
+    '/evidence/reseal',
+    mutation(resealBody, (env, _key, body) => resealSegments(env, body)),
   )
   .post('/keys/:id/revoke', async (c) => reply(c, await revokeKey(c.env, c.req.param('id'))))
   .get('/log', async (c) => c.json({ data: await readLog(c.env, ADMIN_ROWS_MAX) }))

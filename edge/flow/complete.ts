@@ -7,8 +7,8 @@ import type { Run } from '../../schema/wire.ts'
 import type { Admission, AdmissionAnswer } from '../account/admit.ts'
 import type { FailedAttempt } from '../account/holds.ts'
 import type { AccountObject } from '../account.ts'
-import { authenticate, authorizationOf, derivedOnce } from '../auth.ts'
-import { accountObject, clientIp, type Env, pulseMs } from '../env.ts'
+import { authenticate, authorizationOf, derivedOnce, type Secrets } from '../auth.ts'
+import { accountObject, clientIp, type Env, pulseMs, secretsOf } from '../env.ts'
 import { routeNow } from '../fleet.ts'
 import { withHint } from '../hint.ts'
 import { candidatesFor, forgetNodes } from '../live_nodes.ts'
@@ -60,15 +60,16 @@ export const complete = async (call: Call): Promise<Response> => {
 
 const answer = async (call: Call, stages: Timing): Promise<Response> => {
   const { env, request, dialect, requestId } = call
-  const secret = env.SPARROW_SECRET
-  const caller = authenticate(secret, authorizationOf(request.headers))
+  const secrets = secretsOf(env, 'SPARROW_SECRET')
+  const [secret] = secrets
+  const caller = authenticate(secrets, authorizationOf(request.headers))
   if (!caller.ok) return errorResponse(dialect, caller.error)
   const { accountId, keyHash } = caller.value
   const parsed = await stages.run('parse', () => readRun(call))
   if (!parsed.ok) return errorResponse(dialect, parsed.error)
   const { run, bodyText } = parsed.value
   await giveWay()
-  const repeat = await repeatOf(secret, accountId, request.headers, dialect.name, bodyText)
+  const repeat = await repeatOf(secrets, accountId, request.headers, dialect.name, bodyText)
   if (!repeat.ok) return errorResponse(dialect, repeat.error)
 
   const account = accountObject(env, accountId)
@@ -139,7 +140,7 @@ const serve = async (
   candidates: readonly Candidate[],
   stages: Timing,
 ): Promise<Response> => {
-  const secret = env.SPARROW_SECRET
+  const secrets = secretsOf(env, 'SPARROW_SECRET')
   // A request's own signal is not heeded by `fetch` while anything is waited for; one that follows it is.
   const signal = isKept ? new AbortController().signal : AbortSignal.any([request.signal])
   if (signal.aborted) {
@@ -153,10 +154,10 @@ const serve = async (
     if (failed) return account.setAttempt(requestId, node.id, failed, overlap(node))
     if (overlap(node) > 0) await account.setOverlap(requestId, overlap(node))
   }
-  const cacheSalt = derivedOnce(secret, 'cache', tenant).toString('base64url')
+  const cacheSalt = derivedOnce(env.SPARROW_SECRET, 'cache', tenant).toString('base64url')
   const answered = await stages.run('dispatch', () =>
     dispatch({
-      secret,
+      secrets,
       nodes,
       request: {
         run,
@@ -175,7 +176,7 @@ const serve = async (
     if (isRetryable(answered.error.code)) forgetNodes()
     // The client ended it itself: what was computed until then its receipt says.
     if (answered.error.code === 'deadline_exceeded') context.waitUntil(freeClaim(account, requestId))
-    else if (!answered.left || (await neverBegins(secret, requestId, answered.left))) letGo()
+    else if (!answered.left || (await neverBegins(secrets, requestId, answered.left))) letGo()
     return errorResponse(dialect, answered.error)
   }
   const keep = isKept ? keeper(account, requestId) : undefined
@@ -195,11 +196,11 @@ const freeClaim = (account: DurableObjectStub<AccountObject>, requestId: string)
 
 /** After a client left: true where the node had not begun, and now never will. If in doubt its receipt may come. */
 const neverBegins = async (
-  secret: string,
+  secrets: Secrets,
   requestId: string,
   { node, attempt }: NonNullable<NotDispatched['left']>,
 ): Promise<boolean> => {
-  const asked = await abandonAt(secret, node, { requestId, attempt })
+  const asked = await abandonAt(secrets, node, { requestId, attempt })
   if (!asked.ok) log('warn', 'abandon_unanswered', { requestId, node: node.id, error: asked.error.internal })
   return asked.ok && !asked.value.willBill
 }

@@ -6,13 +6,15 @@ import { IDEMPOTENCY_KEY_LENGTH_MAX, OUTCOME_BYTES_MAX } from '../../schema/limi
 import { utf8 } from '../../schema/text.ts'
 import type { StoredOutcome } from '../account/outcomes.ts'
 import type { AccountObject } from '../account.ts'
-import { derive } from '../auth.ts'
+import { derive, type Secrets } from '../auth.ts'
 import { upTo } from '../body.ts'
 import { log, reasonOf } from '../log.ts'
 
 /** What says whether a request is one that came before. */
 export interface Repeat {
   readonly idempotencyKey: string | null
+  /** What the same one was called before the secret was replaced. */
+  readonly formerIdempotencyKey?: string
   readonly fingerprint: string | null
   readonly isRetry: boolean
 }
@@ -21,7 +23,7 @@ const hex = (bytes: ArrayBuffer): string => Buffer.from(bytes).toString('hex')
 
 /** Reads the client's headers. The body is hashed only for clients that may come again with it. Error: invalid_request. */
 export const repeatOf = async (
-  secret: string,
+  secrets: Secrets,
   accountId: string,
   headers: Headers,
   dialect: string,
@@ -33,8 +35,11 @@ export const repeatOf = async (
   }
   const count = headers.get('x-stainless-retry-count')
   if (key === null && count === null) return ok({ idempotencyKey: null, fingerprint: null, isRetry: false })
+  const [idempotencyKey = null, formerIdempotencyKey] =
+    key === null ? [] : secrets.map((secret) => derive(secret, 'idempotency', accountId, key).toString('base64url'))
   return ok({
-    idempotencyKey: key === null ? null : derive(secret, 'idempotency', accountId, key).toString('base64url'),
+    idempotencyKey,
+    ...(formerIdempotencyKey === undefined ? {} : { formerIdempotencyKey }),
     fingerprint: hex(await crypto.subtle.digest('SHA-256', utf8(`${dialect}\n${bodyText}`))),
     isRetry: Number(count) > 0,
   })

@@ -3,6 +3,7 @@
 import { type ApiError, apiError } from '../../schema/errors.ts'
 import type { RunRequest } from '../../schema/wire.ts'
 import type { FailedAttempt } from '../account/holds.ts'
+import type { Secrets } from '../auth.ts'
 import { breaker, inFlight, pulse } from '../fleet.ts'
 import type { Flight } from '../in_flight.ts'
 import { log } from '../log.ts'
@@ -11,7 +12,7 @@ import { SILENCES } from '../pulse.ts'
 import { type Candidate, prefillMs } from '../router.ts'
 
 export interface Dispatch {
-  readonly secret: string
+  readonly secrets: Secrets
   readonly nodes: readonly Candidate[]
   readonly request: Omit<RunRequest, 'attempt' | 'predictedTokens'>
   /** Estimated. */
@@ -84,7 +85,7 @@ const attemptAt = async (
   try {
     await d.onAttempt(node, failed)
     answer = await callNode(
-      d.secret,
+      d.secrets,
       node,
       { ...d.request, attempt, predictedTokens: node.hitTokens },
       d.signal,

@@ -21,7 +21,7 @@ const candidate = (id: string): Candidate => ({
 
 /** The little servers look at nothing but `stream`. */
 const runTo = (ids: readonly string[], stream: boolean, changes: Partial<Dispatch> = {}): Dispatch => ({
-  secret: env.SPARROW_SECRET,
+  secrets: [env.SPARROW_SECRET],
   nodes: ids.map(candidate),
   request: { run: { requestId: crypto.randomUUID(), model: MODEL, stream } } as Omit<RunRequest, 'attempt'>,
   promptTokens: 10,

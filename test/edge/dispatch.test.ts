@@ -20,7 +20,7 @@ const ask = async (changes: Partial<Dispatch> = {}) => {
   if (!parsed.ok) throw new Error(parsed.error.message)
   const found = await lookup(env.DB, { model: MODEL, chatFormat: 'deepseek_v32' }, [])
   return dispatch({
-    secret: env.SPARROW_SECRET,
+    secrets: [env.SPARROW_SECRET],
     nodes: found.sort((a, b) => a.running - b.running),
     request: { run: parsed.value, accountId: 'a', keyId: 'k', cacheSalt: 's', prefixKeys: [] },
     promptTokens: 10,

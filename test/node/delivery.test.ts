@@ -4,10 +4,11 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { StartError } from '../../gpu-node/config.ts'
 import { type RunningNode, startNode } from '../../gpu-node/node.ts'
 import {
+  DISPATCH_SECRET,
   JOIN_TOKEN,
   post,
   runRequest,
@@ -96,6 +97,19 @@ test('an edge that forgot the node is told again who it is', async () => {
   edge.heartbeatStatus = 200
   const beats = edge.heartbeats.length
   await until('heartbeats', () => edge.heartbeats.length > beats + 1)
+})
+
+test('a secret that the edge replaced is learned by a heartbeat; the one before is taken for a minute more', async () => {
+  const node = await boot()
+  const [now, other] = ['n'.repeat(43), 'o'.repeat(43)]
+  edge.dispatchSecret = now
+  const statusBy = async (secret: string) => (await post(node, runRequest(), { secret })).status
+  await vi.waitUntil(async () => (await statusBy(now)) === 200, { timeout: 30_000, interval: 20 })
+  expect([await statusBy(DISPATCH_SECRET), await statusBy(other)]).toEqual([200, 401])
+  const time = performance.now()
+  vi.spyOn(performance, 'now').mockReturnValue(time + 60_000)
+  expect([await statusBy(now), await statusBy(DISPATCH_SECRET)]).toEqual([200, 401])
+  vi.restoreAllMocks()
 })
 
 test('a node that is removed while it runs ends its runs, asks no more, and their receipts arrive', async () => {

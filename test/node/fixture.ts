@@ -45,6 +45,8 @@ export interface TestEdge {
   failures: (number | 'drop')[]
   refuse: Set<string>
   heartbeatStatus: number
+  /** What nodes are told to be called with. */
+  dispatchSecret: string
   /** An operator removed the node: all that is taken of it is receipts. */
   removed: boolean
   /** Times that the node was told so. */
@@ -56,6 +58,7 @@ export const startEdge = async (port = 0): Promise<TestEdge> => {
   const edge: Omit<TestEdge, 'url' | 'close'> = {
     ...{ registrations: [], heartbeats: [], receipts: [], deliveries: new Map(), failures: [], segments: [] },
     ...{ refuse: new Set<string>(), heartbeatStatus: 200, removed: false, toldSo: 0 },
+    dispatchSecret: DISPATCH_SECRET,
   }
   let keys = new Map<string, string>()
   const take = async (body: Uint8Array<ArrayBuffer>, authorization: string | undefined): Promise<[number, unknown]> => {
@@ -97,12 +100,15 @@ export const startEdge = async (port = 0): Promise<TestEdge> => {
       const registration = JSON.parse(new TextDecoder().decode(body)) as Registration
       edge.registrations.push(registration)
       keys = new Map([...keys, [registration.nodeId, registration.publicKey]])
-      return reply(200, { dispatchSecret: DISPATCH_SECRET, heartbeatSeconds: 0.1 })
+      return reply(200, { dispatchSecret: edge.dispatchSecret, heartbeatSeconds: 0.1 })
     }
     if (call.url === PATHS.heartbeat) {
       const beat = JSON.parse(new TextDecoder().decode(body)) as Heartbeat
       edge.heartbeats.push(beat)
-      return reply(keys.has(beat.nodeId) ? edge.heartbeatStatus : 404, {})
+      return reply(keys.has(beat.nodeId) ? edge.heartbeatStatus : 404, {
+        ok: true,
+        dispatchSecret: edge.dispatchSecret,
+      })
     }
     return reply(...(await take(body, call.headers.authorization)))
   })

@@ -57,8 +57,8 @@ beforeEach(async () => {
     prefillSpeed: new PrefillSpeed(),
     onClosed: () => {},
   }
-  const dispatchKey = () => new TextEncoder().encode(DISPATCH_SECRET)
-  const { run } = createRunServer({ shop, dispatchKey, pendingMax: 100, stallMs: 10_000, keepAliveMs: 10_000 })
+  const dispatchKeys = () => [new TextEncoder().encode(DISPATCH_SECRET)]
+  const { run } = createRunServer({ shop, dispatchKeys, pendingMax: 100, stallMs: 10_000, keepAliveMs: 10_000 })
   server = createServer((request, response) => void run(request, response))
   await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
   const address = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
