@@ -252,11 +252,12 @@ const evidence = async () => {
 }
 
 const main = async (): Promise<void> => {
-  const command = COMMANDS[positionals.join(' ')]
+  const name = positionals.join(' ')
+  const command = COMMANDS[name]
   if (!command)
     throw new UsageError(positionals.length > 0 ? `unknown command: ${positionals.join(' ')}\n${USAGE}` : USAGE)
   const answer = await command()
-  print(answer, option('json') === true)
+  print(answer, option('json') === true, name)
   if ('ok' in answer && answer.ok === false) process.exitCode = 1
 }
 

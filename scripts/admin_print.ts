@@ -20,11 +20,48 @@ const inOneCell = (value: object): string =>
     .map(([name, of]) => `${name}=${of}`)
     .join(' ')
 
-export const print = (answer: object, asJson: boolean): void => {
+/** Of tables too wide to be read: what is shown of a row, and what it is called. */
+const SHOWN: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  usage: {
+    ...{ settledAt: 'settledAt', requestId: 'requestId', model: 'model' },
+    ...{ hitTokens: 'cached', missTokens: 'uncached', outputTokens: 'output', chargedNano: 'chargedNano' },
+  },
+}
+
+const shown = (columns: Readonly<Record<string, string>>, row: Readonly<Record<string, unknown>>): object =>
+  Object.fromEntries(Object.entries(columns).map(([name, as]) => [as, row[name]]))
+
+/** What others named must not move the cursor. */
+const cellOf = (value: unknown): string =>
+  String(value ?? '-').replace(/[\p{Cc}\p{Cf}]/gu, (c) => `\\u{${c.codePointAt(0)?.toString(16)}}`)
+
+/** Columns two blanks apart, as wide as they must be; numbers and amounts at their right. */
+const table = (rows: readonly Readonly<Record<string, unknown>>[]): string => {
+  const names = [...new Set(rows.flatMap(Object.keys))]
+  const columns = names.map((name) => {
+    const cells = [name, ...rows.map((row) => cellOf(row[name]))]
+    const width = Math.max(...cells.map((cell) => cell.length))
+    const isNumber = cells.slice(1).every((cell) => /^(-|-?\d+(\.\d+)?)$/.test(cell))
+    return cells.map((cell) => (isNumber ? cell.padStart(width) : cell.padEnd(width)))
+  })
+  const lines = Array.from({ length: rows.length + 1 }, (_, i) =>
+    columns
+      .map((cells) => cells[i])
+      .join('  ')
+      .trimEnd(),
+  )
+  return lines.join('\n')
+}
+
+/** `command`: whose answer it is. */
+export const print = (answer: object, asJson: boolean, command: string): void => {
   if (asJson) console.log(JSON.stringify(answer))
   else if ('data' in answer && Array.isArray(answer.data)) {
-    console.table(answer.data.map(readable))
+    const columns = SHOWN[command]
+    const rows = columns ? answer.data.map((row) => shown(columns, row)) : answer.data
+    console.log(rows.length > 0 ? table(rows.map(readable)) : 'none')
     if (answer.data.length === ADMIN_ROWS_MAX) console.error(`Only ${ADMIN_ROWS_MAX} rows are shown.`)
+    if (columns && rows.length > 0) console.error('All columns: --json, or --out FILE.')
   } else if ('findings' in answer && Array.isArray(answer.findings)) {
     const { findings, ...rest } = answer
     console.log(
@@ -32,7 +69,7 @@ export const print = (answer: object, asJson: boolean): void => {
         .map(([name, value]) => `${name}: ${value}`)
         .join('  '),
     )
-    if (findings.length > 0) console.table(findings)
+    if (findings.length > 0) console.log(table(findings))
   } else {
     for (const [name, value] of Object.entries(readable(answer))) console.log(`${name}: ${value}`)
   }

@@ -56,10 +56,41 @@ test('money has one column and one unit, however little it is; prices are as `pr
   const env = { ...process.env, ADMIN_SECRET: 's'.repeat(40), SPARROW_URL: `http://127.0.0.1:${port}` }
   const { stdout } = await promisify(execFile)(process.execPath, [ADMIN, 'ledger', '--account', 'a'], { env })
   server.close()
-  expect(stdout).toContain("'-0.000000980'")
-  expect(stdout).toContain("'25.000000000'")
+  expect(stdout).toMatch(/^small +-0\.000000980/m)
+  expect(stdout).toMatch(/^large +25\.000000000/m)
   expect(stdout).toMatch(/amountUsd.*hitNano.*outputNano/)
   expect(stdout).not.toMatch(/amountNano|hitUsd|outputUsd/)
+})
+
+test('usage is read on 120 columns: when, what, which tokens, how much; --json has every column', async () => {
+  const row = {
+    ...{ requestId: '01a22974-34fe-73ff-a944-db7f813c83a4', accountId: 'a'.repeat(16), keyId: `key_${'a'.repeat(16)}` },
+    ...{ nodeId: 'node-1', epoch: 'e', seq: 3, attempt: 1, model: 'deepseek-v3.2-exp\u001b[2J', attempts: '[]' },
+    ...{ hitTokens: 131_072, missTokens: 131_072, outputTokens: 65_536, hitNano: 28, missNano: 280, outputNano: 420 },
+    ...{ chargedNano: 1_067_895_296, finish: 'tool_calls', signature: 's'.repeat(86), retryOf: null },
+    settledAt: Date.parse('2030-01-01T09:30:00.500Z'),
+  }
+  const server = createServer((_, response) => response.end(JSON.stringify({ data: [row, { ...row, model: 'm' }] })))
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  const env = { ...process.env, ADMIN_SECRET: 's'.repeat(40), SPARROW_URL: `http://127.0.0.1:${port}` }
+  const told = (...more: string[]) =>
+    promisify(execFile)(process.execPath, [ADMIN, 'usage', '--account', 'a', ...more], { env })
+  const { stdout, stderr } = await told()
+  const lines = stdout.trimEnd().split('\n')
+  expect(lines).toHaveLength(3)
+  expect(lines[0]?.split(/ +/)).toEqual(
+    ...[['settledAt', 'requestId', 'model', 'cached', 'uncached', 'output', 'chargedUsd']],
+  )
+  expect(lines[2]).toMatch(
+    /^2030-01-01T09:30:00\.500Z {2}01a22974-[\w-]+ {2}m +131072 {4}131072 {3}65536 {2}1\.067895296$/,
+  )
+  expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(120 + '\\u{1b}[2J'.length)
+  // What a node calls its model does not clear the operator's screen.
+  expect(lines[1]).toContain('deepseek-v3.2-exp\\u{1b}[2J')
+  expect(stderr).toBe('All columns: --json, or --out FILE.\n')
+  expect(JSON.parse((await told('--json')).stdout)).toEqual({ data: [row, { ...row, model: 'm' }] })
+  server.close()
 })
 
 test('times and limits are printed as options take them, and what is printed is taken back', async () => {
