@@ -133,12 +133,21 @@ const WITHDRAW = `
   DELETE FROM prices WHERE model = ?1 AND effective_from = ?2
   AND effective_from >= max(?3, CAST(unixepoch('subsec') * 1000 AS INTEGER)) + ${PRICE_NOTICE_MS} RETURNING model`
 
+/** By the log, since nothing else is left of it. */
+const WITHDRAWN = `
+  SELECT 1 FROM audit_log AS asked JOIN audit_log AS ended ON ended.call_id = asked.call_id AND ended.phase = 'done'
+  WHERE asked.phase = 'asked' AND asked.action = 'POST /prices/withdraw' AND CASE WHEN json_valid(asked.detail ->> 'body')
+  THEN (asked.detail ->> 'body') ->> 'model' = ?1 AND (asked.detail ->> 'body') ->> 'effectiveFrom' = ?2 END LIMIT 1`
+
 /** Takes back a price that was announced for later, while no account that has read it can begin to bill by it. */
 export const withdrawPrice = async (env: Env, { model, effectiveFrom }: z.infer<typeof withdrawBody>) => {
   const gone = await env.DB.prepare(WITHDRAW).bind(model, effectiveFrom, Date.now()).first()
-  if (gone) return ok({ model, effectiveFrom, withdrawn: true })
+  const withdrawn = { model, effectiveFrom, withdrawn: true }
+  if (gone) return ok(withdrawn)
   const mine = and(eq(prices.model, model), eq(prices.effectiveFrom, effectiveFrom))
   const there = await drizzle(env.DB).select().from(prices).where(mine)
+  // A second time is no mistake; a time that was mistyped is.
+  if (there.length === 0 && (await env.DB.prepare(WITHDRAWN).bind(model, effectiveFrom).first())) return ok(withdrawn)
   if (there.length === 0)
     return fail('not_found', { message: `"${model}" has no price from that time on.`, param: 'effectiveFrom' })
   const message = `It is too late: a price is withdrawn ${PRICE_NOTICE_MS / 1000} seconds before it begins, or earlier. Set another, which follows it.`
