@@ -89,14 +89,15 @@ export const knownCaller = async (env: Env, headers: Headers): Promise<Result<Kn
   return active.ok ? ok({ accountId, family: active.value.family, models: active.value.models }) : active
 }
 
-/** DeepSeek's shape; amounts are exact decimal strings. Held money is not available, but still there. */
+/** DeepSeek's shape, and what is held beside it; amounts are exact decimal strings. Held money is not available, but still there. */
 export const userBalance = async (env: Env, headers: Headers): Promise<Result<object>> => {
   const caller = await knownCaller(env, headers)
   if (!caller.ok) return caller
   const { balanceNano, heldNano } = await accountObject(env, caller.value.accountId).balance()
   const total = formatUsd(balanceNano)
+  const deepSeeks = { total_balance: total, granted_balance: formatUsd(0), topped_up_balance: total }
   return ok({
     is_available: balanceNano - heldNano > 0,
-    balance_infos: [{ currency: 'USD', total_balance: total, granted_balance: formatUsd(0), topped_up_balance: total }],
+    balance_infos: [{ currency: 'USD', ...deepSeeks, held_balance: formatUsd(heldNano) }],
   })
 }

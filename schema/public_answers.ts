@@ -29,6 +29,9 @@ export const balanceSchema = z.strictObject({
       total_balance: usd,
       granted_balance: usd,
       topped_up_balance: usd,
+      held_balance: usd.describe(
+        'Of the total, what requests under way hold: the most that each may cost. Its receipt gives the rest back. Only Sparrow has this field.',
+      ),
     }),
   ),
 })

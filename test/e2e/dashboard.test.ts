@@ -79,6 +79,7 @@ describe.skipIf(!isThere)('in Chromium', () => {
     expect(total).toBe(charges.reduce((sum, one) => sum + priceOf(one), 0))
     const card = (name: string) => page.locator('.card', { hasText: name }).locator('.figure').innerText()
     expect(await card('Spend')).toBe(usd(total))
+    expect(await page.locator('.card', { hasText: 'Balance' }).locator('.hint').innerText()).toBe('of the account')
     expect(await card('Saved by caching')).toBe(usd((second.charge.tokens?.cached ?? 0) * 252))
 
     await rows.first().getByRole('button').click()
@@ -141,7 +142,7 @@ describe.skipIf(!isThere)('in Chromium', () => {
 
   test('an amount of any size stays in its card', async () => {
     const { page } = await open({ viewport: { width: 1280, height: 800 } })
-    const infos = [{ currency: 'USD', total_balance: '9007199.254740991' }]
+    const infos = [{ currency: 'USD', total_balance: '9007199.254740991', held_balance: '9007199.254740990' }]
     await page.route('**/user/balance', (route) =>
       route.fulfill({ json: { is_available: true, balance_infos: infos } }),
     )
@@ -149,6 +150,8 @@ describe.skipIf(!isThere)('in Chromium', () => {
     const balance = page.locator('.card', { hasText: 'Balance' }).locator('.figure')
     await balance.waitFor()
     expect(await balance.textContent()).toBe('$9,007,199.254740991')
+    const note = page.locator('.card', { hasText: 'Balance' }).locator('.hint')
+    expect(await note.textContent()).toBe('$9,007,199.254740990 of it held by requests under way')
     const fits = '[...document.querySelectorAll(".figure")].every((one) => one.scrollWidth <= one.clientWidth)'
     expect(await page.evaluate<boolean>(fits)).toBe(true)
   })

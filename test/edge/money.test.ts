@@ -5,10 +5,12 @@ import { afterEach, beforeAll, expect, test, vi } from 'vitest'
 import { accountStore } from '../../edge/account/store.ts'
 import { forgetNodes } from '../../edge/live_nodes.ts'
 import { formatUsd } from '../../schema/money.ts'
+import { balanceSchema } from '../../schema/public_answers.ts'
 import {
   type Account,
   admin,
   admissionOf,
+  asCustomer,
   balanceOf,
   COST,
   chat,
@@ -46,6 +48,26 @@ test('a run holds its worst case until the receipt settles it; the same receipt 
   for (let i = 0; i < 3; i++) expect((await send(node, [receipt])).acknowledged).toHaveLength(1)
   expect(await held(account)).toBe(0)
   expect(await balanceOf(account)).toBe(formatUsd(1_000_000 - COST))
+})
+
+test('the balance tells what requests under way hold, beside the fields of DeepSeek, which stay as they are', async () => {
+  const account = await openAccount(1_000_000)
+  const told = async () => {
+    const answer = await (await asCustomer(account, '/user/balance')).json()
+    expect(balanceSchema.parse(answer)).toEqual(answer)
+    return answer
+  }
+  const whole = { currency: 'USD', total_balance: '0.001000000', granted_balance: '0.000000000' }
+  const before = { ...whole, topped_up_balance: '0.001000000', held_balance: '0.000000000' }
+  expect(await told()).toEqual({ is_available: true, balance_infos: [before] })
+  const ids = [await run(account), await run(account)]
+  const both = await held(account)
+  const during = { ...before, held_balance: formatUsd(both) }
+  expect(await told()).toEqual({ is_available: true, balance_infos: [during] })
+  await send(node, [receiptOf(node, account, ids[0] ?? '')])
+  const left = formatUsd(1_000_000 - COST)
+  const after = { ...before, total_balance: left, topped_up_balance: left, held_balance: formatUsd(both / 2) }
+  expect(await told()).toEqual({ is_available: true, balance_infos: [after] })
 })
 
 test('fifty runs at once never hold more than the balance', async () => {

@@ -30,14 +30,20 @@ const spendNote = ({ creditNano, refundNano }: Totals): ComponentChildren => (
   </>
 )
 
+const balanceNote = ({ heldNano, isAvailable }: Balance): ComponentChildren => {
+  if (heldNano === 0) return isAvailable ? 'of the account' : 'nothing is free to spend'
+  return (
+    <>
+      <Usd nano={heldNano} /> of it held by requests under way
+    </>
+  )
+}
+
 export const Cards = ({ balance, total }: { balance: Balance; total: Totals }) => {
   const prompt = total.cached + total.uncached
   return (
     <dl class="cards">
-      <Card
-        name="Balance"
-        note={balance.isAvailable ? 'of the account, held amounts included' : 'nothing is free to spend'}
-      >
+      <Card name="Balance" note={balanceNote(balance)}>
         <Usd nano={balance.nano} />
       </Card>
       <Card name="Spend" note={spendNote(total)}>
