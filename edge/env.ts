@@ -84,8 +84,16 @@ export const secretsOf = (env: Env, name: 'SPARROW_SECRET' | 'ADMIN_SECRET' | 'J
 
 export const pulseMs = ({ PULSE_SECONDS: seconds }: Env): number => Number(seconds ?? HEARTBEAT_SECONDS) * 1000
 
-/** The client's address as Cloudflare gives it; a client cannot set this header itself. */
-export const clientIp = (headers: Headers): string | null => headers.get('cf-connecting-ip')
+/** Of `192.0.2.1:4711` or `[2001:db8::1]:4711`. */
+const hostOf = (address: unknown): string | null =>
+  typeof address === 'string' ? (/^\[?(.*?)\]?:\d+$/.exec(address)?.[1] ?? null) : null
+
+/**
+ * The client's address as Cloudflare gives it; a client cannot set that header itself. A workerd of one's own knows the socket's, which
+ * counts where no proxy before it has set the header.
+ */
+export const clientIp = ({ headers, cf }: Request): string | null =>
+  headers.get('cf-connecting-ip') ?? hostOf(cf?.clientIp)
 
 /** The account's Durable Object: the only writer of its money. */
 export const accountObject = (env: Env, accountId: string): DurableObjectStub<AccountObject> =>

@@ -95,26 +95,24 @@ for (const counter of COUNTERS) {
 
 for (const prefix of ['', '/v1', '/beta']) {
   app.get(`${prefix}/models`, async (c) => {
-    const caller = await knownCaller(c.env, c.req.raw.headers)
+    const caller = await knownCaller(c.env, c.req.raw)
     if (!caller.ok) return error(caller.error)
     return c.json({ object: 'list', data: await listModels(c.env, caller.value.models) })
   })
   // Names may have slashes, as those of Hugging Face do.
   app.get(`${prefix}/models/:id{.+}`, async (c) => {
-    const caller = await knownCaller(c.env, c.req.raw.headers)
+    const caller = await knownCaller(c.env, c.req.raw)
     if (!caller.ok) return error(caller.error)
     const model = (await listModels(c.env, caller.value.models)).find(({ id }) => id === c.req.param('id'))
     return model ? c.json(model) : error(apiError('model_not_found'))
   })
 }
-app.get('/user/balance', async (c) => json(await userBalance(c.env, c.req.raw.headers)))
+app.get('/user/balance', async (c) => json(await userBalance(c.env, c.req.raw)))
 for (const prefix of ['', '/v1']) {
-  app.get(`${prefix}/usage`, async (c) => json(await listUsage(c.env, c.req.raw.headers, c.req.query())))
-  app.get(`${prefix}/usage/daily`, async (c) => json(await listUsageDays(c.env, c.req.raw.headers, c.req.query())))
-  app.get(`${prefix}/usage/:id/prefix`, async (c) =>
-    json(await explainPrefix(c.env, c.req.raw.headers, c.req.param('id'))),
-  )
-  app.get(`${prefix}/usage/:id`, async (c) => json(await explainUsage(c.env, c.req.raw.headers, c.req.param('id'))))
+  app.get(`${prefix}/usage`, async (c) => json(await listUsage(c.env, c.req.raw, c.req.query())))
+  app.get(`${prefix}/usage/daily`, async (c) => json(await listUsageDays(c.env, c.req.raw, c.req.query())))
+  app.get(`${prefix}/usage/:id/prefix`, async (c) => json(await explainPrefix(c.env, c.req.raw, c.req.param('id'))))
+  app.get(`${prefix}/usage/:id`, async (c) => json(await explainUsage(c.env, c.req.raw, c.req.param('id'))))
 }
 app.get('/healthz', async (c) => c.json({ ok: true, nodes: await liveNodes(c.env.DB) }))
 app.get('/openapi.json', (c) => c.json(openApiDocument(new URL(c.req.url).origin)))

@@ -65,8 +65,8 @@ const noteOf = (compared: Comparison, own: Booked | undefined, other: Booked | u
   return `${parted} ${pages} Nothing was found: ${why}.`
 }
 
-export const explainPrefix = async (env: Env, headers: Headers, requestId: string): Promise<Result<UsagePrefix>> => {
-  const caller = await knownCaller(env, headers)
+export const explainPrefix = async (env: Env, request: Request, requestId: string): Promise<Result<UsagePrefix>> => {
+  const caller = await knownCaller(env, request)
   if (!caller.ok) return caller
   const { accountId, family } = caller.value
   const compared = await accountObject(env, accountId).compareTrail(requestId, family)

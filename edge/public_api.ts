@@ -81,17 +81,17 @@ export interface KnownCaller {
 }
 
 /** Whose key the call carries; a forged key costs no look-up. Errors: invalid_api_key, permission_denied. */
-export const knownCaller = async (env: Env, headers: Headers): Promise<Result<KnownCaller>> => {
-  const caller = authenticate(secretsOf(env, 'SPARROW_SECRET'), authorizationOf(headers))
+export const knownCaller = async (env: Env, request: Request): Promise<Result<KnownCaller>> => {
+  const caller = authenticate(secretsOf(env, 'SPARROW_SECRET'), authorizationOf(request.headers))
   if (!caller.ok) return caller
   const { accountId, keyHash } = caller.value
-  const active = await accountObject(env, accountId).activeKey(keyHash, clientIp(headers))
+  const active = await accountObject(env, accountId).activeKey(keyHash, clientIp(request))
   return active.ok ? ok({ accountId, family: active.value.family, models: active.value.models }) : active
 }
 
 /** DeepSeek's shape, and what is held beside it; amounts are exact decimal strings. Held money is not available, but still there. */
-export const userBalance = async (env: Env, headers: Headers): Promise<Result<object>> => {
-  const caller = await knownCaller(env, headers)
+export const userBalance = async (env: Env, request: Request): Promise<Result<object>> => {
+  const caller = await knownCaller(env, request)
   if (!caller.ok) return caller
   const { balanceNano, heldNano } = await accountObject(env, caller.value.accountId).balance()
   const total = formatUsd(balanceNano)

@@ -46,7 +46,7 @@ export const countTokens = async (
   const counted = read.value.run
   const { model, shownModel } = counted
   const alias = shownModel === undefined ? {} : { alias: shownModel }
-  const who = { keyHash: caller.value.keyHash, ip: clientIp(request.headers), model, ...alias }
+  const who = { keyHash: caller.value.keyHash, ip: clientIp(request), model, ...alias }
   const { accountId } = caller.value
   const allowed = await accountObject(env, accountId).admitCount(who, counted.prompt.length)
   if (!allowed.ok) return refuse(allowed.error)

@@ -136,8 +136,8 @@ const familyKeys = async (env: Env, { accountId, family }: KnownCaller): Promise
   return [...new Set([family, ...rows.map(({ id }) => id)])]
 }
 
-export const explainUsage = async (env: Env, headers: Headers, requestId: string): Promise<Result<object>> => {
-  const caller = await knownCaller(env, headers)
+export const explainUsage = async (env: Env, request: Request, requestId: string): Promise<Result<object>> => {
+  const caller = await knownCaller(env, request)
   if (!caller.ok) return caller
   const keys = await familyKeys(env, caller.value)
   const row = (await drizzle(env.DB).select().from(usage).where(eq(usage.requestId, requestId)))[0]
@@ -152,12 +152,12 @@ export const explainUsage = async (env: Env, headers: Headers, requestId: string
 
 export const listUsage = async (
   env: Env,
-  headers: Headers,
+  request: Request,
   asked: Record<string, string>,
 ): Promise<Result<UsageList>> => {
   const parsed = readQuery(query, asked)
   if (!parsed.ok) return parsed
-  const caller = await knownCaller(env, headers)
+  const caller = await knownCaller(env, request)
   if (!caller.ok) return caller
   const { limit, after, to, from = 0 } = parsed.value
   // Not as parameters, of which D1 takes a hundred.

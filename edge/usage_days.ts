@@ -83,12 +83,12 @@ const spanOf = (asked: Record<string, string>, now: number): Result<{ from: numb
 
 export const listUsageDays = async (
   env: Env,
-  headers: Headers,
+  request: Request,
   asked: Record<string, string>,
 ): Promise<Result<UsageDaily>> => {
   const span = spanOf(asked, Date.now())
   if (!span.ok) return span
-  const caller = await knownCaller(env, headers)
+  const caller = await knownCaller(env, request)
   if (!caller.ok) return caller
   const { accountId, family } = caller.value
   const { from, to } = span.value

@@ -35,7 +35,7 @@ export const audited = async (
   const base = {
     callId,
     action: `${request.method} ${url.pathname.replace('/admin/v1', '')}`,
-    ip: clientIp(request.headers) ?? '',
+    ip: clientIp(request) ?? '',
   }
   const asked = { body: body.slice(0, DETAIL_LENGTH), idempotencyKey: request.headers.get('idempotency-key') }
   const { meta } = await env.DB.prepare(ASKED)

@@ -76,7 +76,7 @@ const answer = async (call: Call, stages: Timing): Promise<Response> => {
   const tenant = run.userId === undefined ? accountId : `${accountId}/${run.userId}`
   const keys = prefixKeys(secret, { accountId: tenant, model: run.model, chatFormat: run.chatFormat }, run.prompt)
   const most = worstCase(run)
-  const who = { requestId, keyHash, ip: clientIp(request.headers) }
+  const who = { requestId, keyHash, ip: clientIp(request) }
   const admission = {
     ...{ ...who, ...repeat.value, model: run.model, ...most },
     ...(run.shownModel === undefined ? {} : { alias: run.shownModel }),

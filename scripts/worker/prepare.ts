@@ -91,15 +91,15 @@ const digestOfSources = (): string => {
 }
 
 /** Made once for all that is started from this checkout. */
-const BUNDLES = join(ROOT, '.wrangler', 'standalone')
+const BUNDLES = join(ROOT, '.wrangler', 'bundle')
 
-/** As it is deployed, but for who tells it the client's address. Returns the file. */
+/** As it is deployed. Returns the file. */
 const bundle = async (): Promise<string> => {
   const file = join(BUNDLES, `${digestOfSources()}.js`)
   if (existsSync(file)) return file
   mkdirSync(BUNDLES, { recursive: true })
   const out = mkdtempSync(join(BUNDLES, 'making-'))
-  const args = ['deploy', 'edge/standalone.ts', '--dry-run', '--outdir', out, '--config', CONFIG]
+  const args = ['deploy', '--dry-run', '--outdir', out, '--config', CONFIG]
   const child = spawn(join(ROOT, 'node_modules', '.bin', 'wrangler'), args, {
     cwd: ROOT,
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -110,7 +110,7 @@ const bundle = async (): Promise<string> => {
   if (code !== 0) throw new Error(`wrangler could not bundle the Worker: ${said}`)
   for (const older of readdirSync(BUNDLES))
     if (older.endsWith('.js') && join(BUNDLES, older) !== file) rmSync(join(BUNDLES, older), { force: true })
-  renameSync(join(out, 'standalone.js'), file)
+  renameSync(join(out, 'index.js'), file)
   rmSync(out, { recursive: true })
   return file
 }
