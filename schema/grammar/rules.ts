@@ -2,6 +2,7 @@
 // counted repetitions are slow to compile, so both are written here in forms that it does well.
 
 import { GRAMMAR_CHARS_MAX } from '../limits.ts'
+import { Apart, hasRule } from './apart.ts'
 
 export type Piece =
   | { readonly kind: 'text'; readonly text: string }
@@ -159,7 +160,9 @@ export class Rules {
   readonly #lines: string[] = []
   readonly #shared = new Map<string, Piece>()
   readonly #longCounts = new Set<string>()
+  readonly #apart = new Apart(this.#bodies, (ways) => this.#wall(ways))
   #next = 0
+  #walls = 0
   #spent = 0
   #chars = 0
   #patternChars = 0
@@ -176,12 +179,24 @@ export class Rules {
 
   /** Counts text while the grammar is made: a schema of megabytes ends early. Throws GrammarTooLarge. */
   #set(name: string, body: Piece): void {
+    this.#line(name, this.#apart.piece(body))
+    this.#bodies.set(name, body)
+  }
+
+  #line(name: string, body: Piece): void {
     const line = `${name} ::= ${written(body)}`
     this.#chars += line.length + 1
     if (this.#chars > GRAMMAR_CHARS_MAX) throw new GrammarTooLarge()
     this.#budget.take(line.length + 1)
     this.#lines.push(line)
-    this.#bodies.set(name, body)
+  }
+
+  /** A rule of `way` that the library keeps one: it, or one around it, refers to a rule. */
+  #wall(way: Piece): Piece {
+    const name = `w${this.#walls++}`
+    this.#line(name, way)
+    const wall: Piece = { kind: 'rule', name }
+    return hasRule(way) ? wall : this.#wall(wall)
   }
 
   get bodies(): ReadonlyMap<string, Piece> {
@@ -273,9 +288,10 @@ export class Rules {
     return [...this.#bodies.keys()].some(loops)
   }
 
-  /** The grammar's text, or what is wrong with it. */
+  /** The grammar's text, or what is wrong with it. Throws GrammarTooLarge. */
   write(root: Piece): { readonly text: string } | { readonly fault: 'endless' | 'large' } {
-    const whole = [`root ::= ${written(root)}`, ...this.#lines].join('\n')
+    const first = `root ::= ${written(this.#apart.piece(root))}`
+    const whole = [first, ...this.#lines].join('\n')
     if (whole.length > GRAMMAR_CHARS_MAX) return { fault: 'large' }
     return this.#faulty() ? { fault: 'endless' } : { text: whole }
   }
