@@ -151,6 +151,8 @@ const hasGrammar = (tool: ToolShape, budget: TextBudget): boolean => {
 }
 
 export const deepseekV32Grammar = (shape: AnswerShape): Result<AnswerGrammar> => {
-  const writer = new Writer()
-  return writtenGrammar(shape, MARKS, () => writer.write(writer.answer(shape)))
+  return writtenGrammar(shape, MARKS, (wanted) => {
+    const writer = new Writer()
+    return writer.write(writer.answer(wanted))
+  })
 }

@@ -30,16 +30,28 @@ const LARGE = `becomes a grammar of over ${GRAMMAR_CHARS_MAX / 1024} KB`
 /** What a schema nests, through references too, the grammar's makers do: one that has no bound of its own ends at the stack's. */
 export const isTooDeep = (error: unknown): boolean => error instanceof RangeError && /call stack/.test(error.message)
 
-/** The grammar that `write` makes. Errors: invalid_request naming what in the client's body has none. */
+/** Tools that promise nothing, without their schemas: whatever arguments do. */
+const freed = (shape: AnswerShape): AnswerShape => ({
+  ...shape,
+  tools: shape.tools.map((tool) => (tool.strict ? tool : { ...tool, schema: undefined })),
+})
+
+/**
+ * The grammar that `write` makes of the shape; of a shape whose whole grammar cannot be, without the schemas of tools that are not
+ * strict. Errors: invalid_request naming what in the client's body has none.
+ */
 export const writtenGrammar = (
   shape: AnswerShape,
   marks: readonly string[],
-  write: () => ReturnType<Rules['write']>,
+  write: (shape: AnswerShape) => ReturnType<Rules['write']>,
 ): Result<AnswerGrammar> => {
   const at = shape.response?.at ?? shape.tools[0]?.at ?? ''
-  const refused = (why: string) => fail('invalid_request', { message: `${at}: the schema ${why}.`, param: at })
+  const refused = (why: string): Result<AnswerGrammar> =>
+    shape.tools.some(({ strict, schema }) => !strict && schema !== undefined)
+      ? writtenGrammar(freed(shape), marks, write)
+      : fail('invalid_request', { message: `${at}: the schema ${why}.`, param: at })
   try {
-    const written = write()
+    const written = write(shape)
     if ('text' in written) return ok({ text: written.text, marks })
     return refused(written.fault === 'large' ? LARGE : '$ref goes round in a circle that no value ends')
   } catch (error) {

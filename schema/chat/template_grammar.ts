@@ -79,6 +79,9 @@ class Writer {
 
 /** `specials`: the strings that are tokens of their own. */
 export const templateGrammar = (shape: AnswerShape, specials: readonly string[]): Result<AnswerGrammar> => {
-  const writer = new Writer(specials)
-  return writtenGrammar(shape, writer.marks, () => writer.rules.write(writer.answer(shape)))
+  const { marks } = new Writer(specials)
+  return writtenGrammar(shape, marks, (wanted) => {
+    const writer = new Writer(specials)
+    return writer.rules.write(writer.answer(wanted))
+  })
 }

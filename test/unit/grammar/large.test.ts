@@ -3,6 +3,7 @@
 import { expect, test } from 'vitest'
 import type { AnswerShape } from '../../../schema/chat/chat_format.ts'
 import { deepseekV32Grammar } from '../../../schema/chat/deepseek_v32_grammar.ts'
+import { templateGrammar } from '../../../schema/chat/template_grammar.ts'
 
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i)
 const properties = (count: number, of: (i: number) => object): object =>
@@ -60,6 +61,38 @@ test('tools that need no grammar are tried within one bound, and those beyond it
   }))
   const made = deepseekV32Grammar(shape({ tools, choice: 'required' }))
   expect(made.ok && made.value.text.length).toBeLessThan(20_000)
+})
+
+const template = (asked: AnswerShape) => templateGrammar(asked, ['</think>', '<tool_call>', '</tool_call>'])
+const BIG = properties(90, (i) => ({ const: `held ${i} ${'x'.repeat(60)}` }))
+const LOOP = { l: { $ref: '#/$defs/l' } }
+const toolOf = (name: string, strict: boolean, schema: object) => ({ name, strict, at: `tools.${name}`, schema })
+const bigTools = (strict: boolean) =>
+  range(64).map((i) => toolOf(`f${i}`, strict, { type: 'object', properties: BIG, additionalProperties: false }))
+
+// Each of the tools has a grammar, all together have none.
+test.each([
+  ['deepseek_v32', deepseekV32Grammar],
+  ['jinja', template],
+])('tools that are not strict are not held to schemas whose grammars are too large together: %s', (_name, grammar) => {
+  const one = grammar(shape({ tools: bigTools(false).slice(0, 1), choice: 'required' }))
+  expect(one.ok && one.value.text).toContain('held')
+  const strict = toolOf('g', true, { type: 'object', properties: { kept: { const: 1 } }, additionalProperties: false })
+  const mixed = grammar(shape({ tools: [...bigTools(false), strict], choice: 'required' }))
+  const text = mixed.ok ? mixed.value.text : mixed.error.message
+  for (const part of ['f0', 'f63', 'kept']) expect(text).toContain(part)
+  expect(text).not.toContain('held')
+  const message = 'tools.f0: the schema becomes a grammar of over 512 KB.'
+  expect(grammar(shape({ tools: bigTools(true), choice: 'required' }))).toMatchObject({ ok: false, error: { message } })
+})
+
+test.each([
+  ['deepseek_v32', deepseekV32Grammar],
+  ['jinja', template],
+])('nor to one that no value ends: %s', (_name, grammar) => {
+  const endless = { type: 'object', $defs: LOOP, properties: { a: { $ref: '#/$defs/l' } }, required: ['a'] }
+  const asked = (strict: boolean) => grammar(shape({ tools: [toolOf('f', strict, endless)], choice: 'required' })).ok
+  expect([asked(false), asked(true)]).toEqual([true, false])
 })
 
 test('what nests without an end that it knows of is refused, not an exception', () => {
