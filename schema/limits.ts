@@ -8,6 +8,10 @@ export const PREFIX_BLOCKS_MAX = 8192
 export const REQUEST_BODY_BYTES_MAX = 8 * 1024 * 1024
 /** Arrays and objects within each other in a body. */
 export const BODY_DEPTH_MAX = 100
+/** Of a field of a body, token ids apart: messages, as at Anthropic, at some microseconds each. */
+export const LIST_ITEMS_MAX = 100_000
+/** Of a field of a body that is an object. */
+export const MEMBERS_MAX = 4096
 /** Token ids that a client may send as a prompt. */
 export const PROMPT_TOKENS_MAX = 1_048_576
 export const MAX_TOKENS_DEFAULT = 4096

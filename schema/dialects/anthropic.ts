@@ -14,6 +14,7 @@ import {
 import { parseAsChat, shapeFault, type Translation } from './chat_translation.ts'
 import type { Dialect, ParseContext } from './dialect.ts'
 import { isObject, noObject } from './openai_chat_body.ts'
+import { readShape } from './read_shape.ts'
 
 type TextPart = { readonly type: 'text'; readonly text: string }
 type ChatMessage =
@@ -162,7 +163,7 @@ const parseWith =
   (schema: typeof anthropicBodySchema | typeof anthropicCountSchema) =>
   (body: unknown, context: ParseContext): Result<Run> => {
     if (!isObject(body)) return noObject
-    const parsed = schema.safeParse(body)
+    const parsed = readShape(schema, body)
     if (!parsed.success) return { ok: false, error: shapeFault(parsed.error) }
     const translated = translate(parsed.data, context.bodyText ?? JSON.stringify(body))
     return translated.ok ? parseAsChat('anthropic_messages', translated.value, context) : translated

@@ -1,12 +1,15 @@
 // The body of POST /v1/messages as Anthropic's clients send it. What Sparrow cannot honour is no part of the shape, so that it is
 // refused by name; `cache_control` is taken, since every prompt is cached anyway.
 import { z } from 'zod'
-import { MAX_TOKENS_MAX } from '../limits.ts'
-import { calledName } from './openai_chat_body.ts'
+import { LIST_ITEMS_MAX, MAX_TOKENS_MAX } from '../limits.ts'
+import { calledName, callId } from './openai_chat_body.ts'
+import { ENDS } from './read_shape.ts'
 
 const cached = { cache_control: z.looseObject({ type: z.literal('ephemeral') }).nullish() }
 /** Answers carry these; a client that sends an answer back sends them along. */
-const ofAnswers = { citations: z.union([z.null(), z.array(z.unknown()).max(0, 'are not supported')]).optional() }
+const ofAnswers = {
+  citations: z.union([z.null(), z.array(z.unknown()).max(0, { message: 'are not supported', ...ENDS })]).optional(),
+}
 const direct = { caller: z.object({ type: z.literal('direct') }).nullish(), toolset_name: z.null().optional() }
 
 const textBlock = z.strictObject({ type: z.literal('text'), text: z.string(), ...cached, ...ofAnswers })
@@ -23,7 +26,7 @@ const userBlock = z.discriminatedUnion(
     textBlock,
     z.strictObject({
       type: z.literal('tool_result'),
-      tool_use_id: z.string().min(1).max(256),
+      tool_use_id: callId,
       content: text('only text is supported in a tool_result').nullish(),
       is_error: z.boolean().nullish(),
       toolset_name: z.null().optional(),
@@ -40,7 +43,7 @@ const assistantBlock = z.discriminatedUnion(
     z.strictObject({ type: z.literal('thinking'), thinking: z.string(), signature: z.string().nullish() }),
     z.strictObject({
       type: z.literal('tool_use'),
-      id: z.string().min(1).max(256),
+      id: callId,
       name: calledName,
       input: z.record(z.string(), z.unknown()),
       ...direct,
@@ -53,7 +56,10 @@ const assistantBlock = z.discriminatedUnion(
 const message = z.discriminatedUnion(
   'role',
   [
-    z.strictObject({ role: z.literal('user'), content: z.union([z.string(), z.array(userBlock).min(1)]) }),
+    z.strictObject({
+      role: z.literal('user'),
+      content: z.union([z.string(), z.array(userBlock).min(1, ENDS)], 'must be a string or one or more blocks'),
+    }),
     z.strictObject({ role: z.literal('assistant'), content: z.union([z.string(), z.array(assistantBlock)]) }),
   ],
   'must be user or assistant',
@@ -61,7 +67,7 @@ const message = z.discriminatedUnion(
 
 const tool = z.strictObject({
   type: z.literal('custom', 'server tools are not supported; declare a tool with an input_schema').nullish(),
-  name: z.string().regex(/^[a-zA-Z0-9_-]{1,64}$/, 'must have 1 to 64 of a-z, A-Z, 0-9, _ and -'),
+  name: z.string().regex(/^[a-zA-Z0-9_-]{1,64}$/, { message: 'must have 1 to 64 of a-z, A-Z, 0-9, _ and -', ...ENDS }),
   description: z.string().nullish(),
   input_schema: z.looseObject({ type: z.literal('object') }),
   strict: z.boolean().nullish(),
@@ -92,7 +98,7 @@ const emptyOnly = (what: string) => z.union([z.null(), z.array(z.unknown()).max(
 
 const asked = {
   model: z.string().min(1).max(128),
-  messages: z.array(message).min(1),
+  messages: z.array(message).min(1).max(LIST_ITEMS_MAX),
   system: text('only text is supported in system').nullish(),
   tools: z.array(tool).max(128).nullish(),
   tool_choice: toolChoice.nullish(),
@@ -110,7 +116,7 @@ const asked = {
 export const anthropicBodySchema = z.strictObject({
   ...asked,
   max_tokens: z.int().min(1).max(MAX_TOKENS_MAX),
-  stop_sequences: z.array(z.string().min(1).max(256)).max(16).nullish(),
+  stop_sequences: z.array(z.string().min(1, ENDS).max(256, ENDS)).max(16).nullish(),
   stream: z.boolean().nullish(),
   temperature: z.number().min(0).max(2).nullish(),
   top_p: z.number().min(0).max(1).nullish(),

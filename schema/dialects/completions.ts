@@ -17,6 +17,7 @@ import type { Dialect, ParseContext } from './dialect.ts'
 import { badParameter, callerOf, isObject, noObject } from './openai_chat_body.ts'
 import { openAiErrorBody } from './openai_chat_format.ts'
 import { samplingOf } from './openai_sampling.ts'
+import { readShape } from './read_shape.ts'
 
 /** The family's tokens around prefix, gap and suffix. */
 const FIM = { begin: '<｜fim▁begin｜>', hole: '<｜fim▁hole｜>', end: '<｜fim▁end｜>' } as const
@@ -43,7 +44,7 @@ const promptParts = (body: CompletionBody, bos: string): RunPrompt & Pick<Run, '
 
 const parse = (body: unknown, context: ParseContext): Result<Run> => {
   if (!isObject(body)) return noObject
-  const parsed = completionBodySchema.safeParse(body)
+  const parsed = readShape(completionBodySchema, body)
   if (!parsed.success) return { ok: false, error: badParameter(parsed.error) }
   const { data } = parsed
   const format = context.format ?? DEFAULT_CHAT_FORMAT

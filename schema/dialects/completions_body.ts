@@ -3,15 +3,16 @@ import { z } from 'zod'
 import { MAX_TOKENS_MAX, PROMPT_TOKENS_MAX, PROMPTS_MAX, TOP_LOGPROBS_MAX } from '../limits.ts'
 import { caller, streamOptions } from './openai_chat_body.ts'
 import { sampling } from './openai_sampling.ts'
+import { ENDS } from './read_shape.ts'
 
 /** OpenAI's default, which is small: clients that want more have always said so. */
 export const COMPLETION_TOKENS_DEFAULT = 16
 
 const tokenId = z
-  .int()
-  .min(0)
-  .max(2 ** 22)
-const tokens = z.array(tokenId).min(1).max(PROMPT_TOKENS_MAX)
+  .int(ENDS)
+  .min(0, ENDS)
+  .max(2 ** 22, ENDS)
+const tokens = z.array(tokenId).min(1, ENDS).max(PROMPT_TOKENS_MAX, ENDS)
 const answerTokens = z.int().min(0).max(MAX_TOKENS_MAX).nullish()
 const PROMPTS = `must be a string, an array of token ids, or an array of up to ${PROMPTS_MAX} of either`
 const several = <Prompt extends z.ZodType>(prompt: Prompt) => z.array(prompt).min(1).max(PROMPTS_MAX)

@@ -22,6 +22,8 @@ import { samplingOf } from './openai_sampling.ts'
 
 export { openAiUsage } from './openai_chat_format.ts'
 
+import { readShape } from './read_shape.ts'
+
 const textOf = (content: string | readonly { text: string }[] | null | undefined): string =>
   typeof content === 'string' ? content : (content ?? []).map((part) => part.text).join('\n')
 
@@ -131,7 +133,7 @@ const runOf = (body: ChatBody, bodyText: () => string, context: ParseContext): R
 const parse = (body: unknown, context: ParseContext): Result<Run> => {
   const error = malformed(body)
   if (error) return { ok: false, error }
-  const parsed = chatBodySchema.safeParse(body)
+  const parsed = readShape(chatBodySchema, body)
   if (!parsed.success) return { ok: false, error: badParameter(parsed.error) }
   return runOf(parsed.data, () => context.bodyText ?? JSON.stringify(body), context)
 }

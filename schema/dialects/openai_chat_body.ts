@@ -2,18 +2,23 @@
 // name, since ignoring them would change an answer without a word.
 import { z } from 'zod'
 import { type ApiError, apiError, fail } from '../errors.ts'
-import { MAX_TOKENS_DEFAULT } from '../limits.ts'
+import { LIST_ITEMS_MAX, MAX_TOKENS_DEFAULT } from '../limits.ts'
 import type { Run } from '../wire.ts'
 import { chatLogprobs, sampling, tokenLimit } from './openai_sampling.ts'
+import { ENDS } from './read_shape.ts'
 
 const NAME = /^[a-zA-Z0-9_-]{1,64}$/
 /** Of a call in an earlier answer: a model may call what nobody declared, by any name, and its answer must be taken back. */
-export const calledName = z.string().min(1).max(256)
+export const calledName = z.string().min(1, ENDS).max(256, ENDS)
+export const callId = calledName
 const textPart = z.object({ type: z.literal('text', 'only text parts are supported'), text: z.string() })
-const content = z.union([z.string(), z.array(textPart).min(1)], 'must be a string or an array of text parts')
+const content = z.union(
+  [z.string(), z.array(textPart).min(1, ENDS)],
+  'must be a string or an array of one or more text parts',
+)
 
 const toolCall = z.object({
-  id: z.string().min(1).max(256),
+  id: callId,
   type: z.literal('function').nullish(),
   function: z.object({
     name: calledName,
@@ -27,7 +32,7 @@ const assistant = z
     role: z.literal('assistant'),
     content: content.nullish(),
     reasoning_content: z.string().nullish(),
-    tool_calls: z.array(toolCall).max(128).nullish(),
+    tool_calls: z.array(toolCall).max(128, ENDS).nullish(),
     /** The answer goes on where this message, the last one, ends. */
     prefix: z.boolean().nullish(),
     function_call: z.null('is not supported; use tool_calls').optional(),
@@ -38,11 +43,12 @@ const assistant = z
     // OpenAI's client makes null of an empty answer, or of one that was cut off in its reasoning, and sends it back so.
     ({ content, tool_calls, prefix, reasoning_content }) =>
       content !== undefined || (tool_calls ?? []).length > 0 || (prefix && reasoning_content),
-    { path: ['content'], message: 'is required unless the message has tool_calls' },
+    { path: ['content'], message: 'is required unless the message has tool_calls', ...ENDS },
   )
   .refine(({ tool_calls, prefix }) => !prefix || (tool_calls ?? []).length === 0, {
     path: ['prefix'],
     message: 'does not go with tool_calls',
+    ...ENDS,
   })
 
 const message = z.discriminatedUnion('role', [
@@ -50,13 +56,13 @@ const message = z.discriminatedUnion('role', [
   z.object({ role: z.literal('developer'), content }),
   z.object({ role: z.literal('user'), content }),
   assistant,
-  z.object({ role: z.literal('tool'), content, tool_call_id: z.string().min(1).max(256) }),
+  z.object({ role: z.literal('tool'), content, tool_call_id: callId }),
 ])
 
 const tool = z.object({
   type: z.literal('function'),
   function: z.looseObject({
-    name: z.string().regex(NAME),
+    name: z.string().regex(NAME, ENDS),
     description: z.string().nullish(),
     parameters: z.record(z.string(), z.unknown()).nullish(),
     strict: z.boolean().nullish(),
@@ -122,7 +128,7 @@ const neutral = {
 const bodyShape = z.object({
   model: z.string().min(1).max(128),
   // Refused as malformed before the shape is looked at.
-  messages: z.array(message).meta({ minItems: 1 }),
+  messages: z.array(message).meta({ minItems: 1, maxItems: LIST_ITEMS_MAX }),
   thinking: z.object({ type: z.enum(['enabled', 'disabled']) }).nullish(),
   reasoning_effort: z.enum(['none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max']).nullish(),
   max_tokens: tokenLimit,

@@ -1,9 +1,10 @@
 // Sampling parameters that OpenAI's chat and text completions share, and what they mean for a run.
 import { z } from 'zod'
 import { CHOICES_MAX, DEADLINE_MS_MAX, LOGIT_BIAS_MAX, MAX_TOKENS_MAX, TOP_LOGPROBS_MAX } from '../limits.ts'
+import { ENDS } from './read_shape.ts'
 
 export const tokenLimit = z.int().min(1).max(MAX_TOKENS_MAX).nullish()
-const stopString = z.string().min(1).max(256)
+const stopString = z.string().min(1, ENDS).max(256, ENDS)
 
 /** Beside OpenAI's parameters, top_k, min_p, repetition_penalty, min_tokens and ignore_eos as vLLM's users send them. */
 export const sampling = {

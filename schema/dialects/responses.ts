@@ -8,6 +8,7 @@ import { parseAsChat, shapeFault, type Translation } from './chat_translation.ts
 import type { Dialect, ParseContext } from './dialect.ts'
 import { isObject, noObject } from './openai_chat_body.ts'
 import { openAiErrorBody } from './openai_chat_format.ts'
+import { readShape } from './read_shape.ts'
 import { type ResponsesBody, type ResponsesItem, responsesBodySchema, responsesCountSchema } from './responses_body.ts'
 import { responsesErrorFrame, responsesStream, responsesWhole } from './responses_format.ts'
 
@@ -139,7 +140,7 @@ const echoOf = (body: ResponsesBody): object => ({
 
 const read = <T>(schema: z.ZodType<T>, body: unknown): Result<T> => {
   if (!isObject(body)) return noObject
-  const parsed = schema.safeParse(body)
+  const parsed = readShape(schema, body)
   return parsed.success ? ok(parsed.data) : { ok: false, error: shapeFault(parsed.error) }
 }
 

@@ -1,8 +1,9 @@
 // The body of POST /v1/responses as OpenAI's clients send it, for stateless use: nothing is stored, so what would need a store, and
 // tools that would run on OpenAI's side, are refused by name.
 import { z } from 'zod'
-import { MAX_TOKENS_MAX } from '../limits.ts'
-import { calledName } from './openai_chat_body.ts'
+import { LIST_ITEMS_MAX, MAX_TOKENS_MAX } from '../limits.ts'
+import { calledName, callId } from './openai_chat_body.ts'
+import { ENDS } from './read_shape.ts'
 
 const NAME = /^[a-zA-Z0-9_-]{1,64}$/
 const STATELESS = 'is not supported: responses are not stored. Send the whole conversation as input'
@@ -24,7 +25,7 @@ const textPart = z.discriminatedUnion(
   ],
   'only input_text and output_text are supported',
 )
-const content = z.union([z.string(), z.array(textPart).min(1)], 'must be a string or parts of text')
+const content = z.union([z.string(), z.array(textPart).min(1, ENDS)], 'must be a string or one or more parts of text')
 
 /** What an item of an earlier answer carries besides its content. */
 const ofAnswers = { id: z.string().nullish(), status: z.string().nullish() }
@@ -43,7 +44,7 @@ const item = z.union([
   message,
   z.strictObject({
     type: z.literal('function_call'),
-    call_id: z.string().min(1).max(256),
+    call_id: callId,
     name: calledName,
     arguments: z.string(),
     parsed_arguments: z.unknown().optional(),
@@ -51,7 +52,7 @@ const item = z.union([
   }),
   z.strictObject({
     type: z.literal('function_call_output'),
-    call_id: z.string().min(1).max(256),
+    call_id: callId,
     output: content,
     ...ofAnswers,
   }),
@@ -66,7 +67,7 @@ const item = z.union([
 
 const tool = z.strictObject({
   type: z.literal('function', 'only function tools are supported'),
-  name: z.string().regex(NAME),
+  name: z.string().regex(NAME, ENDS),
   description: z.string().nullish(),
   parameters: z.record(z.string(), z.unknown()).nullish(),
   /** OpenAI tries to be strict where nothing is said; here it is asked for. */
@@ -97,7 +98,7 @@ const reasoning = z.strictObject({
 /** What decides the prompt. */
 const asked = {
   model: z.string().min(1).max(128),
-  input: z.union([z.string(), z.array(item).min(1)], 'must be a string or a list of items'),
+  input: z.union([z.string(), z.array(item).min(1).max(LIST_ITEMS_MAX)], 'must be a string or a list of items'),
   instructions: z.string().nullish(),
   tools: z.array(tool).max(128).nullish(),
   tool_choice: z

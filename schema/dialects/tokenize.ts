@@ -6,6 +6,7 @@ import type { Run } from '../wire.ts'
 import type { ParseContext } from './dialect.ts'
 import { openAiChat } from './openai_chat.ts'
 import { badParameter, isObject, noObject } from './openai_chat_body.ts'
+import { readShape } from './read_shape.ts'
 
 /** What a tokenizer is asked. */
 export type Counted = Pick<Run, 'model' | 'prompt' | 'chatFormat' | 'shownModel'>
@@ -29,7 +30,7 @@ const refused = (error: ApiError): Result<Counted> => ({ ok: false, error })
 export const parseTokenize = (body: unknown, context: ParseContext): Result<Counted> => {
   if (!isObject(body)) return noObject
   if (body.messages !== undefined) return openAiChat.parse(body, context)
-  const parsed = tokenizePromptSchema.safeParse(body)
+  const parsed = readShape(tokenizePromptSchema, body)
   if (!parsed.success) return refused(badParameter(parsed.error))
   return ok({ ...parsed.data, chatFormat: (context.format ?? DEFAULT_CHAT_FORMAT).name })
 }
