@@ -11,6 +11,8 @@ import type { Readiness } from './probes.ts'
 const RUN_BODY_TIMEOUT_MS = 30_000
 /** An idle connection outlives the Worker's use of it: one closed under a request reads as a node that is down. */
 const TIMEOUTS = { requestTimeout: RUN_BODY_TIMEOUT_MS, headersTimeout: 10_000, keepAliveTimeout: 300_000 }
+/** A whole answer may be silent for minutes: what forgets idle connections on the way must see that this one is in use. */
+const PROBES = { keepAlive: true, keepAliveInitialDelay: 10_000 }
 
 export interface Liveness {
   /** False: this process does not get well by itself. */
@@ -71,7 +73,7 @@ export const createFront = ({ metrics, live, readiness, health }: FrontOptions):
     if (request.method !== (page ? 'GET' : 'POST')) return sendJson(response, 405, errorBody('method_not_allowed'))
     await (page ? page(response) : take?.(request, response))
   }
-  const http = createServer({ ...TIMEOUTS }, (request, response) => {
+  const http = createServer({ ...TIMEOUTS, ...PROBES }, (request, response) => {
     // Whatever stands in a request line: not every target is a URL.
     const path = URL.parse(request.url ?? '', 'http://node')?.pathname ?? ''
     handle(path, request, response).catch((error) => {

@@ -1,6 +1,9 @@
 // What anybody may send to a node's port: it is answered, and the node lives on.
 import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { get, request as httpRequest } from 'node:http'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
@@ -49,6 +52,17 @@ test('a node whose log nobody reads any more lives on', async () => {
   expect((await fetch(`${address()}/livez`)).status).toBe(200)
   child.kill('SIGKILL')
 }, 60_000)
+
+test('a connection on which nothing moves is probed', async () => {
+  const port = Number(new URL(node.address).port)
+  const call = connect(port, '127.0.0.1')
+  await once(call, 'connect')
+  const hex = (of: number | undefined): string => (of ?? 0).toString(16).toUpperCase().padStart(4, '0')
+  const ends = new RegExp(`0100007F:${hex(port)} 0100007F:${hex(call.localPort)} 01 \\S+ 02:`)
+  // The kernel's own list: timer 02 is that of probes.
+  await until('the timer', () => ends.test(readFileSync('/proc/net/tcp', 'utf8')))
+  call.destroy()
+})
 
 test('a body that the edge did not sign is refused before it is read', async () => {
   const status = await new Promise((resolve, reject) => {
