@@ -32,6 +32,7 @@ const main = async (): Promise<number> => {
     onStores: () => migrate('DB.sock', MIGRATIONS),
     ...(inspector === undefined ? {} : { inspectorPort: Number(inspector) }),
   })
+  console.log(`worker: started at ${folder.address}`)
   const timer = setInterval(async () => console.log(`cron: ${await runCron()}`), 1000 * Number(values['cron-seconds']))
   const signalled = new Promise<undefined>((done) => {
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => done(undefined))
