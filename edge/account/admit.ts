@@ -9,7 +9,7 @@ import type { Trail } from '../trail.ts'
 import type { PriceInForce } from './holds.ts'
 import type { ActiveKey } from './keys.ts'
 import { nextMonth } from './money.ts'
-import type { StoredOutcome } from './outcomes.ts'
+import type { ClaimName, StoredOutcome } from './outcomes.ts'
 import type { Demand, RateState, Rates, Scopes } from './rates.ts'
 import type { AccountStore } from './store.ts'
 
@@ -123,12 +123,14 @@ const roomFor = (store: AccountStore, key: ActiveKey, amount: number, now: numbe
   return balance >= amount ? { ...no, wait: true } : no
 }
 
+const claimName = ({ idempotencyKey, formerIdempotencyKey }: Admission): ClaimName | undefined =>
+  idempotencyKey === null ? undefined : { idempotencyKey, formerIdempotencyKey }
+
 /** What the key's earlier use means for this one; `undefined` when it is new. */
 const earlier = (store: AccountStore, family: string, a: Admission, now: number): Decision | undefined => {
-  if (a.idempotencyKey === null) return undefined
-  const former = a.formerIdempotencyKey
-  const claim =
-    store.claim(family, a.idempotencyKey, now) ?? (former === undefined ? undefined : store.claim(family, former, now))
+  const name = claimName(a)
+  if (!name) return undefined
+  const claim = store.claim(family, name, now)
   if (!claim) return store.claimsFull() ? refused(apiError('rate_limit_exceeded', CLAIMS_FULL)) : undefined
   if (claim.fingerprint !== a.fingerprint) return refused(apiError('idempotency_mismatch'))
   if (claim.state === 'running') return refused(apiError('idempotency_in_progress', { retryAfterSeconds: 1 }))
@@ -170,6 +172,7 @@ export const decide = (store: AccountStore, rates: Rates, prices: PriceList, a: 
     ...{ createdAt: now, fingerprint, retryOf },
   })
   if (a.trail) store.addTrail(requestId, key.family, a.trail, now)
-  if (a.idempotencyKey !== null) store.addClaim(key.family, a.idempotencyKey, fingerprint ?? '', requestId, now)
+  const name = claimName(a)
+  if (name) store.addClaim(key.family, name, fingerprint ?? '', requestId, now)
   return { kind: 'admitted', keyId: key.id, rates: rates.states(scopes, now) }
 }

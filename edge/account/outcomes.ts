@@ -15,6 +15,12 @@ export interface StoredOutcome {
   readonly body: Uint8Array<ArrayBuffer>
 }
 
+/** What an idempotency key is called: by the secret of today, and by the one that it replaced. */
+export interface ClaimName {
+  readonly idempotencyKey: string
+  readonly formerIdempotencyKey?: string | undefined
+}
+
 export interface Claim {
   readonly requestId: string
   readonly fingerprint: string
@@ -31,7 +37,9 @@ type ClaimRow = {
 }
 
 const CLAIM = `SELECT o.request_id, o.fingerprint, o.state, h.state AS hold, h.closed_at FROM outcomes AS o
-  LEFT JOIN holds AS h ON h.request_id = o.request_id WHERE o.family = ? AND o.key = ? AND o.created_at > ?`
+  LEFT JOIN holds AS h ON h.request_id = o.request_id WHERE o.created_at > ?4 AND o.rowid IN (
+    SELECT rowid FROM outcomes WHERE family = ?1 AND key IN (?2, ?3)
+    UNION ALL SELECT rowid FROM outcomes WHERE family = ?1 AND former_key = ?2)`
 
 const bodyOf = (sql: SqlStorage, requestId: string): Uint8Array<ArrayBuffer> => {
   const rows = sql.exec<{ part: ArrayBuffer }>(
@@ -68,8 +76,10 @@ const makeRoom = (sql: SqlStorage, more: number): void => {
 }
 
 export const outcomeStore = (sql: SqlStorage) => ({
-  claim: (family: string, key: string, now: number): Claim | undefined => {
-    const row = first<ClaimRow>(sql, CLAIM, family, key, now - IDEMPOTENCY_KEPT_MS)
+  /** Under either name; what this isolate takes for the name of today may be the former one to whoever made the claim. */
+  claim: (family: string, name: ClaimName, now: number): Claim | undefined => {
+    const { idempotencyKey: key, formerIdempotencyKey: former = null } = name
+    const row = first<ClaimRow>(sql, CLAIM, family, key, former, now - IDEMPOTENCY_KEPT_MS)
     if (!row) return undefined
     const { request_id: requestId, fingerprint } = row
     if (row.state !== 'running') return { requestId, fingerprint, state: row.state === 'done' ? 'done' : 'lost' }
@@ -78,15 +88,16 @@ export const outcomeStore = (sql: SqlStorage) => ({
   },
   claimsFull: (): boolean =>
     (first<{ n: number }>(sql, 'SELECT count(*) AS n FROM outcomes')?.n ?? 0) >= IDEMPOTENCY_KEYS_MAX,
-  addClaim: (family: string, key: string, fingerprint: string, requestId: string, now: number): void => {
+  addClaim: (family: string, name: ClaimName, fingerprint: string, requestId: string, now: number): void => {
+    const { idempotencyKey: key, formerIdempotencyKey: former = null } = name
     // An expired claim that the alarm has not swept yet makes way.
     sql.exec(
       'DELETE FROM outcome_parts WHERE request_id = (SELECT request_id FROM outcomes WHERE family = ? AND key = ?)',
       ...[family, key],
     )
     sql.exec(
-      "INSERT OR REPLACE INTO outcomes (family, key, fingerprint, request_id, state, bytes, created_at) VALUES (?, ?, ?, ?, 'running', 0, ?)",
-      ...[family, key, fingerprint, requestId, now],
+      "INSERT OR REPLACE INTO outcomes (family, key, former_key, fingerprint, request_id, state, bytes, created_at) VALUES (?, ?, ?, ?, ?, 'running', 0, ?)",
+      ...[family, key, former, fingerprint, requestId, now],
     )
   },
   /** Nothing was run, or nothing that counts: the key may be used again. */

@@ -46,6 +46,9 @@ const STEPS: readonly string[] = [
   'ALTER TABLE trails ADD COLUMN scored INTEGER NOT NULL DEFAULT 0',
   // Nor do holds of the first version know how many tokens were asked for; 0 is a number, which nobody could ask for until now.
   "UPDATE holds SET max_tokens = amount WHERE max_tokens = 0 AND state IN ('open', 'released')",
+  // While a secret is replaced: what isolates that do not know the new one yet call an idempotency key.
+  `ALTER TABLE outcomes ADD COLUMN former_key TEXT;
+   CREATE INDEX outcomes_former ON outcomes (family, former_key) WHERE former_key IS NOT NULL;`,
 ]
 
 /** Brings an object of any age up to date; each step runs once, whole or not at all. */

@@ -172,7 +172,7 @@ test('an account remembers so many keys, and refuses more rather than forget one
   await runInDurableObject(objectOf(customer), (_object, state) => {
     state.storage.sql.exec(
       `WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < ?1)
-      INSERT INTO outcomes SELECT 'f', 'k' || i, 'f', 'r' || i, 'lost', NULL, 0, ?2 FROM c`,
+      INSERT INTO outcomes SELECT 'f', 'k' || i, 'f', 'r' || i, 'lost', NULL, 0, ?2, NULL FROM c`,
       ...[IDEMPOTENCY_KEYS_MAX - 1, Date.now()],
     )
   })

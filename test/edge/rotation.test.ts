@@ -124,6 +124,12 @@ test('what was sent under an Idempotency-Key before is replayed, not run and cha
   expect(idOf(await chatAt(between, account.key, since))).toBe(idOf(new1))
 })
 
+test('nor is it run again by an isolate that has not heard of the new secret yet, whichever of the two ran it', async () => {
+  const headers = { 'idempotency-key': crypto.randomUUID() }
+  const first = await chatAt(between, account.key, headers)
+  for (const by of [before, between, before]) expect(idOf(await chatAt(by, account.key, headers))).toBe(idOf(first))
+})
+
 test('operators and joining nodes are taken by either secret, and by the new one alone in the end', async () => {
   const asOperator = async (by: Env, secret: string) => (await adminAt(by, secret, 'GET', '/accounts')).status
   const join = async (by: Env, token: string) => {
