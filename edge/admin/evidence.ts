@@ -10,6 +10,23 @@ import { evidenceKey, isSealed, type KeptSegment, withSeals } from '../evidence.
 
 const SEGMENTS_MAX = 20
 
+const named = { requestId: z.string(), attempt: z.number() }
+const amounts = z.object({ hit: z.number(), miss: z.number(), output: z.number() })
+const credits = z.array(z.object({ reason: z.string(), nano: z.number() }))
+/** What a bill can be derived from, right or wrong; as far as whoever derives it relies on it. */
+const keptShape = z.object({
+  segment: z.string(),
+  terms: z.array(z.object({ ...named, price: amounts, credits, chargedNano: z.number(), settledAt: z.number() })),
+  unbilled: z.array(z.object(named)).optional(),
+})
+
+/** What stands in a place, as it stands there: seals are of its very order. `undefined`: nothing, or no segment. */
+const keptAt = async (env: Env, key: string): Promise<{ etag: string; kept: KeptSegment } | undefined> => {
+  const object = await env.EVIDENCE.get(key)
+  const kept = await object?.json<KeptSegment>().catch(() => undefined)
+  return object && kept && keptShape.safeParse(kept).success ? { etag: object.etag, kept } : undefined
+}
+
 /** The secret that its seals are made with, of those that count. */
 const sealerOf = (env: Env, key: string, kept: KeptSegment): string | undefined =>
   secretsOf(env, 'SPARROW_SECRET').find((secret) => isSealed(secret, key, kept))
@@ -22,16 +39,16 @@ export const listChains = async (env: Env) => {
   return chains.map((chain) => ({ ...chain, publicKey: keyOf.get(chain.nodeId) ?? '' }))
 }
 
-/** A stretch of a chain; `null` where a segment is missing, `sealed` whether edge's seal is right. */
+/** A stretch of a chain; `null` where there is none, `sealed` whether edge's seal is right. */
 export const readSegments = async (env: Env, nodeId: string, chain: string, from: number, to: number) => {
   const indices = Array.from({ length: Math.max(0, Math.min(SEGMENTS_MAX, to - from)) }, (_, i) => from + i)
   return Promise.all(
     indices.map(async (index) => {
       const key = evidenceKey(nodeId, chain, index)
-      const kept = await (await env.EVIDENCE.get(key))?.json<KeptSegment>().catch(() => null)
-      if (!kept) return null
-      const { segment, terms, unbilled } = kept
-      return { segment, terms, unbilled, sealed: sealerOf(env, key, kept) !== undefined }
+      const found = await keptAt(env, key)
+      if (!found) return null
+      const { segment, terms, unbilled } = found.kept
+      return { segment, terms, unbilled, sealed: sealerOf(env, key, found.kept) !== undefined }
     }),
   )
 }
@@ -43,14 +60,13 @@ export const resealBody = z.object({
 type Resealed = 'sealed' | 'resealed' | 'refused'
 
 const resealOne = async (env: Env, key: string): Promise<Resealed> => {
-  const object = await env.EVIDENCE.get(key)
-  const kept = await object?.json<KeptSegment>().catch(() => undefined)
-  const sealer = kept && sealerOf(env, key, kept)
+  const found = await keptAt(env, key)
+  const sealer = found && sealerOf(env, key, found.kept)
   // What bears no seal gets none: it would pass for what the edge said.
-  if (!object || !kept || sealer === undefined) return 'refused'
+  if (!found || sealer === undefined) return 'refused'
   if (sealer === env.SPARROW_SECRET) return 'sealed'
-  const text = JSON.stringify(withSeals(env.SPARROW_SECRET, key, kept))
-  const put = await env.EVIDENCE.put(key, text, { onlyIf: { etagMatches: object.etag } })
+  const text = JSON.stringify(withSeals(env.SPARROW_SECRET, key, found.kept))
+  const put = await env.EVIDENCE.put(key, text, { onlyIf: { etagMatches: found.etag } })
   // It was changed meanwhile, by what seals with the secret of today.
   return put ? 'resealed' : 'sealed'
 }

@@ -16,7 +16,7 @@ import { signReceipt } from '../../schema/receipt.ts'
 import { signCall } from '../../schema/signature.ts'
 import { utf8 } from '../../schema/text.ts'
 import type { Receipt, Segment } from '../../schema/wire.ts'
-import { deriveBills } from '../../scripts/admin_evidence.ts'
+import { deriveBills, resealAll } from '../../scripts/admin_evidence.ts'
 import {
   type Account,
   admin,
@@ -289,6 +289,23 @@ test.each([
   else await worker.EVIDENCE.delete(key)
   expect(await kinds()).toContain(kind)
 })
+
+test.each<[string, (k: KeptSegment) => unknown]>([
+  ['an empty object', () => ({})],
+  ['no terms', (k) => ({ ...k, terms: null })],
+  ['terms without a price', (k) => ({ ...k, terms: k.terms.map(({ price: _, ...rest }) => rest) })],
+  ['unbilled without a name', (k) => ({ ...k, unbilled: [null] })],
+])(
+  'what stands in a place and is no segment is a finding, and holds up nothing behind it: %s',
+  async (_what, alter) => {
+    const [place, object] = await kept(1)
+    await worker.EVIDENCE.put(place, JSON.stringify(alter(object)))
+    const report = await derive()
+    expect(report.findings[0]).toMatchObject({ kind: 'segment is missing', row: `${node.id} ${chain} 1` })
+    expect(report.bills).toBe(2)
+    expect(await resealAll(ask)).toEqual({ ok: false, segments: 3, resealed: 0, refused: 1 })
+  },
+)
 
 test('a seal is of one place: what was moved does not bear it', async () => {
   const [[first], [, second]] = [await kept(0), await kept(1)]
