@@ -6,7 +6,8 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { print } from '../../scripts/admin_print.ts'
 import { endLeftovers, remember } from '../../scripts/leftovers.ts'
 import { loadSecrets } from '../../scripts/stack.ts'
 import { tempDir } from './fixture.ts'
@@ -91,6 +92,26 @@ test('usage is read on 120 columns: when, what, which tokens, how much; --json h
   expect(stderr).toBe('All columns: --json, or --out FILE.\n')
   expect(JSON.parse((await told('--json')).stdout)).toEqual({ data: [row, { ...row, model: 'm' }] })
   server.close()
+})
+
+/** What the command line shows of an answer. */
+const shownOf = (answer: object, command: string): string => {
+  const lines = vi.spyOn(console, 'log').mockImplementation(() => {})
+  print(answer, false, command)
+  const text = lines.mock.calls.flat().join('\n')
+  lines.mockRestore()
+  return text
+}
+
+test('columns stand under each other whatever letters a name is of', () => {
+  const names = ['tokyo', '東京', 'de\u0301mo', '서울', '🚀']
+  expect(shownOf({ data: names.map((name, i) => ({ name, keys: i })) }, 'accounts')).toBe(
+    ['name   keys', 'tokyo     0', '東京      1', 'de\u0301mo      2', '서울      3', '🚀        4'].join('\n'),
+  )
+})
+
+test('a name does not move the cursor outside of tables either', () => {
+  expect(shownOf({ name: 'a\u001b[2J', expiresAt: null }, 'key rotate')).toBe('name: a\\u{1b}[2J\nexpiresAt: null')
 })
 
 test('times and limits are printed as options take them, and what is printed is taken back', async () => {
