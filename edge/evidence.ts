@@ -8,7 +8,7 @@ import { evidenceChains } from '../schema/db.ts'
 import { fail, ok, type Result } from '../schema/errors.ts'
 import type { Segment } from '../schema/wire.ts'
 import { derive } from './auth.ts'
-import type { Env } from './env.ts'
+import { type Env, secretsOf } from './env.ts'
 import { log, reasonOf } from './log.ts'
 import { giveWay } from './turns.ts'
 
@@ -47,11 +47,12 @@ export const withSeals = (secret: string, key: string, { segment, terms, unbille
   ...(unbilled ? { unbilled, unbilledSeal: unbilledSealOf(secret, key, segment, unbilled) } : {}),
 })
 
-/** True when all that the edge says of it bears its seal. */
-export const isSealed = (secret: string, key: string, kept: KeptSegment): boolean => {
-  const { seal, unbilledSeal } = withSeals(secret, key, kept)
-  return kept.seal === seal && kept.unbilledSeal === unbilledSeal
-}
+/** Of the secrets that count the one that all the edge says of it is sealed with. */
+export const sealerOf = (env: Env, key: string, kept: KeptSegment): string | undefined =>
+  secretsOf(env, 'SPARROW_SECRET').find((secret) => {
+    const { seal, unbilledSeal } = withSeals(secret, key, kept)
+    return kept.seal === seal && kept.unbilledSeal === unbilledSeal
+  })
 
 const HEADS_MAX = 1_000
 /** The last segment of each chain, as far as this isolate kept it. Another isolate may be further on. What continues this head then stands
@@ -88,7 +89,7 @@ const union = <T extends { readonly requestId: string }>(before: readonly T[], n
 /**
  * Keeps a segment once, and has D1 do what goes with it, in the same call that moves the chain on. When the segment comes again, because
  * an account could not be settled the first time, only the word on that account is added. Error: conflict, when another segment
- * stands in its place.
+ * stands in its place, or words that the edge did not seal.
  */
 export const keepSegment = async (
   env: Env,
@@ -106,7 +107,8 @@ export const keepSegment = async (
   if ((await put(word, { etagDoesNotMatch: '*' })) === null) {
     const object = await env.EVIDENCE.get(key)
     const before = await object?.json<KeptSegment>()
-    if (!object || before?.segment !== segment)
+    // Nor is anything added to terms that were altered: all of them would bear the seal.
+    if (!object || before?.segment !== segment || sealerOf(env, key, before) === undefined)
       return fail('conflict', { message: 'Another segment stands in this place.' })
     const terms = union(before.terms, word.terms)
     const unbilled = union(before.unbilled ?? [], word.unbilled)

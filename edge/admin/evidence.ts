@@ -5,8 +5,8 @@ import { z } from 'zod'
 import { billLine, type Refund, type Terms } from '../../schema/bill.ts'
 import { evidenceChains, nodes, usage } from '../../schema/db.ts'
 import { ok, type Result } from '../../schema/errors.ts'
-import { type Env, secretsOf } from '../env.ts'
-import { evidenceKey, isSealed, type KeptSegment, withSeals } from '../evidence.ts'
+import type { Env } from '../env.ts'
+import { evidenceKey, type KeptSegment, sealerOf, withSeals } from '../evidence.ts'
 
 const SEGMENTS_MAX = 20
 
@@ -26,10 +26,6 @@ const keptAt = async (env: Env, key: string): Promise<{ etag: string; kept: Kept
   const kept = await object?.json<KeptSegment>().catch(() => undefined)
   return object && kept && keptShape.safeParse(kept).success ? { etag: object.etag, kept } : undefined
 }
-
-/** The secret that its seals are made with, of those that count. */
-const sealerOf = (env: Env, key: string, kept: KeptSegment): string | undefined =>
-  secretsOf(env, 'SPARROW_SECRET').find((secret) => isSealed(secret, key, kept))
 
 /** Every chain with its length, its head and the key of its node. */
 export const listChains = async (env: Env) => {

@@ -3,14 +3,16 @@
 import { env } from 'cloudflare:workers'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
 import type { Env } from '../../edge/env.ts'
-import { evidenceKey, type KeptSegment } from '../../edge/evidence.ts'
+import { evidenceKey, type KeptSegment, keepSegment, sealerOf } from '../../edge/evidence.ts'
 import worker from '../../edge/index.ts'
 import { forgetNodes } from '../../edge/live_nodes.ts'
 import { dispatchSecret } from '../../edge/node_client.ts'
 import { signAdminCall } from '../../schema/admin_call.ts'
+import type { Terms } from '../../schema/bill.ts'
 import { signReceipt } from '../../schema/receipt.ts'
 import { signCall, verifyToken } from '../../schema/signature.ts'
 import { utf8 } from '../../schema/text.ts'
+import type { Segment } from '../../schema/wire.ts'
 import { deriveBills, resealAll } from '../../scripts/admin_evidence.ts'
 import {
   type Account,
@@ -209,6 +211,23 @@ test('evidence sealed with the secret before counts beside it, and after it once
   expect(await resealAll(asking(between))).toEqual({ ok: true, segments: 2, refused: 0, resealed: 0 })
   expect([await kinds(between), await kinds(after)]).toEqual([[], []])
   expect(Number(await balanceOf(account))).toBeGreaterThan(0)
+})
+
+test('what is added to a segment that the secret before sealed is sealed with the new one; to what bears neither seal nothing is', async () => {
+  const link = newLink()
+  const segment: Segment = { nodeId: node.id, link, receipts: [] }
+  const place = evidenceKey(node.id, link.chain, link.index)
+  const keep = async (by: Env, ...ids: string[]) => {
+    const terms = ids.map((requestId) => ({ requestId }) as Terms)
+    return (await keepSegment(by, segment, JSON.stringify(segment), { terms, unbilled: [] }, [])).ok
+  }
+  const kept = async () => (await (await before.EVIDENCE.get(place))?.json()) as KeptSegment
+  expect([await keep(before, 'a'), await keep(between, 'a', 'b')]).toEqual([true, true])
+  expect(sealerOf(between, place, await kept())).toBe(after.SPARROW_SECRET)
+  const altered = { ...(await kept()), terms: [{ requestId: 'forged' }] }
+  await before.EVIDENCE.put(place, JSON.stringify(altered))
+  expect(await keep(between, 'a', 'b')).toBe(false)
+  expect(await kept()).toEqual(altered)
 })
 
 test('a secret before that is too short is told by its name alone, and nothing is answered', async () => {
