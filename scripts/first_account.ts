@@ -4,7 +4,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { ADMIN_ROWS_MAX } from '../schema/limits.ts'
 import { DEFAULT_PRICE, NANO_PER_USD } from '../schema/money.ts'
-import { adminCall } from './admin_client.ts'
+import { AdminError, adminCall } from './admin_client.ts'
 import type { Secrets } from './stack.ts'
 
 export const DEMO_ACCOUNT = 'demo'
@@ -26,7 +26,11 @@ export const firstKey = async (stateDir: string, baseUrl: string, secrets: Secre
   if (data.length < ADMIN_ROWS_MAX && !data.some((row) => row.model === model))
     await call('PUT', '/admin/v1/prices', price, 'first-price')
   if (existsSync(file)) return readFileSync(file, 'utf8').trim()
-  await call('POST', '/admin/v1/accounts', { name: DEMO_ACCOUNT, creditNano: DEMO_CREDIT_NANO }, 'first-account')
+  const account = { name: DEMO_ACCOUNT, creditNano: DEMO_CREDIT_NANO }
+  await call('POST', '/admin/v1/accounts', account, 'first-account').catch((error: unknown) => {
+    // Made before SPARROW_SECRET was replaced: the same call would make another one now.
+    if (!(error instanceof AdminError && error.code === 'conflict')) throw error
+  })
   const created = await call<{ key: string }>(
     'POST',
     '/admin/v1/keys',

@@ -1,13 +1,14 @@
 // All three secrets of a running stack replaced, as README tells it: no request fails on the way, and in the end the old ones are dead.
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { auditBooks } from '../../scripts/admin_audit.ts'
 import { adminCall } from '../../scripts/admin_client.ts'
 import { deriveBills, resealAll } from '../../scripts/admin_evidence.ts'
+import { firstKey } from '../../scripts/first_account.ts'
 import { loadSecrets } from '../../scripts/stack.ts'
 import { post, settled } from './customer.ts'
-import { bootTestStack, eventually, type TestStack } from './stack.ts'
+import { bootTestStack, eventually, MODEL, type TestStack } from './stack.ts'
 
 let stack: TestStack
 beforeAll(async () => {
@@ -65,6 +66,10 @@ test('secrets are replaced under a running node, and the old ones die when they 
   })
   expect(books.findings).toEqual([])
   expect((await deriveBills(admin, Date.now())).findings).toEqual([])
+  // Whoever loses the key of `npm start` gets another, of the same account.
+  rmSync(join(stack.stateDir, 'api_key'))
+  const another = await firstKey(stack.stateDir, stack.baseUrl, loadSecrets(stack.stateDir), MODEL)
+  expect((await ask(another)).status).toBe(200)
   const logs = ['edge.log', 'node.log'].map((name) => readFileSync(join(stack.stateDir, name), 'utf8')).join('')
   for (const line of [...lines, ...fresh]) expect(logs).not.toContain(line.slice(line.indexOf('=') + 1))
 })
