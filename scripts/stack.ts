@@ -118,6 +118,8 @@ const start = (name: string, command: string, args: readonly string[], stateDir:
       // A full disk costs lines of the log, not the service.
     }
   }
+  // It is there for whoever looks, also of a process that has had nothing to say.
+  log(Buffer.alloc(0))
   child.stdout.on('data', log)
   child.stderr.on('data', log)
   // However this process ends, nothing it started stays behind; where it is killed, the next start sees to that.
