@@ -23,12 +23,14 @@ interface Started {
   readonly stackIs?: string
   readonly pid: number
   readonly pidIs?: string
+  /** Absent: led by `pid` itself. */
+  readonly group?: number
 }
 
-/** Notes that this process started `pid`, and that it leads a group of its own. */
-export const remember = (stateDir: string, pid: number): void => {
+/** Notes that this process started `pid`, and what group it is in; a group outlives its leader. */
+export const remember = (stateDir: string, pid: number, group?: number): void => {
   const [stack, stackIs, pidIs] = [process.pid, identityOf(process.pid), identityOf(pid)]
-  appendFileSync(fileOf(stateDir), `${JSON.stringify({ stack, stackIs, pid, pidIs })}\n`)
+  appendFileSync(fileOf(stateDir), `${JSON.stringify({ stack, stackIs, pid, pidIs, group })}\n`)
 }
 
 /** A line that was torn names nothing. */
@@ -44,18 +46,18 @@ const isStill = (pid: number, identity: string | undefined): boolean =>
   identity !== undefined && identityOf(pid) === identity
 
 /** False where the group is gone. */
-const signal = (pid: number, name: NodeJS.Signals | 0): boolean => {
+const signal = (group: number, name: NodeJS.Signals | 0): boolean => {
   try {
-    return process.kill(-pid, name)
+    return process.kill(-group, name)
   } catch {
     return false
   }
 }
 
 /** True when all groups are gone. */
-const gone = async (pids: readonly number[], ms: number): Promise<boolean> => {
+const gone = async (groups: readonly number[], ms: number): Promise<boolean> => {
   for (const deadline = Date.now() + ms; Date.now() < deadline; ) {
-    if (!pids.some((pid) => signal(pid, 0))) return true
+    if (!groups.some((group) => signal(group, 0))) return true
     await new Promise((done) => setTimeout(done, 50))
   }
   return false
@@ -77,10 +79,11 @@ export const endLeftovers = async (stateDir: string): Promise<number> => {
   const started = startedOn(stateDir)
   // Of a stack that runs, its record stays.
   const kept = started.filter(({ stack, stackIs }) => isStill(stack, stackIs))
-  const left = started.filter((one) => !kept.includes(one) && isStill(one.pid, one.pidIs)).map(({ pid }) => pid)
-  for (const pid of left) signal(pid, 'SIGTERM')
+  const still = started.filter((one) => !kept.includes(one) && isStill(one.pid, one.pidIs))
+  const left = [...new Set(still.map(({ pid, group = pid }) => group))]
+  for (const group of left) signal(group, 'SIGTERM')
   if (!(await gone(left, GRACE_MS))) {
-    for (const pid of left) signal(pid, 'SIGKILL')
+    for (const group of left) signal(group, 'SIGKILL')
     await gone(left, GRACE_MS)
   }
   if (kept.length === 0) rmSync(file, { force: true })

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs, parseEnv } from 'node:util'
+import { remember } from '../leftovers.ts'
 import { migrate } from './migrate.ts'
 import { prepare } from './prepare.ts'
 import { runCron, runWorker } from './run.ts'
@@ -29,6 +30,8 @@ const main = async (): Promise<number> => {
   const inspector = values['inspector-port']
   const worker = await runWorker(prepared, {
     env: { ...process.env, ...secrets },
+    // It leads their group where `npm start` started it, and may be killed before them.
+    onStart: (pid) => remember(state, pid, process.pid),
     onStores: () => migrate('DB.sock', MIGRATIONS),
     ...(inspector === undefined ? {} : { inspectorPort: Number(inspector) }),
   })

@@ -29,15 +29,18 @@ export interface RunOptions {
   readonly env: NodeJS.ProcessEnv
   /** Where a debugger of the Worker listens, if at all. */
   readonly inspectorPort?: number
+  /** Called with each process that was started. */
+  readonly onStart?: (pid: number) => void
   /** Called when the stores listen; the Worker starts when it is done. */
   readonly onStores?: () => Promise<unknown>
 }
 
 export const runWorker = async ({ dir, storeSockets }: Prepared, options: RunOptions): Promise<RunningWorker> => {
-  const { env, inspectorPort, onStores } = options
+  const { env, inspectorPort, onStart, onStores } = options
   const start = (name: string, more: readonly string[] = []) => {
     const args = [...SERVE, `${name}.capnp`, ...more]
     const child = spawn(WORKERD, args, { cwd: dir, env, stdio: ['ignore', 'inherit', 'inherit'] })
+    if (child.pid) onStart?.(child.pid)
     return { child, exit: exitOf(`workerd ${name}.capnp`, child) }
   }
   // The stores first: a Worker that asks them before they listen is refused.

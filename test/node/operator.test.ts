@@ -239,3 +239,24 @@ test.runIf(process.platform === 'linux')(
     }
   },
 )
+
+test.runIf(process.platform === 'linux')('a group whose leader is gone is ended by what is left of it', async () => {
+  const leads = `const { spawn } = require('node:child_process')
+    console.log(spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)'], { stdio: 'ignore' }).pid)
+    setInterval(() => {}, 1000)`
+  const leader = spawn(process.execPath, ['-e', leads], { detached: true, stdio: ['ignore', 'pipe', 'ignore'] })
+  const member = Number(await new Promise((told) => leader.stdout.once('data', told)))
+  const file = join(dir.path, 'processes')
+  remember(dir.path, leader.pid ?? 0)
+  remember(dir.path, member, leader.pid)
+  writeFileSync(file, readFileSync(file, 'utf8').replaceAll('"stackIs":"', '"stackIs":"gone '))
+  const gone = ended(leader)
+  leader.kill('SIGKILL')
+  await gone
+  const end = () => process.kill(-(leader.pid ?? 0), 'SIGKILL')
+  try {
+    expect(await endLeftovers(dir.path)).toBe(1)
+  } finally {
+    expect(end).toThrow('ESRCH')
+  }
+})
