@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { hasEnded } from '../watch.ts'
 import { CRON_SOCKET } from './config.ts'
 import type { Prepared } from './prepare.ts'
 import { callSocket } from './socket.ts'
@@ -45,9 +46,11 @@ export const runWorker = async ({ dir, storeSockets }: Prepared, options: RunOpt
   }
   // The stores first: a Worker that asks them before they listen is refused.
   const stores = storeSockets.length > 0 ? [start('stores')] : []
-  const over = () => stores.some(({ child: { exitCode, signalCode } }) => exitCode !== null || signalCode !== null)
+  const over = () => stores.find(({ child }) => hasEnded(child))
   while (!storeSockets.every((socket) => existsSync(join(dir, socket))) && !over()) await sleep(POLL_MS)
   try {
+    const dead = over()
+    if (dead) throw new Error(await dead.exit)
     await onStores?.()
   } catch (error) {
     for (const { child } of stores) child.kill('SIGKILL')

@@ -127,6 +127,14 @@ test('killed and started again, it has all it knew, and does not stumble over th
   expect(after.results.length).toBeGreaterThan(results.length)
 })
 
+test('stores that do not start are named, not the socket that they would have made', async () => {
+  const dir = join(home, 'broken')
+  const broken = writeConfigs(settings, { dir, persistDir: join(home, 'files'), address: '127.0.0.1:1' })
+  writeFileSync(join(dir, 'stores.capnp'), 'not a configuration')
+  const asked = runWorker(broken, { env: process.env, onStores: () => callSocket(join(dir, 'DB.sock')) })
+  await expect(asked).rejects.toThrow('workerd stores.capnp ended (1)')
+})
+
 test('the end of either process is told', async () => {
   let told = ''
   void running.ended.then((what) => {
