@@ -6,6 +6,7 @@ import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } fr
 import { createServer } from 'node:net'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { parseEnv } from 'node:util'
 import { lockFolder } from '../gpu-node/folder_lock.ts'
 import { endLeftovers, remember, stackOn } from './leftovers.ts'
 import { ended, type Failure, hasEnded, Watch } from './watch.ts'
@@ -59,7 +60,7 @@ export interface Secrets {
   readonly JOIN_TOKEN: string
 }
 
-/** Reads `KEY=VALUE` lines; the file is written once and kept, since keys and journals depend on it. */
+/** As the Worker reads them; the file is written once and kept, since keys and journals depend on it. */
 export const loadSecrets = (stateDir: string): Secrets => {
   const file = join(stateDir, 'dev.env')
   if (!existsSync(file)) {
@@ -73,14 +74,9 @@ export const loadSecrets = (stateDir: string): Secrets => {
     const lines = [`SPARROW_SECRET=${fresh()}`, `ADMIN_SECRET=${fresh()}`, `JOIN_TOKEN=${fresh()}`, '']
     writeFileSync(file, lines.join('\n'), { mode: 0o600 })
   }
-  const values = new Map(
-    readFileSync(file, 'utf8')
-      .split('\n')
-      .filter((line) => line.includes('='))
-      .map((line) => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)] as const),
-  )
+  const values = parseEnv(readFileSync(file, 'utf8'))
   const get = (name: keyof Secrets): string => {
-    const value = values.get(name)
+    const value = values[name]
     if (!value) throw new StackError(`${file} has no ${name}. Restore the file, or delete ${stateDir} to start anew.`)
     return value
   }

@@ -211,6 +211,12 @@ test('secrets that are lost are not made anew over books that stand', () => {
   expect(() => loadSecrets(dir.path)).toThrow(/dev\.env is gone.*Restore it/)
 })
 
+test('secrets are read as the Worker reads them: quotes, spaces and line ends of Windows are not part of them', () => {
+  const lines = [`SPARROW_SECRET="a=b#c"`, ` ADMIN_SECRET = 'd' # of today`, 'export JOIN_TOKEN=e', '']
+  writeFileSync(join(dir.path, 'dev.env'), lines.join('\r\n'))
+  expect(loadSecrets(dir.path)).toEqual({ SPARROW_SECRET: 'a=b#c', ADMIN_SECRET: 'd', JOIN_TOKEN: 'e' })
+})
+
 const idle = (...args: string[]) =>
   spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)', ...args], { detached: true, stdio: 'ignore' })
 const ended = (child: ReturnType<typeof idle>) => new Promise((done) => child.once('exit', done))
