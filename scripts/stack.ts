@@ -118,8 +118,7 @@ const start = (name: string, command: string, args: readonly string[], stateDir:
   log(Buffer.alloc(0))
   child.stdout.on('data', log)
   child.stderr.on('data', log)
-  // However this process ends, nothing it started stays behind; where it is killed, the next start sees to that.
-  process.once('exit', () => signalGroup(child, 'SIGKILL'))
+  started.add(child)
   try {
     if (child.pid) remember(stateDir, child.pid)
   } catch (error) {
@@ -129,6 +128,12 @@ const start = (name: string, command: string, args: readonly string[], stateDir:
   }
   return child
 }
+
+/** However this process ends, nothing it started stays behind; where it is killed, the next start sees to that. */
+const started = new Set<ChildProcess>()
+process.once('exit', () => {
+  for (const child of started) signalGroup(child, 'SIGKILL')
+})
 
 const signalGroup = (child: ChildProcess, signal: NodeJS.Signals): void => {
   try {
@@ -144,6 +149,7 @@ const stopGroup = async (child: ChildProcess, graceMs: number): Promise<void> =>
   await ended(child)
   clearTimeout(timer)
   signalGroup(child, 'SIGKILL')
+  started.delete(child)
 }
 
 const waitUntil = async (what: string, log: string, child: ChildProcess, ready: () => Promise<boolean>) => {

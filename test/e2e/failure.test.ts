@@ -31,7 +31,10 @@ test('a node killed in mid-stream: error frame, no charge without a receipt, the
   expect(none.status).toBe(503)
   expect(none.headers.get('retry-after')).toBeTruthy()
 
+  const listeners = process.listenerCount('exit')
   await stack.restartNode()
+  // Node warns of a leak at the eleventh.
+  expect(process.listenerCount('exit')).toBe(listeners)
   const charge = await eventually(async () => (await ledger()).find((row) => row.id === requestId))
   expect(charge.amountNano).toBeLessThanOrEqual(0)
   expect(await stack.admin('GET', '/audit')).toMatchObject({ ok: true })
