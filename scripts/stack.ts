@@ -156,7 +156,11 @@ const waitUntil = async (what: string, log: string, child: ChildProcess, ready: 
   const deadline = Date.now() + 60_000
   while (Date.now() < deadline) {
     if (hasEnded(child)) throw new StackError(`${what} did not start; see ${log}`)
-    if (await ready().catch(() => false)) return
+    const isReady = await ready().catch((error: unknown) => {
+      if (error instanceof StackError) throw error
+      return false
+    })
+    if (isReady) return
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
   throw new StackError(`${what} was not ready within a minute; see ${log}`)
@@ -211,7 +215,16 @@ const startBoth = (options: StackOptions, secrets: Secrets, watch: Watch, baseUr
   const { stateDir } = options
   let edge = startEdge(options)
   let node = startNode(options, secrets)
-  const edgeReady = () => waitUntil('the Worker', join(stateDir, 'edge.log'), edge, () => answers(`${baseUrl}/healthz`))
+  const edgeReady = () => {
+    const log = join(stateDir, 'edge.log')
+    return waitUntil('the Worker', log, edge, async () => {
+      const health = await ask(`${baseUrl}/healthz`)
+      // Waiting mends no setting.
+      if (!health.ok && (await health.text()).includes('not configured'))
+        throw new StackError(`a setting in ${join(stateDir, 'dev.env')} or wrangler.toml is wrong; ${log} says which`)
+      return health.ok
+    })
+  }
   const nodeReady = () =>
     waitUntil('the node', join(stateDir, 'node.log'), node, async () => {
       return (await answers(`${nodeUrl}/healthz`)) && (await isRouted(baseUrl))

@@ -1,6 +1,6 @@
 // What the operator does in a shell: start, paste the curl line, administer, start twice by mistake, press Ctrl-C.
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -162,6 +162,20 @@ test('a second start on the same port says what to do, in one line', async () =>
   })
   expect(code).toBe(1)
   expect(stderr).toMatch(/^sparrow: port \d+ is busy\. .*SPARROW_PORT=\d+ npm start\n$/)
+})
+
+test('a setting that the Worker does not take ends the start, in one line', async () => {
+  const [other, port, nodePort] = [join(home, 'wrong'), await freePort(), await freePort()]
+  mkdirSync(other)
+  const secrets = readFileSync(join(home, 'dev.env'), 'utf8')
+  writeFileSync(join(other, 'dev.env'), `${secrets}JOIN_TOKEN_PREVIOUS=short\n`)
+  const { code, stderr } = await run(process.execPath, ['scripts/serve.ts'], {
+    ...environment,
+    ...{ SPARROW_HOME: other, SPARROW_PORT: String(port), SPARROW_NODE_PORT: String(nodePort) },
+  })
+  expect(code).toBe(1)
+  expect(stderr).toMatch(/\nsparrow: a setting in .*dev\.env or wrangler\.toml is wrong; .*edge\.log says which\n$/)
+  expect(readFileSync(join(other, 'edge.log'), 'utf8')).toContain('JOIN_TOKEN_PREVIOUS must have')
 })
 
 test('a Worker or node that dies is started again, with all it knew', async () => {
