@@ -8,6 +8,8 @@ export const PREFIX_BLOCKS_MAX = 8192
 export const REQUEST_BODY_BYTES_MAX = 8 * 1024 * 1024
 /** Arrays and objects within each other in a body. */
 export const BODY_DEPTH_MAX = 100
+/** Of all objects of a body together: at some ten microseconds each, half a million held the Worker's one thread for seconds. */
+export const BODY_MEMBERS_MAX = 250_000
 /** Of a field of a body, token ids apart: messages, as at Anthropic, at some microseconds each. */
 export const LIST_ITEMS_MAX = 100_000
 /** Of a field of a body that is an object. */

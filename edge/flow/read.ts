@@ -1,7 +1,7 @@
 // A client's body to a run: bounds, UTF-8, JSON, the model it names, its dialect. Everything that is wrong with it is a 4xx.
 import type { ParseContext } from '../../schema/dialects/dialect.ts'
-import { fail, ok, type Result } from '../../schema/errors.ts'
-import { BODY_DEPTH_MAX } from '../../schema/limits.ts'
+import { type ApiError, apiError, fail, ok, type Result } from '../../schema/errors.ts'
+import { BODY_DEPTH_MAX, BODY_MEMBERS_MAX } from '../../schema/limits.ts'
 import type { Run } from '../../schema/wire.ts'
 import { readBody } from '../body.ts'
 import type { Env } from '../env.ts'
@@ -16,11 +16,28 @@ interface Asked<T> {
   readonly requestId: string
 }
 
-const isDeep = (value: unknown, left: number): boolean => {
-  if (typeof value !== 'object' || value === null) return false
-  if (left === 0) return true
-  for (const inner of Object.values(value)) if (isDeep(inner, left - 1)) return true
-  return false
+/** Why a body is not read further: each level and each member costs the one thread time. */
+const boundsFault = (body: unknown): ApiError | undefined => {
+  let members = 0
+  const walk = (value: unknown, left: number): ApiError | undefined => {
+    if (typeof value !== 'object' || value === null) return undefined
+    if (left === 0)
+      return apiError('malformed_request', {
+        message: `The request body is nested over ${BODY_DEPTH_MAX} levels deep.`,
+      })
+    const inner = Object.values(value)
+    if (!Array.isArray(value)) members += inner.length
+    if (members > BODY_MEMBERS_MAX)
+      return apiError('request_too_large', {
+        message: `The request body's objects have over ${BODY_MEMBERS_MAX} members.`,
+      })
+    for (const one of inner) {
+      const fault = walk(one, left - 1)
+      if (fault) return fault
+    }
+    return undefined
+  }
+  return walk(body, BODY_DEPTH_MAX)
 }
 
 /** Errors: client_closed, request_too_large, malformed_request. */
@@ -43,8 +60,8 @@ export const readJson = async (request: Request): Promise<Result<{ bodyText: str
   } catch (error) {
     return fail('malformed_request', { internal: reasonOf(error) })
   }
-  if (!isDeep(body, BODY_DEPTH_MAX)) return ok({ bodyText, body })
-  return fail('malformed_request', { message: `The request body is nested over ${BODY_DEPTH_MAX} levels deep.` })
+  const error = boundsFault(body)
+  return error ? { ok: false, error } : ok({ bodyText, body })
 }
 
 const nameIn = (body: unknown): string | undefined => {

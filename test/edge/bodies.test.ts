@@ -18,6 +18,8 @@ beforeAll(async () => {
 beforeEach(() => registerNode('mirror'))
 afterEach(removeNodes)
 
+/** No object of it alone is over the bound. */
+const WIDE = Object.fromEntries(Array.from({ length: 90_000 }, (_, i) => [i, 0]))
 const PATH = '/v1/chat/completions'
 const post = (body: BodyInit, headers: Record<string, string> = {}, path = PATH): Promise<Response> =>
   call(path, { method: 'POST', headers: { authorization: `Bearer ${account.key}`, ...headers }, body })
@@ -41,6 +43,7 @@ test.each<[string, BodyInit, Record<string, string>, number, string, RegExp]>([
   ['half a character', new Uint8Array([0x22, 0xc3]), {}, 400, 'malformed_request', /UTF-8/],
   ['compressed', bodyOf(''), { 'content-encoding': 'gzip' }, 400, 'malformed_request', /compressed/],
   ['deep arrays', '['.repeat(100_000) + ']'.repeat(100_000), {}, 400, 'malformed_request', /nested/],
+  ['wide objects', JSON.stringify({ a: WIDE, b: [WIDE, { c: WIDE }] }), {}, 413, 'request_too_large', /members/],
   ['deep objects', `${'{"a":'.repeat(101)}1${'}'.repeat(101)}`, {}, 400, 'malformed_request', /nested/],
   ['infinite', bodyOf(',"temperature":1e999'), {}, 422, 'invalid_parameter', /^temperature: /],
   ['huge', bodyOf(',"max_tokens":99999999999999999999'), {}, 422, 'invalid_parameter', /^max_tokens: /],
