@@ -1,4 +1,4 @@
-// One thread runs every request of a Worker, its objects and, locally, the stand-ins of D1 and R2. What never waits for the network goes
+// One thread runs every request of a Worker and its objects. What never waits for the network goes
 // on from step to step while the bytes of streams lie in their sockets; so long work gives way in between.
 
 /** Steps of some 0.2 ms that are taken before others have their turn. */
