@@ -1,4 +1,5 @@
 // What the command line prints of an answer: `--json` as the API gave it, else lines and tables for people.
+import stringWidth from 'string-width'
 import { ADMIN_ROWS_MAX } from '../schema/limits.ts'
 import { formatUsd } from '../schema/money.ts'
 import { dollarsOf, isAmount, isTime } from './admin_columns.ts'
@@ -35,21 +36,14 @@ const shown = (columns: Readonly<Record<string, string>>, row: Readonly<Record<s
 const still = (text: string): string =>
   text.replace(/[\p{Cc}\p{Cf}]/gu, (c) => `\\u{${c.codePointAt(0)?.toString(16)}}`)
 
-/** Letters of East Asia and pictures, two columns each at a terminal. */
-const WIDE =
-  /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff01-\uff60\uffe0-\uffe6\u{20000}-\u{3fffd}]|\p{Emoji_Presentation}/u
-
-const widthOf = (text: string): number =>
-  [...text.replace(/[\p{Mn}\p{Me}]/gu, '')].reduce((sum, c) => sum + (WIDE.test(c) ? 2 : 1), 0)
-
 /** Columns two blanks apart, as wide as they must be; numbers and amounts at their right. */
 const table = (rows: readonly Readonly<Record<string, unknown>>[]): string => {
   const names = [...new Set(rows.flatMap(Object.keys))]
   const columns = names.map((name) => {
     const cells = [name, ...rows.map((row) => still(String(row[name] ?? '-')))]
-    const width = Math.max(...cells.map(widthOf))
+    const width = Math.max(...cells.map((cell) => stringWidth(cell)))
     const isNumber = cells.slice(1).every((cell) => /^(-|-?\d+(\.\d+)?)$/.test(cell))
-    const blanks = (cell: string): string => ' '.repeat(width - widthOf(cell))
+    const blanks = (cell: string): string => ' '.repeat(width - stringWidth(cell))
     return cells.map((cell) => (isNumber ? blanks(cell) + cell : cell + blanks(cell)))
   })
   const lines = Array.from({ length: rows.length + 1 }, (_, i) =>

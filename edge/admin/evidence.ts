@@ -35,19 +35,19 @@ export const listChains = async (env: Env) => {
   return chains.map((chain) => ({ ...chain, publicKey: keyOf.get(chain.nodeId) ?? '' }))
 }
 
+const placesOf = (nodeId: string, chain: string, from: number, to: number): readonly string[] =>
+  Array.from({ length: Math.max(0, Math.min(SEGMENTS_MAX, to - from)) }, (_, i) => evidenceKey(nodeId, chain, from + i))
+
 /** A stretch of a chain; `null` where there is none, `sealed` whether edge's seal is right. */
-export const readSegments = async (env: Env, nodeId: string, chain: string, from: number, to: number) => {
-  const indices = Array.from({ length: Math.max(0, Math.min(SEGMENTS_MAX, to - from)) }, (_, i) => from + i)
-  return Promise.all(
-    indices.map(async (index) => {
-      const key = evidenceKey(nodeId, chain, index)
+export const readSegments = (env: Env, nodeId: string, chain: string, from: number, to: number) =>
+  Promise.all(
+    placesOf(nodeId, chain, from, to).map(async (key) => {
       const found = await keptAt(env, key)
       if (!found) return null
       const { segment, terms, unbilled } = found.kept
       return { segment, terms, unbilled, sealed: sealerOf(env, key, found.kept) !== undefined }
     }),
   )
-}
 
 export const resealBody = z.object({
   ...{ node: z.string(), chain: z.string(), from: z.int().min(0), to: z.int().min(0) },
@@ -69,8 +69,7 @@ const resealOne = async (env: Env, key: string): Promise<Resealed> => {
 
 /** A stretch of a chain, of which what was sealed with the secret before is sealed with the one of today. How many ended how. */
 export const resealSegments = async (env: Env, { node, chain, from, to }: z.infer<typeof resealBody>) => {
-  const indices = Array.from({ length: Math.max(0, Math.min(SEGMENTS_MAX, to - from)) }, (_, i) => from + i)
-  const ends = await Promise.all(indices.map((index) => resealOne(env, evidenceKey(node, chain, index))))
+  const ends = await Promise.all(placesOf(node, chain, from, to).map((key) => resealOne(env, key)))
   const countOf = (end: Resealed): number => ends.filter((one) => one === end).length
   return ok({ sealed: countOf('sealed'), resealed: countOf('resealed'), refused: countOf('refused') })
 }

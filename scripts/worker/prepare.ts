@@ -40,7 +40,7 @@ const STAND_IN_FILES = {
   zod: 'shared/zod.worker.js',
 } as const satisfies Record<keyof typeof STORE_MODULES, string>
 
-/** What a local Worker needs of `wrangler.toml`. */
+/** What a local Worker needs of `wrangler.toml`. Wrangler's own reader would keep all of wrangler, 200 MB, in a process that stays. */
 const wranglerToml = z.object({
   name: z.string(),
   compatibility_date: z.string(),

@@ -178,13 +178,16 @@ test('a setting that the Worker does not take ends the start, in one line', asyn
   expect(readFileSync(join(other, 'edge.log'), 'utf8')).toContain('JOIN_TOKEN_PREVIOUS must have')
 })
 
+/** All that serves. */
+const PROCESSES = [
+  /workerd serve.* worker.capnp/,
+  /workerd serve.* stores.capnp/,
+  /scripts\/worker\/main.ts/,
+  /gpu-node\/main.ts/,
+]
+
 test('a Worker or node that dies is started again, with all it knew', async () => {
-  for (const name of [
-    /workerd serve.* worker.capnp/,
-    /workerd serve.* stores.capnp/,
-    /scripts\/worker\/main.ts/,
-    /gpu-node\/main.ts/,
-  ]) {
+  for (const name of PROCESSES) {
     const victim = family(started.pid ?? 0).find((pid) => name.test(commandOf(pid)))
     expect(victim, String(name)).toBeDefined()
     process.kill(victim ?? 0, 'SIGKILL')
@@ -211,13 +214,7 @@ test('a stack that was killed is started again over what it left running, with a
 })
 
 test('Worker and node killed together, as a machine out of memory does, are both started again', async () => {
-  const names = [
-    /workerd serve.* worker.capnp/,
-    /workerd serve.* stores.capnp/,
-    /scripts\/worker\/main.ts/,
-    /gpu-node\/main.ts/,
-  ]
-  const victims = family(started.pid ?? 0).filter((pid) => names.some((name) => name.test(commandOf(pid))))
+  const victims = family(started.pid ?? 0).filter((pid) => PROCESSES.some((name) => name.test(commandOf(pid))))
   expect(victims.length).toBe(4)
   for (const pid of victims) process.kill(pid, 'SIGKILL')
   const ask = async () => (await run('bash', ['-c', `${curlLine()} --max-time 5`])).stdout
