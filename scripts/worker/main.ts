@@ -1,13 +1,14 @@
-// node scripts/worker/main.ts --state DIR --port N: the Worker as `npm start` runs it, until a signal or one of its processes ends.
+// node scripts/worker/main.ts --state DIR --port N: the Worker as `npm start` runs it, until a signal or its process ends.
 // What `dev.env` in the folder names is bound to it, over the variables of `wrangler.toml`.
 import { readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs, parseEnv } from 'node:util'
 import { remember } from '../leftovers.ts'
+import { socketOfDatabase } from './config.ts'
 import { migrate } from './migrate.ts'
 import { prepare } from './prepare.ts'
-import { runCron, runWorker } from './run.ts'
+import { type RunOptions, runCron, runWorker, withStores } from './run.ts'
 
 /** As wrangler.toml has it. */
 const CRON_SECONDS = 600
@@ -28,11 +29,14 @@ const main = async (): Promise<number> => {
   const prepared = await prepare(folder, Object.keys(secrets))
   process.chdir(prepared.dir)
   const inspector = values['inspector-port']
-  const worker = await runWorker(prepared, {
+  const options: RunOptions = {
     env: { ...process.env, ...secrets },
     // It leads their group where `npm start` started it, and may be killed before them.
     onStart: (pid) => remember(state, pid, process.pid),
-    onStores: () => migrate('DB.sock', MIGRATIONS),
+  }
+  await withStores(prepared, options, () => migrate(socketOfDatabase('DB'), MIGRATIONS))
+  const worker = runWorker(prepared, {
+    ...options,
     ...(inspector === undefined ? {} : { inspectorPort: Number(inspector) }),
   })
   console.log(`worker: started at ${folder.address}`)

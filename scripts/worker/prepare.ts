@@ -1,4 +1,4 @@
-// Writes what workerd needs into a folder: the Worker's bundle, the stand-ins of D1 and R2, both configurations.
+// Writes what workerd needs into a folder: the Worker's bundle, the stand-ins of D1 and R2, its configuration and that of the stores alone.
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
@@ -18,14 +18,7 @@ import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parse } from 'smol-toml'
 import { z } from 'zod'
-import {
-  STORE_MODULES,
-  storeSockets,
-  storesConfig,
-  WORKER_MODULE,
-  type WorkerSettings,
-  workerConfig,
-} from './config.ts'
+import { STORE_MODULES, storesConfig, WORKER_MODULE, type WorkerSettings, workerConfig } from './config.ts'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const CONFIG = join(ROOT, 'wrangler.toml')
@@ -126,8 +119,8 @@ export interface WorkerFolder {
 
 export interface Prepared {
   readonly dir: string
-  /** In `dir`, once the stores listen; none where the Worker has no stores. */
-  readonly storeSockets: readonly string[]
+  /** Bindings, in the order of `wrangler.toml`. */
+  readonly databases: readonly string[]
 }
 
 /** All but the Worker's own module. */
@@ -141,7 +134,7 @@ export const writeConfigs = (settings: WorkerSettings, { dir, persistDir, addres
     copyFileSync(join(STAND_INS, file), join(dir, STORE_MODULES[name as keyof typeof STORE_MODULES]))
   writeFileSync(join(dir, 'stores.capnp'), storesConfig(settings, files))
   writeFileSync(join(dir, 'worker.capnp'), workerConfig(settings, files, address))
-  return { dir, storeSockets: storeSockets(settings) }
+  return { dir, databases: [...settings.databases.keys()] }
 }
 
 /** `secrets`: names of variables of the environment that are bound too. */

@@ -1,11 +1,11 @@
-// Runs the Worker and its stores, each in a workerd of its own, from the folder of their sockets.
+// Runs the Worker in workerd, or its stores alone, from the folder of their configurations.
 import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { hasEnded } from '../watch.ts'
-import { CRON_SOCKET } from './config.ts'
+import { CRON_SOCKET, socketOfDatabase } from './config.ts'
 import type { Prepared } from './prepare.ts'
 import { callSocket } from './socket.ts'
 
@@ -20,52 +20,55 @@ const exitOf = (name: string, child: ChildProcess): Promise<string> =>
     child.once('exit', (code, signal) => done(`${name} ended (${signal ?? code})`))
   })
 
-export interface RunningWorker {
-  /** Settles with what to log once a process has ended. */
-  readonly ended: Promise<string>
-  stop(signal: NodeJS.Signals): Promise<void>
-}
-
 export interface RunOptions {
   readonly env: NodeJS.ProcessEnv
   /** Where a debugger of the Worker listens, if at all. */
   readonly inspectorPort?: number
   /** Called with each process that was started. */
   readonly onStart?: (pid: number) => void
-  /** Called when the stores listen; the Worker starts when it is done. */
-  readonly onStores?: () => Promise<unknown>
 }
 
-export const runWorker = async ({ dir, storeSockets }: Prepared, options: RunOptions): Promise<RunningWorker> => {
-  const { env, inspectorPort, onStart, onStores } = options
-  const start = (name: string, more: readonly string[] = []) => {
-    const args = [...SERVE, `${name}.capnp`, ...more]
-    const child = spawn(WORKERD, args, { cwd: dir, env, stdio: ['ignore', 'inherit', 'inherit'] })
-    if (child.pid) onStart?.(child.pid)
-    return { child, exit: exitOf(`workerd ${name}.capnp`, child) }
-  }
-  // The stores first: a Worker that asks them before they listen is refused.
-  const stores = storeSockets.length > 0 ? [start('stores')] : []
-  const over = () => stores.find(({ child }) => hasEnded(child))
-  while (!storeSockets.every((socket) => existsSync(join(dir, socket))) && !over()) await sleep(POLL_MS)
+const start = ({ dir }: Prepared, name: string, { env, inspectorPort, onStart }: RunOptions) => {
+  const inspector = inspectorPort === undefined ? [] : [`--inspector-addr=127.0.0.1:${inspectorPort}`]
+  const args = [...SERVE, `${name}.capnp`, ...inspector]
+  const child = spawn(WORKERD, args, { cwd: dir, env, stdio: ['ignore', 'inherit', 'inherit'] })
+  if (child.pid) onStart?.(child.pid)
+  return { child, exit: exitOf(`workerd ${name}.capnp`, child) }
+}
+
+/** Runs the stores without the Worker while `work` is done on their databases, each at its socket. Throws what ended them, or what `work` throws. */
+export const withStores = async <T>(prepared: Prepared, options: RunOptions, work: () => Promise<T>): Promise<T> => {
+  const { child, exit } = start(prepared, 'stores', options)
+  const sockets = prepared.databases.map((database) => join(prepared.dir, socketOfDatabase(database)))
   try {
-    const dead = over()
-    if (dead) throw new Error(await dead.exit)
-    await onStores?.()
-  } catch (error) {
-    for (const { child } of stores) child.kill('SIGKILL')
-    throw error
+    while (!sockets.every((socket) => existsSync(socket))) {
+      if (hasEnded(child)) throw new Error(await exit)
+      await sleep(POLL_MS)
+    }
+    // A socket is there a moment before it is listened on.
+    await sleep(POLL_MS)
+    return await work()
+  } finally {
+    // The Worker opens the same files, and whoever comes next makes the same sockets.
+    child.kill()
+    await exit
+    for (const socket of sockets) rmSync(socket, { force: true })
   }
-  const worker = start('worker', inspectorPort === undefined ? [] : [`--inspector-addr=127.0.0.1:${inspectorPort}`])
-  const processes = [worker, ...stores]
+}
+
+export interface RunningWorker {
+  /** Settles with what to log once the process has ended. */
+  readonly ended: Promise<string>
+  stop(signal: NodeJS.Signals): Promise<void>
+}
+
+export const runWorker = (prepared: Prepared, options: RunOptions): RunningWorker => {
+  const { child, exit } = start(prepared, 'worker', options)
   return {
-    ended: Promise.race(processes.map(({ exit }) => exit)),
-    // What the Worker still answers may need its stores.
+    ended: exit,
     stop: async (signal) => {
-      for (const { child, exit } of processes) {
-        child.kill(signal)
-        await exit
-      }
+      child.kill(signal)
+      await exit
     },
   }
 }

@@ -1,13 +1,13 @@
 // What `npm start` puts around the Worker: workerd reads the configuration as it is meant, whatever is in it, and D1, R2, objects and cron
-// work from one process to the other.
+// work in one process.
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { WORKER_MODULE, type WorkerSettings } from '../../scripts/worker/config.ts'
+import { socketOfDatabase, WORKER_MODULE, type WorkerSettings } from '../../scripts/worker/config.ts'
 import { migrate } from '../../scripts/worker/migrate.ts'
 import { type Prepared, writeConfigs } from '../../scripts/worker/prepare.ts'
-import { type RunningWorker, runCron, runWorker } from '../../scripts/worker/run.ts'
+import { type RunningWorker, runCron, runWorker, withStores } from '../../scripts/worker/run.ts'
 import { callSocket } from '../../scripts/worker/socket.ts'
 import { eventually, freePort } from '../e2e/stack.ts'
 
@@ -58,7 +58,7 @@ const start = async (): Promise<void> => {
   const address = `127.0.0.1:${await freePort()}`
   prepared = writeConfigs(settings, { dir: join(home, 'worker'), persistDir: join(home, 'files'), address })
   writeFileSync(join(prepared.dir, WORKER_MODULE), SCRIPT)
-  running = await runWorker(prepared, { env: { ...process.env, TOKEN: SECRET } })
+  running = runWorker(prepared, { env: { ...process.env, TOKEN: SECRET } })
   url = `http://${address}`
   await eventually(async () => (await fetch(url, { method: 'HEAD' }).catch(() => undefined)) && true, 60_000)
 }
@@ -103,8 +103,11 @@ test('migrations: each once, in order, whole or not at all', async () => {
   const write = (name: string, sql: string) => writeFileSync(join(folder, name), sql)
   write('0001.sql', 'CREATE TABLE m (x);--> statement-breakpoint\nINSERT INTO m VALUES (1);\n')
   write('0000.sql', '-- nothing but a comment\nCREATE TABLE first (x);\n')
-  process.chdir(prepared.dir)
-  const apply = () => migrate('DB.sock', folder)
+  const dir = join(home, 'migrated')
+  const stores = writeConfigs(settings, { dir, persistDir: join(home, 'migrated-files'), address: '127.0.0.1:1' })
+  process.chdir(dir)
+  const socket = socketOfDatabase('DB')
+  const apply = () => withStores(stores, { env: process.env }, () => migrate(socket, folder))
   expect(await apply()).toEqual(['0000.sql', '0001.sql'])
   expect(await apply()).toEqual([])
   write('0002.sql', 'INSERT INTO m VALUES (2);--> statement-breakpoint\nINSERT INTO nowhere VALUES (1);')
@@ -112,7 +115,8 @@ test('migrations: each once, in order, whole or not at all', async () => {
   write('0002.sql', 'CREATE TABLE seen AS SELECT count(*) AS n FROM m;')
   expect(await apply()).toEqual(['0002.sql'])
   const body = JSON.stringify([{ sql: 'SELECT n FROM seen' }, { sql: 'SELECT name FROM d1_migrations' }])
-  expect(JSON.parse(await callSocket('DB.sock', '/query?resultsFormat=ARRAY_OF_OBJECTS', body))).toMatchObject([
+  const read = () => callSocket(socket, '/query?resultsFormat=ARRAY_OF_OBJECTS', body)
+  expect(JSON.parse(await withStores(stores, { env: process.env }, read))).toMatchObject([
     { results: [{ n: 1 }] },
     { results: [{ name: '0000.sql' }, { name: '0001.sql' }, { name: '0002.sql' }] },
   ])
@@ -131,15 +135,29 @@ test('stores that do not start are named, not the socket that they would have ma
   const dir = join(home, 'broken')
   const broken = writeConfigs(settings, { dir, persistDir: join(home, 'files'), address: '127.0.0.1:1' })
   writeFileSync(join(dir, 'stores.capnp'), 'not a configuration')
-  const asked = runWorker(broken, { env: process.env, onStores: () => callSocket(join(dir, 'DB.sock')) })
+  const asked = withStores(broken, { env: process.env }, () => callSocket(join(dir, socketOfDatabase('DB'))))
   await expect(asked).rejects.toThrow('workerd stores.capnp ended (1)')
 })
 
-test('the end of either process is told', async () => {
+test('while the stores are worked on they are the only process, and they end with the work', async () => {
+  const [dir, pids] = [join(home, 'alone'), [] as number[]]
+  const stores = writeConfigs(settings, { dir, persistDir: join(home, 'alone-files'), address: '127.0.0.1:1' })
+  const options = { env: process.env, onStart: (pid: number) => void pids.push(pid) }
+  const failing = withStores(stores, options, () => Promise.reject(new Error('the work failed')))
+  await expect(failing).rejects.toThrow('the work failed')
+  expect(pids).toHaveLength(1)
+  for (const pid of pids) expect(() => process.kill(pid, 0)).toThrow(/ESRCH/)
+})
+
+test('nothing that the Worker asks its stores crosses a connection, which either end may close at any time', () => {
+  expect(readFileSync(join(prepared.dir, 'worker.capnp'), 'utf8')).not.toMatch(/external =/)
+})
+
+test('the end of the process is told', async () => {
   let told = ''
   void running.ended.then((what) => {
     told = what
   })
   await running.stop('SIGTERM')
-  await expect.poll(() => told).toMatch(/^workerd \w+\.capnp ended/)
+  await expect.poll(() => told).toMatch(/^workerd worker\.capnp ended/)
 })

@@ -88,7 +88,7 @@ const listens = (address: string): Promise<true | undefined> =>
     socket.once('connect', () => socket.destroy())
   })
 
-/** A Worker in a workerd of its own as Sparrow's, its D1 in another. */
+/** A Worker with its D1 in a workerd of its own, as Sparrow's. */
 const startWorker = async (name: string, script: string, stateDir: string): Promise<Started> => {
   const address = `${HOST}:${await freePort()}`
   const folder = { dir: join(stateDir, name), persistDir: join(stateDir, `${name}-stores`), address }
@@ -100,7 +100,7 @@ const startWorker = async (name: string, script: string, stateDir: string): Prom
   }
   const prepared = writeConfigs(settings, folder)
   writeFileSync(join(folder.dir, WORKER_MODULE), script)
-  const running = await runWorker(prepared, { env: process.env })
+  const running = runWorker(prepared, { env: process.env })
   await eventually(() => listens(address), 60_000)
   return { origin: `http://${address}`, running }
 }
