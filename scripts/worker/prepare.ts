@@ -11,6 +11,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -86,6 +87,10 @@ const digestOfSources = (): string => {
 /** Made once for all that is started from this checkout. */
 const BUNDLES = join(ROOT, '.wrangler', 'bundle')
 
+const MAKING_MS = 600_000
+const wasLeft = (path: string): boolean =>
+  (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0) < Date.now() - MAKING_MS
+
 /** As it is deployed. Returns the file. */
 const bundle = async (): Promise<string> => {
   const file = join(BUNDLES, `${digestOfSources()}.js`)
@@ -101,9 +106,15 @@ const bundle = async (): Promise<string> => {
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (part) => (said += part))
   const [code] = await once(child, 'exit')
   if (code !== 0) throw new Error(`wrangler could not bundle the Worker: ${said}`)
-  for (const older of readdirSync(BUNDLES))
-    if (older.endsWith('.js') && join(BUNDLES, older) !== file) rmSync(join(BUNDLES, older), { force: true })
-  renameSync(join(out, 'index.js'), file)
+  for (const name of readdirSync(BUNDLES)) {
+    const older = join(BUNDLES, name)
+    // A folder may be another start's, at work; of one that was killed it stays behind.
+    if (older !== file && (name.endsWith('.js') || wasLeft(older))) rmSync(older, { recursive: true, force: true })
+  }
+  const made = join(out, 'index.js')
+  // What is in it reaches the disk before its name does.
+  writeFileSync(made, readFileSync(made), { flush: true })
+  renameSync(made, file)
   rmSync(out, { recursive: true })
   return file
 }
