@@ -1,21 +1,30 @@
 // Processes that a stack started and could not end, since it was killed itself: written down as they start, ended at the next start
 // on the same state.
-import { appendFileSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 const GRACE_MS = 10_000
 
 const fileOf = (stateDir: string): string => join(stateDir, 'processes')
 
-/** Which process has the id: boot and start time, or `undefined` where none has. Linux only: elsewhere nothing is known to be ours, and nothing is ended. */
-const identityOf = (pid: number): string | undefined => {
+/**
+ * `/proc/PID/stat` from the state on; `undefined` where no process has the id. One that has ended, with all its threads, is none, though it
+ * is listed until its parent asks how it ended: the first process of many a container never does.
+ */
+const statOf = (pid: number | string): readonly string[] | undefined => {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
-    return `${boot} ${stat.slice(stat.lastIndexOf(')')).split(' ')[20]}`
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    return fields[0] === 'Z' && fields[17] === '1' ? undefined : fields
   } catch {
     return undefined
   }
+}
+
+/** Which process has the id: boot and start time, or `undefined` where none has. Linux only: elsewhere nothing is known to be ours, and nothing is ended. */
+const identityOf = (pid: number): string | undefined => {
+  const stat = statOf(pid)
+  return stat && `${readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()} ${stat[19]}`
 }
 
 interface Started {
@@ -45,19 +54,21 @@ const parsed = (line: string): Started[] => {
 const isStill = (pid: number, identity: string | undefined): boolean =>
   identity !== undefined && identityOf(pid) === identity
 
-/** False where the group is gone. */
-const signal = (group: number, name: NodeJS.Signals | 0): boolean => {
+const signal = (group: number, name: NodeJS.Signals): void => {
   try {
-    return process.kill(-group, name)
+    process.kill(-group, name)
   } catch {
-    return false
+    // The group is gone already.
   }
 }
+
+const hasMembers = (group: number): boolean =>
+  readdirSync('/proc').some((pid) => /^\d+$/.test(pid) && statOf(pid)?.[2] === String(group))
 
 /** True when all groups are gone. */
 const gone = async (groups: readonly number[], ms: number): Promise<boolean> => {
   for (const deadline = Date.now() + ms; Date.now() < deadline; ) {
-    if (!groups.some((group) => signal(group, 0))) return true
+    if (!groups.some(hasMembers)) return true
     await new Promise((done) => setTimeout(done, 50))
   }
   return false

@@ -246,6 +246,15 @@ test.runIf(process.platform === 'linux')(
   },
 )
 
+/** `undefined` where it is not listed any more. */
+const isZombie = (pid: number): boolean | undefined => {
+  try {
+    return /\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))
+  } catch {
+    return undefined
+  }
+}
+
 test.runIf(process.platform === 'linux')('a group whose leader is gone is ended by what is left of it', async () => {
   const leads = `const { spawn } = require('node:child_process')
     console.log(spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)'], { stdio: 'ignore' }).pid)
@@ -259,10 +268,33 @@ test.runIf(process.platform === 'linux')('a group whose leader is gone is ended 
   const gone = ended(leader)
   leader.kill('SIGKILL')
   await gone
-  const end = () => process.kill(-(leader.pid ?? 0), 'SIGKILL')
   try {
     expect(await endLeftovers(dir.path)).toBe(1)
+    expect(isZombie(member) ?? true).toBe(true)
   } finally {
-    expect(end).toThrow('ESRCH')
+    spawnSync('kill', ['-KILL', '--', `-${leader.pid}`])
+  }
+})
+
+test.runIf(process.platform === 'linux')('what has ended is gone, though nobody asked how it ended', async () => {
+  // sleep asks after none of its children, as the first process of a container may not.
+  const script = 'sleep 600 & echo $!; exec sleep 600'
+  const parent = spawn('sh', ['-c', script], { detached: true, stdio: ['ignore', 'pipe', 'ignore'] })
+  const stack = Number(await new Promise((told) => parent.stdout.once('data', told)))
+  const file = join(dir.path, 'processes')
+  const left = idle()
+  const over = ended(left)
+  remember(dir.path, stack)
+  remember(dir.path, left.pid ?? 0)
+  const [ofStack, ofLeft] = readFileSync(file, 'utf8').trim().split('\n')
+  const { pid, pidIs } = JSON.parse(ofStack ?? '')
+  writeFileSync(file, JSON.stringify({ ...JSON.parse(ofLeft ?? ''), stack: pid, stackIs: pidIs }))
+  process.kill(stack, 'SIGKILL')
+  await vi.waitFor(() => expect(isZombie(stack)).toBe(true))
+  try {
+    expect(await endLeftovers(dir.path)).toBe(1)
+    await over
+  } finally {
+    for (const child of [parent, left]) child.kill('SIGKILL')
   }
 })
