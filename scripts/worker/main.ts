@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs, parseEnv } from 'node:util'
 import { remember } from '../leftovers.ts'
 import { socketOfDatabase } from './config.ts'
-import { migrate } from './migrate.ts'
+import { hasBooks, migrate } from './migrate.ts'
 import { prepare } from './prepare.ts'
 import { type RunOptions, runCron, runWorker, withStores } from './run.ts'
 
@@ -34,7 +34,15 @@ const main = async (): Promise<number> => {
     // It leads their group where `npm start` started it, and may be killed before them.
     onStart: (pid) => remember(state, pid, process.pid),
   }
-  await withStores(prepared, options, () => migrate(socketOfDatabase('DB'), MIGRATIONS))
+  const books = hasBooks(state)
+  const fault = await withStores(prepared, options, () => migrate(socketOfDatabase('DB'), MIGRATIONS, books)).then(
+    () => undefined,
+    (error: Error) => error.message,
+  )
+  if (fault !== undefined) {
+    console.error(`${folder.persistDir}: ${fault}. README, "Back up", says how to restore it.`)
+    return 1
+  }
   const worker = runWorker(prepared, {
     ...options,
     ...(inspector === undefined ? {} : { inspectorPort: Number(inspector) }),
@@ -44,11 +52,11 @@ const main = async (): Promise<number> => {
   const signalled = new Promise<undefined>((done) => {
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => done(undefined))
   })
-  const fault = await Promise.race([worker.ended, signalled])
+  const end = await Promise.race([worker.ended, signalled])
   clearInterval(timer)
-  if (fault !== undefined) console.error(fault)
-  await worker.stop(fault === undefined ? 'SIGTERM' : 'SIGKILL')
-  return fault === undefined ? 0 : 1
+  if (end !== undefined) console.error(end)
+  await worker.stop(end === undefined ? 'SIGTERM' : 'SIGKILL')
+  return end === undefined ? 0 : 1
 }
 
 process.exit(await main())

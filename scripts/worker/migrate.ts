@@ -1,7 +1,8 @@
 // Applies migrations to a D1 at its socket, in the words of D1's binding. The table that says which is the one of `wrangler d1 migrations`.
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
+import { parseJson } from '../../schema/text.ts'
 import { callSocket } from './socket.ts'
 
 interface Statement {
@@ -16,15 +17,26 @@ const CREATE = `CREATE TABLE IF NOT EXISTS d1_migrations (
 /** All or none. */
 const batch = async (socket: string, statements: readonly Statement[]) => {
   const said = await callSocket(socket, '/query?resultsFormat=ARRAY_OF_OBJECTS', JSON.stringify(statements))
-  const parsed = answers.safeParse(JSON.parse(said))
-  if (!parsed.success) throw new Error(said)
+  const parsed = answers.safeParse(parseJson(said))
+  if (!parsed.success) throw new Error(`D1 cannot be used: ${said}`)
   return parsed.data
 }
 
-/** Those in `folder` that were not applied yet, in order, each whole or not at all. Returns their names. */
-export const migrate = async (socket: string, folder: string): Promise<readonly string[]> => {
+/** Whether keys were handed out or accounts used on this state: D1 came before either. */
+export const hasBooks = (stateDir: string): boolean => {
+  const objects = join(stateDir, 'd1', 'v3', 'do')
+  const files = existsSync(objects) ? readdirSync(objects, { recursive: true }).map(String) : []
+  return existsSync(join(stateDir, 'api_key')) || files.some((name) => /[0-9a-f]{64}\.sqlite$/.test(name))
+}
+
+/**
+ * Those in `folder` that were not applied yet, in order, each whole or not at all. Returns their names. Where there are `books`, an empty
+ * database is not the one they are in, and stays empty.
+ */
+export const migrate = async (socket: string, folder: string, books = false): Promise<readonly string[]> => {
   const [, applied] = await batch(socket, [{ sql: CREATE }, { sql: 'SELECT name FROM d1_migrations' }])
   const known = new Set(applied?.results.map(({ name }) => name))
+  if (books && known.size === 0) throw new Error('D1 is empty, though keys or accounts were made: its file is lost')
   const files = readdirSync(folder).filter((name) => name.endsWith('.sql') && !known.has(name))
   for (const name of files.sort()) {
     const statements = readFileSync(join(folder, name), 'utf8').split('--> statement-breakpoint')

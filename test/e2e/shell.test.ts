@@ -178,6 +178,21 @@ test('a setting that the Worker does not take ends the start, in one line', asyn
   expect(readFileSync(join(other, 'edge.log'), 'utf8')).toContain('JOIN_TOKEN_PREVIOUS must have')
 })
 
+test('a start over books whose D1 is lost makes no new one, and says in one line of the log what is missing', async () => {
+  const [other, port, nodePort] = [join(home, 'lost'), await freePort(), await freePort()]
+  mkdirSync(other)
+  for (const name of ['dev.env', 'api_key']) writeFileSync(join(other, name), readFileSync(join(home, name)))
+  const { code, stderr } = await run(process.execPath, ['scripts/serve.ts'], {
+    ...environment,
+    ...{ SPARROW_HOME: other, SPARROW_PORT: String(port), SPARROW_NODE_PORT: String(nodePort) },
+  })
+  expect(code).toBe(1)
+  expect(stderr).toMatch(/\nsparrow: the Worker did not start; see .*edge\.log\n$/)
+  expect(readFileSync(join(other, 'edge.log'), 'utf8')).toMatch(
+    /^\/.*\/d1: D1 is empty, .* its file is lost\. README.*\n$/,
+  )
+})
+
 /** All that serves. */
 const PROCESSES = [/workerd serve.* worker.capnp/, /scripts\/worker\/main.ts/, /gpu-node\/main.ts/]
 

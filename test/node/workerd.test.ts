@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { socketOfDatabase, WORKER_MODULE, type WorkerSettings } from '../../scripts/worker/config.ts'
-import { migrate } from '../../scripts/worker/migrate.ts'
+import { hasBooks, migrate } from '../../scripts/worker/migrate.ts'
 import { type Prepared, writeConfigs } from '../../scripts/worker/prepare.ts'
 import { type RunningWorker, runCron, runWorker, withStores } from '../../scripts/worker/run.ts'
 import { callSocket } from '../../scripts/worker/socket.ts'
@@ -120,6 +120,39 @@ test('migrations: each once, in order, whole or not at all', async () => {
     { results: [{ n: 1 }] },
     { results: [{ name: '0000.sql' }, { name: '0001.sql' }, { name: '0002.sql' }] },
   ])
+})
+
+test('books that lost their D1 get no empty one, and a damaged one is told as that', async () => {
+  const state = join(home, 'books')
+  const folder = join(home, 'one migration')
+  mkdirSync(folder)
+  writeFileSync(join(folder, '0000.sql'), 'CREATE TABLE first (x);')
+  const dir = join(state, 'worker')
+  const stores = writeConfigs(settings, { dir, persistDir: join(state, 'd1'), address: '127.0.0.1:1' })
+  process.chdir(dir)
+  const apply = () =>
+    withStores(stores, { env: process.env }, () => migrate(socketOfDatabase('DB'), folder, hasBooks(state)))
+  expect(await apply()).toEqual(['0000.sql'])
+  const d1 = join(state, 'd1', 'v3', 'd1', 'miniflare-D1DatabaseObject')
+  const lose = () => rmSync(d1, { recursive: true })
+  lose()
+  // A first start that broke off.
+  expect(await apply()).toEqual(['0000.sql'])
+  const object = join(state, 'd1', 'v3', 'do', 'odd-Counter')
+  mkdirSync(object)
+  writeFileSync(join(object, 'metadata.sqlite'), '')
+  expect(hasBooks(state)).toBe(false)
+  writeFileSync(join(object, `${'0a'.repeat(32)}.sqlite`), '')
+  expect(await apply()).toEqual([])
+  lose()
+  // Also when it is tried again.
+  for (const _ of [1, 2]) await expect(apply()).rejects.toThrow('its file is lost')
+  rmSync(object, { recursive: true })
+  writeFileSync(join(state, 'api_key'), 'sk-...')
+  await expect(apply()).rejects.toThrow('its file is lost')
+  for (const name of readdirSync(d1).filter((one) => /^[0-9a-f]{64}/.test(one)))
+    writeFileSync(join(d1, name), 'no database'.repeat(1000))
+  await expect(apply()).rejects.toThrow('D1 cannot be used: Internal Server Error')
 })
 
 test('killed and started again, it has all it knew, and does not stumble over the sockets of before', async () => {
