@@ -1,6 +1,7 @@
 // The books, proved: D1 against itself, D1 against every account's object, and (audit_receipts.ts) D1 against the nodes' journals. Each
 // disagreement is one finding that names its row. Rows still on their way from an object to D1 are no disagreement.
 import { accountObject, type Env } from '../env.ts'
+import { reasonOf } from '../log.ts'
 
 export interface Finding {
   readonly kind: string
@@ -120,7 +121,10 @@ const KEYS = `
   SELECT id FROM api_keys WHERE account_id = ?1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?2) ORDER BY id`
 
 const againstObject = async (env: Env, { id, name }: AccountLine): Promise<Finding[]> => {
-  const books = await accountObject(env, id).books()
+  const books = await accountObject(env, id).books().catch(reasonOf)
+  // One that is damaged keeps nobody from the rest.
+  if (typeof books === 'string')
+    return [{ kind: "account's object does not answer", account: id, row: name, expected: 'its books', found: books }]
   const handedOver = books.lastSeq - books.waiting
   const [upTo, keys] = await env.DB.batch<Record<string, unknown>>([
     env.DB.prepare(UP_TO).bind(id, handedOver),

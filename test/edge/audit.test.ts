@@ -57,6 +57,22 @@ test('books in order have no findings', async () => {
   expect(await (await admin('GET', '/audit')).json()).toEqual({ ok: true, accounts: 1, findings: [] })
 })
 
+test('an object that does not answer is a finding that names its account; the others are audited all the same', async () => {
+  const other = await openAccount(1_000_000)
+  await flush(other)
+  await alter('UPDATE accounts SET balance_nano = balance_nano + 1 WHERE id = ?', other.id)
+  await alterObject('ALTER TABLE outbox RENAME TO lost')
+  const found = await findings()
+  expect(found).toContainEqual(
+    expect.objectContaining({
+      ...{ kind: "account's object does not answer", account: account.id },
+      found: expect.stringContaining('no such table: outbox'),
+    }),
+  )
+  expect(found).toContainEqual(expect.objectContaining({ account: other.id, found: 1_000_001 }))
+  await alterObject('ALTER TABLE lost RENAME TO outbox')
+})
+
 test('rows on their way to D1 are no discrepancy', async () => {
   const id = (await chat(account.key)).headers.get('x-request-id') ?? ''
   await env.DB.prepare('ALTER TABLE ledger RENAME TO ledger_away').run()
