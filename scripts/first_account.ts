@@ -1,11 +1,12 @@
 // The first start makes a price, an account with credit and a key, through the same admin API that operators use. Every call
 // is idempotent, so a start that broke half-way simply does it again.
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { ADMIN_ROWS_MAX } from '../schema/limits.ts'
 import { DEFAULT_PRICE, NANO_PER_USD } from '../schema/money.ts'
 import { AdminError, adminCall } from './admin_client.ts'
 import type { Secrets } from './stack.ts'
+import { writeWhole } from './write_whole.ts'
 
 export const DEMO_ACCOUNT = 'demo'
 const DEMO_CREDIT_NANO = 10 * NANO_PER_USD
@@ -37,6 +38,6 @@ export const firstKey = async (stateDir: string, baseUrl: string, secrets: Secre
     { account: DEMO_ACCOUNT, name: 'first key' },
     'first-key',
   )
-  writeFileSync(file, `${created.key}\n`, { mode: 0o600 })
+  writeWhole(file, `${created.key}\n`)
   return created.key
 }

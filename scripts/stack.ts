@@ -2,7 +2,7 @@
 // end-to-end test boot exactly this; only ports and the state directory differ.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -10,6 +10,7 @@ import { parseEnv } from 'node:util'
 import { lockFolder } from '../gpu-node/folder_lock.ts'
 import { endLeftovers, remember, stackOn } from './leftovers.ts'
 import { ended, type Failure, hasEnded, Watch } from './watch.ts'
+import { writeWhole } from './write_whole.ts'
 
 export const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const BIN = join(ROOT, 'node_modules', '.bin')
@@ -72,7 +73,7 @@ export const loadSecrets = (stateDir: string): Secrets => {
     const fresh = () => randomBytes(32).toString('base64url')
     mkdirSync(stateDir, { recursive: true, mode: 0o700 })
     const lines = [`SPARROW_SECRET=${fresh()}`, `ADMIN_SECRET=${fresh()}`, `JOIN_TOKEN=${fresh()}`, '']
-    writeFileSync(file, lines.join('\n'), { mode: 0o600 })
+    writeWhole(file, lines.join('\n'))
   }
   const values = parseEnv(readFileSync(file, 'utf8'))
   const get = (name: keyof Secrets): string => {

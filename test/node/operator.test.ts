@@ -1,6 +1,6 @@
 // What an operator mistypes, loses or kills: one line that says what to do.
 import { execFile, spawn, spawnSync } from 'node:child_process'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -209,6 +209,19 @@ test('secrets that are lost are not made anew over books that stand', () => {
   expect(loadSecrets(join(dir.path, 'fresh'))).toEqual(first)
   mkdirSync(join(dir.path, 'd1'))
   expect(() => loadSecrets(dir.path)).toThrow(/dev\.env is gone.*Restore it/)
+})
+
+test('a disk that is full at the first start leaves no secrets without their text: once it has room a start makes them', () => {
+  const file = join(dir.path, 'dev.env')
+  const script = `import(${JSON.stringify(new URL('../../scripts/stack.ts', import.meta.url).href)})
+    .then(({ loadSecrets }) => loadSecrets(${JSON.stringify(dir.path)}))
+    .catch((error) => console.log(error.code))`
+  // No file may have a byte.
+  const full = spawnSync('sh', ['-c', 'ulimit -f 0; exec "$0" "$@"', process.execPath, '-e', script])
+  expect(String(full.stdout)).toBe('EFBIG\n')
+  expect(existsSync(file)).toBe(false)
+  expect(Object.keys(loadSecrets(dir.path)).length).toBe(3)
+  expect(statSync(file).mode & 0o777).toBe(0o600)
 })
 
 test('secrets are read as the Worker reads them: quotes, spaces and line ends of Windows are not part of them', () => {
