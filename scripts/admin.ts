@@ -10,7 +10,7 @@ import { AdminError, adminCall } from './admin_client.ts'
 import { deriveBills, resealAll } from './admin_evidence.ts'
 import { print } from './admin_print.ts'
 import type { Row } from './admin_rows.ts'
-import { loadSecrets, ROOT } from './stack.ts'
+import { isOperators, loadSecrets, ROOT } from './stack.ts'
 
 const USAGE = `usage: npm run admin -- COMMAND [--json] [--idempotency-key KEY]
   account create --name NAME [--credit USD]     accounts
@@ -278,7 +278,7 @@ main().catch((error: unknown) => {
   else if (error instanceof AdminError) {
     console.error(`${error.code}: ${error.message}`)
     if (error.status === 401) console.error("Is ADMIN_SECRET the Worker's, and the clock of this machine right?")
-  } else if ((error as NodeJS.ErrnoException).syscall === 'open') console.error((error as Error).message)
+  } else if (isOperators(error)) console.error(error.message)
   else if (error instanceof TypeError)
     console.error(`The edge cannot be reached at ${baseUrl}. Is it running there? Its address is set by SPARROW_URL.`)
   else throw error

@@ -224,6 +224,21 @@ test('a disk that is full at the first start leaves no secrets without their tex
   expect(statSync(file).mode & 0o777).toBe(0o600)
 })
 
+test.each([
+  ['', /^.*dev\.env has no SPARROW_SECRET\. Restore the file.*\n$/],
+  [undefined, /^EISDIR: .*\n$/],
+])('the command line says what ails its secrets in one line: %j', (text, line) => {
+  const file = join(dir.path, 'dev.env')
+  if (text === undefined) mkdirSync(file)
+  else writeFileSync(file, text)
+  const { ADMIN_SECRET: _, ...env } = process.env
+  const { status, stderr } = spawnSync(process.execPath, [ADMIN, 'accounts'], {
+    encoding: 'utf8',
+    env: { ...env, SPARROW_URL: 'http://127.0.0.1:9', SPARROW_HOME: dir.path },
+  })
+  expect([status, stderr]).toEqual([1, expect.stringMatching(line)])
+})
+
 test('secrets are read as the Worker reads them: quotes, spaces and line ends of Windows are not part of them', () => {
   const lines = [`SPARROW_SECRET="a=b#c"`, ` ADMIN_SECRET = 'd' # of today`, 'export JOIN_TOKEN=e', '']
   writeFileSync(join(dir.path, 'dev.env'), lines.join('\r\n'))
