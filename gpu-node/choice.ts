@@ -87,10 +87,10 @@ export class ChoiceText {
 
   constructor(run: Run, format: Pick<ChatFormat, 'parser'>, textBytes: readonly Uint8Array[], index: number) {
     const withSource = run.topLogprobs !== undefined
-    const { thinking, stop } = run
+    const { thinking, stop, noCalls = false } = run
     // Ids of tool calls must differ between choices too.
     const requestId = index === 0 ? run.requestId : `${run.requestId}${index.toString(16)}`
-    this.#parser = format.parser({ thinking, stop, requestId, withSource })
+    this.#parser = format.parser({ thinking, stop, noCalls, requestId, withSource })
     this.#textBytes = textBytes
     this.#log = withSource ? new TokenLog() : undefined
     this.#minTokens = run.minTokens ?? 0

@@ -57,6 +57,8 @@ const extraShape = {
   fingerprint: z.string().max(64).optional(),
   /** The prompt is no conversation, so the answer is text as it comes. */
   raw: z.boolean().optional(),
+  /** No tool may be called: what reads like a call is text. */
+  noCalls: z.boolean().optional(),
   /** Strings of the prompt that must be tokens of their own, and the parameter that needs them. */
   needs: z.object({ tokens: z.array(z.string().min(1).max(64)).max(8), param: z.string().max(64) }).optional(),
   /** The customer's own user: cached prompts are shared within one of them only. */

@@ -59,6 +59,8 @@ export interface ParserOptions {
   readonly thinking: boolean
   /** Stop strings to cut from the answer (the engine ended the run at the token that completed one). */
   readonly stop: readonly string[]
+  /** No tool may be called: a call's markup is text like any other. */
+  readonly noCalls?: boolean
   /** Makes ids of tool calls unique: the request id. */
   readonly requestId: string
   /** Strings that end the answer; a format of its own knows them itself. */

@@ -34,6 +34,9 @@ const MARKS = {
   invoke: [INVOKE_CLOSE, CALLS_CLOSE, EOS],
 } as const satisfies Partial<Record<State, readonly string[]>>
 
+/** The same where no tool may be called. */
+const TEXT_MARKS = { ...MARKS, reasoning: [THINK_END, EOS], content: [EOS] } as const
+
 /** Length of an opening that the end of `text` cuts off, as far as its token tells it from prose. */
 const openingAt = (text: string): number => {
   const held = heldLength(text, CALLS_OPENINGS)
@@ -100,12 +103,14 @@ const parseCut = (text: string): { readonly call?: ParsedCall } | undefined => {
 
 class Parser extends AnswerReader {
   #state: State
+  readonly #noCalls: boolean
   /** Raw text of the block since the last complete call: content, should it turn out malformed. */
   #raw: string[] = []
   #invoke: string[] = []
 
   constructor(options: ParserOptions) {
     super(options, SPECIALS)
+    this.#noCalls = options.noCalls ?? false
     this.#state = options.thinking ? 'reasoning' : 'content'
   }
 
@@ -140,10 +145,10 @@ class Parser extends AnswerReader {
   }
 
   #text(state: keyof typeof MARKS, final: boolean): boolean {
-    const { text, mark, end } = this.upTo(MARKS[state], final)
+    const { text, mark, end } = this.upTo((this.#noCalls ? TEXT_MARKS : MARKS)[state], final)
     if (state === 'invoke') this.#invoke.push(text)
     else {
-      const opened = final && mark === undefined ? openingAt(text) : 0
+      const opened = final && mark === undefined && !this.#noCalls ? openingAt(text) : 0
       this.say(state, text.slice(0, text.length - opened), end - opened)
     }
     if (mark === undefined) return false

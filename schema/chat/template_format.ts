@@ -116,7 +116,7 @@ export const templateFormat = (source: TemplateSource): ChatFormat => {
     bos: source.bos,
     specialStrings: source.specials,
     render: renderWith(template, source, plain),
-    parser: (options) => taggedParser(options, { think: true, calls: true }),
+    parser: (options) => taggedParser(options, { think: true, calls: !options.noCalls }),
     grammar: (shape) => templateGrammar(shape, source.specials),
   }
 }

@@ -99,9 +99,10 @@ const runOf = (body: ChatBody, bodyText: () => string, context: ParseContext): R
   if (fault) return fail('invalid_parameter', { message: `${fault}.`, param: fault.slice(0, fault.indexOf(':')) })
   const format = context.format ?? DEFAULT_CHAT_FORMAT
   const messages = body.messages.map(messageOf)
+  const tools = toolsOf(body, bodyText)
   const responseSchema = body.response_format?.type === 'json_schema' ? responseSchemaOf(bodyText()) : undefined
   const prompt = format.render({
-    ...{ messages, tools: toolsOf(body, bodyText), thinking: isThinking(body, context) },
+    ...{ messages, tools, thinking: isThinking(body, context) },
     ...(responseSchema === undefined ? {} : { responseSchema }),
   })
   if (!prompt.ok) return prompt
@@ -119,6 +120,7 @@ const runOf = (body: ChatBody, bodyText: () => string, context: ParseContext): R
     chatFormat: format.name,
     prompt: prompt.value,
     thinking,
+    ...(tools.length === 0 ? { noCalls: true } : {}),
     stream,
     includeUsage: stream && (body.stream_options?.include_usage ?? false),
     maxTokens: maxTokensOf(body),

@@ -16,8 +16,8 @@ interface Answer {
   toolCalls: number
 }
 
-const parse = (pieces: readonly string[], thinking = false, stop: readonly string[] = []): Answer => {
-  const parser = deepseekV32.parser({ thinking, stop, requestId })
+const parse = (pieces: readonly string[], thinking = false, stop: readonly string[] = [], noCalls = false): Answer => {
+  const parser = deepseekV32.parser({ thinking, stop, noCalls, requestId })
   const answer: Answer = { reasoning: '', content: '', calls: [], toolCalls: 0 }
   const take = (deltas: readonly Delta[]): void => {
     for (const delta of deltas) {
@@ -178,6 +178,17 @@ test.each(CASES)('%s', (_, text, thinking, stop, expected) => {
   expect(parse(text.split(''), thinking, stop)).toEqual({ ...none, ...expected })
   for (let at = 0; at <= text.length; at++)
     expect(parse([text.slice(0, at), text.slice(at)], thinking, stop)).toEqual({ ...none, ...expected })
+})
+
+test('where no tool may be called, markup of a call is text, in reasoning too, and a cut opening is no secret', () => {
+  const text = `Hm.${block(weather, invoke('now'))}`
+  const read = (pieces: readonly string[], thinking = false) => parse(pieces, thinking, [], true)
+  expect(read([`${text}${EOS}`])).toEqual({ ...none, content: text })
+  expect(read([`${text}</think>Yes.`], true)).toEqual({ ...none, reasoning: text, content: 'Yes.' })
+  for (let at = 0; at <= text.length; at++) {
+    expect(read([text.slice(0, at), text.slice(at)])).toEqual({ ...none, content: text })
+    expect(read([text.slice(0, at)])).toEqual({ ...none, content: text.slice(0, at) })
+  }
 })
 
 const piece = fc.oneof(

@@ -24,6 +24,7 @@ test('the smallest request', () => {
     chatFormat: 'deepseek_v32',
     prompt: '<｜begin▁of▁sentence｜><｜User｜>hi<｜Assistant｜></think>',
     thinking: false,
+    noCalls: true,
     stream: false,
     includeUsage: false,
     maxTokens: MAX_TOKENS_DEFAULT,

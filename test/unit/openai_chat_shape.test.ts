@@ -29,6 +29,17 @@ test('free answers carry no grammar', () => {
     expect(grammarOf(extra), JSON.stringify(extra)).toBeUndefined()
 })
 
+test('no tool may be called where none is declared, or none wished', () => {
+  const noCalls = (extra: object): boolean | undefined => {
+    const result = parse(extra)
+    return result.ok ? result.value.noCalls : undefined
+  }
+  for (const extra of [{}, { tools: [] }, { tools: null }, { tools: [tool()], tool_choice: 'none' }])
+    expect(noCalls(extra), JSON.stringify(extra)).toBe(true)
+  for (const tool_choice of [undefined, null, 'auto', 'required', { type: 'function', function: { name: 'f' } }])
+    expect(noCalls({ tools: [tool()], tool_choice }), JSON.stringify(tool_choice)).toBeUndefined()
+})
+
 test('demanded shapes carry one', () => {
   for (const extra of [
     { response_format: { type: 'json_object' } },

@@ -132,6 +132,18 @@ test('the name tells templates apart, and fits the wire', () => {
   expect(templateName({ ...source, eos: '<s>' })).not.toBe(name)
 })
 
+test('markup of a call is text where no tool may be called', () => {
+  const text = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
+  const read = (noCalls: boolean) => {
+    const parser = format.parser({ thinking: false, stop: [], requestId: 'r', noCalls })
+    const deltas = parser.push(text)
+    const { toolCalls, deltas: rest } = parser.end()
+    return { toolCalls, said: [...deltas, ...rest].map((one) => (one.kind === 'content' ? one.text : '')).join('') }
+  }
+  expect(read(true)).toEqual({ toolCalls: 0, said: text })
+  expect(read(false)).toEqual({ toolCalls: 1, said: '' })
+})
+
 const schema = { type: 'object', properties: { a: { type: 'integer' } }, required: ['a'], additionalProperties: false }
 const tool = { name: 'f', schema, strict: true, at: 'tools.0.function.parameters' }
 const shape = { thinking: false, response: undefined, tools: [tool], choice: 'auto' as const, parallel: true }

@@ -145,6 +145,31 @@ export const openAi = (stack: () => TestStack): void => {
     expect(seen).toEqual([{ city: 'Paris' }])
   })
 
+  test('chat: no tool is called where tool_choice is none, or no tool is declared, though the model would', async () => {
+    const call = {
+      id: 'c',
+      type: 'function' as const,
+      function: { name: 'get_weather', arguments: '{"city": "Paris"}' },
+    }
+    const request = {
+      ...ask(''),
+      messages: [
+        { role: 'user' as const, content: question },
+        { role: 'assistant' as const, content: null, tool_calls: [call] },
+        { role: 'tool' as const, tool_call_id: 'c', content: result },
+        { role: 'assistant' as const, content: `The weather in Paris: ${result}.` },
+        { role: 'user' as const, content: 'What is the weather in Rome?' },
+      ],
+    }
+    for (const extra of [{}, { tools: [chatTool], tool_choice: 'none' as const }]) {
+      const { choices } = await client().chat.completions.create({ ...request, ...extra })
+      expect(choices).toMatchObject([{ finish_reason: 'stop', message: { content: expect.any(String) } }])
+      expect(choices[0]?.message.tool_calls).toBeUndefined()
+    }
+    const called = await client().chat.completions.create({ ...request, tools: [chatTool] })
+    expect(called.choices).toMatchObject([{ finish_reason: 'tool_calls' }])
+  })
+
   test('chat: the helper of a stream knows the usage that the whole answer has, though it does not ask for it', async () => {
     const { usage } = await client().chat.completions.create(ask('What is 7 + 5?'))
     const stream = client().chat.completions.stream(ask('What is 7 + 5?'))
