@@ -40,30 +40,34 @@ const message = z.strictObject({
 const summaryPart = z.strictObject({ type: z.literal('summary_text'), text: z.string() })
 const reasoningPart = z.strictObject({ type: z.literal('reasoning_text'), text: z.string() })
 
-const item = z.union([
-  message,
-  z.strictObject({
-    type: z.literal('function_call'),
-    call_id: callId,
-    name: calledName,
-    arguments: z.string(),
-    parsed_arguments: z.unknown().optional(),
-    ...ofAnswers,
-  }),
-  z.strictObject({
-    type: z.literal('function_call_output'),
-    call_id: callId,
-    output: content,
-    ...ofAnswers,
-  }),
-  z.strictObject({
-    type: z.literal('reasoning'),
-    summary: z.array(summaryPart).nullish(),
-    content: z.array(reasoningPart).nullish(),
-    encrypted_content: z.null('holds nothing of ours; send the item’s content').optional(),
-    ...ofAnswers,
-  }),
-])
+const item = z.discriminatedUnion(
+  'type',
+  [
+    message,
+    z.strictObject({
+      type: z.literal('function_call'),
+      call_id: callId,
+      name: calledName,
+      arguments: z.string(),
+      parsed_arguments: z.unknown().optional(),
+      ...ofAnswers,
+    }),
+    z.strictObject({
+      type: z.literal('function_call_output'),
+      call_id: callId,
+      output: content,
+      ...ofAnswers,
+    }),
+    z.strictObject({
+      type: z.literal('reasoning'),
+      summary: z.array(summaryPart).nullish(),
+      content: z.array(reasoningPart).nullish(),
+      encrypted_content: z.null('holds nothing of ours; send the item’s content').optional(),
+      ...ofAnswers,
+    }),
+  ],
+  'must be message, function_call, function_call_output or reasoning',
+)
 
 const tool = z.strictObject({
   type: z.literal('function', 'only function tools are supported'),

@@ -97,6 +97,23 @@ test.each([
   expect(run.ok ? '' : run.error.message).toContain(param)
 })
 
+const call = { type: 'function_call', call_id: 'c', name: 'f', arguments: '{}' }
+test.each<[object, string, string]>([
+  [{ type: 'function_call_output', call_id: 'c', output: [] }, 'input.1.output', 'one or more parts of text'],
+  [{ type: 'function_call_output', call_id: 'c', output: { ok: true } }, 'input.1.output', 'must be a string'],
+  [{ type: 'function_call_output', output: 'x' }, 'input.1.call_id', 'received undefined'],
+  [{ type: 'reasoning', content: 'x' }, 'input.1.content', 'expected array'],
+  [{ ...call, arguments: {} }, 'input.1.arguments', 'expected string'],
+  [{ ...call, extra: 1 }, 'input.1.extra', 'this field is not supported'],
+  [{ type: 'item_reference', id: 'x' }, 'input.1.type', 'must be message, function_call, '],
+  [{ type: null, role: 'user', content: 7 }, 'input.1.content', 'must be a string'],
+  [{ role: 'user', content: 'x', extra: 1 }, 'input.1.extra', 'this field is not supported'],
+])('%j is refused where it is wrong: %s', (item, param, why) => {
+  const run = parse({ input: [call, item] })
+  expect(run.ok ? '' : run.error.param).toBe(param)
+  expect(run.ok ? '' : run.error.message).toMatch(new RegExp(`^${param}: .*${why}`))
+})
+
 test('a count has the prompt of the request', () => {
   const counted = parseResponsesCount({ model: 'sparrow-mini', input: 'Hi', tools: [tool] }, context)
   expect(counted.ok && counted.value.prompt).toBe(runOf({ tools: [tool] }).prompt)
