@@ -72,7 +72,7 @@ const NAMES = {
   'response_format.json_schema': 'text.format',
   response_format: 'text.format',
   max_tokens: 'max_output_tokens',
-  thinking: 'reasoning.effort',
+  reasoning_effort: 'reasoning.effort',
 }
 
 const wantsLogprobs = ({ include, top_logprobs }: Partial<ResponsesBody>): boolean =>
@@ -88,7 +88,7 @@ const translate = (body: Asked, bodyText: string): Translation => {
     body: {
       model: body.model,
       messages: chat.messages,
-      ...(reasoning?.effort ? { thinking: { type: reasoning.effort === 'none' ? 'disabled' : 'enabled' } } : {}),
+      reasoning_effort: reasoning?.effort,
       ...{ tool_choice: named, parallel_tool_calls: body.parallel_tool_calls, max_tokens: body.max_output_tokens },
       ...(wantsLogprobs(body) ? { logprobs: true, top_logprobs: body.top_logprobs ?? 0 } : {}),
       ...(format?.type === 'json_object' ? { response_format: { type: 'json_object' } } : {}),

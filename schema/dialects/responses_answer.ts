@@ -82,7 +82,7 @@ export const responseSchema = z.strictObject({
   previous_response_id: z.null(),
   prompt_cache_key: z.string().nullable(),
   reasoning: z.strictObject({
-    effort: z.enum(['none', 'minimal', 'low', 'medium', 'high', 'xhigh']).nullable(),
+    effort: z.enum(['none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max']).nullable(),
     summary: z.enum(['auto', 'detailed']).nullable(),
   }),
   safety_identifier: z.string().nullable(),

@@ -91,7 +91,7 @@ const format = z.discriminatedUnion('type', [
 ])
 
 const reasoning = z.strictObject({
-  effort: z.enum(['none', 'minimal', 'low', 'medium', 'high', 'xhigh']).nullish(),
+  effort: z.enum(['none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max']).nullish(),
   /** The reasoning itself is its summary. */
   summary: z.enum(['auto', 'detailed'], 'must be auto or detailed: no shorter summary is made').nullish(),
   generate_summary: absent('is not supported: use summary'),

@@ -62,6 +62,24 @@ test('items are rendered as the same chat would be', () => {
   expect(run).toEqual({ ...chat, dialect: 'openai_responses' })
 })
 
+test.each(['none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max', null, undefined])(
+  'an effort of %s means what it does in a chat, whatever the name stands for',
+  (effort) => {
+    for (const thinks of [false, true]) {
+      const asked = { model: 'deepseek-chat', reasoning: { effort }, input: 'Hi' }
+      const run = responses.parse(asked, { ...context, thinks })
+      const chat = openAiChat.parse(
+        { model: 'deepseek-chat', reasoning_effort: effort, messages: [{ role: 'user', content: 'Hi' }] },
+        { ...context, thinks },
+      )
+      expect(run.ok && chat.ok && [run.value.thinking, run.value.prompt]).toEqual(
+        chat.ok && [chat.value.thinking, chat.value.prompt],
+      )
+      expect(run.ok && JSON.parse(run.value.echo ?? '')).toMatchObject({ reasoning: { effort: effort ?? null } })
+    }
+  },
+)
+
 test('text.format and tool_choice become a grammar', () => {
   const schema = { type: 'object', properties: {}, additionalProperties: false }
   const formats = [{ type: 'json_object' }, { type: 'json_schema', name: 'x', schema, strict: true }]
