@@ -1,6 +1,6 @@
 // Rows of an account's ledger or usage into a CSV file, all of them or those of a time, newest first: integers in nano-dollars, what is an
 // amount in dollars beside them, times in UTC.
-import { appendFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, openSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { getTableColumns } from 'drizzle-orm'
 import { type Cell, csvLines } from '../schema/csv.ts'
 import { ledger, usage } from '../schema/db.ts'
@@ -31,6 +31,14 @@ interface Written {
   readonly sumNano: number
 }
 
+/** Where the rows go until they are whole: beside a file or its link's target; into what is no file (`/dev/stdout`, a pipe) itself. */
+const placeOf = (file: string): { readonly part: string; readonly whole: string } => {
+  const there = statSync(file, { throwIfNoEntry: false })
+  if (there && !there.isFile()) return { part: file, whole: file }
+  const whole = there ? realpathSync(file) : file
+  return { part: `${whole}.part`, whole }
+}
+
 /** `page` gives the rows behind `before`, none at the end. The file is there once it is whole. */
 export const writeRows = async (
   table: keyof typeof TABLES,
@@ -38,20 +46,23 @@ export const writeRows = async (
   page: (before?: string) => Promise<readonly Row[]>,
 ): Promise<Written> => {
   const { columns, next, sum } = TABLES[table]
-  const part = `${file}.part`
-  writeFileSync(part, csvLines([headOf(columns)]))
+  const { part, whole } = placeOf(file)
+  const open = openSync(part, 'w')
   let rows = 0
   let sumNano = 0
   try {
+    writeFileSync(open, csvLines([headOf(columns)]))
     for (let found = await page(); found.length > 0; found = await page(String(found.at(-1)?.[next]))) {
-      appendFileSync(part, csvLines(found.map((row) => cellsOf(columns, row))))
+      writeFileSync(open, csvLines(found.map((row) => cellsOf(columns, row))))
       rows += found.length
       sumNano += found.reduce((total, row) => total + Number(row[sum]), 0)
     }
-    renameSync(part, file)
+    if (part !== whole) renameSync(part, whole)
   } catch (error) {
-    rmSync(part, { force: true })
+    if (part !== whole) rmSync(part, { force: true })
     throw error
+  } finally {
+    closeSync(open)
   }
   return { file, rows, sumNano }
 }

@@ -1,6 +1,6 @@
 // What an operator mistypes, loses or kills: one line that says what to do.
 import { execFile, spawn, spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -44,6 +44,26 @@ test.each([
   const { status, stderr } = admin(...args)
   expect([status, stderr]).toEqual([1, expect.stringMatching(line)])
   expect(stderr).not.toMatch(/^ +at /m)
+})
+
+test('a disk that is full, or a folder named as the file, is told in one line', async () => {
+  const server = createServer((_, response) => response.end(JSON.stringify({ data: [] })))
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  const env = { ...process.env, ADMIN_SECRET: 's'.repeat(40), SPARROW_URL: `http://127.0.0.1:${port}` }
+  // By a link of its own: what replaced it would replace no device.
+  const full = join(dir.path, 'full')
+  symlinkSync('/dev/full', full)
+  const told = (out: string): Promise<string> =>
+    promisify(execFile)(process.execPath, [ADMIN, 'ledger', '--account', 'a', '--out', out], { env }).then(
+      () => 'it went well',
+      (error: { stderr: string }) => error.stderr,
+    )
+  expect([await told(full), await told(dir.path)]).toEqual([
+    expect.stringMatching(/^ENOSPC: [^\n]+\n$/),
+    expect.stringMatching(/^EISDIR: [^\n]+\n$/),
+  ])
+  server.close()
 })
 
 test('money has one column and one unit, however little it is; prices are as `price set` takes them', async () => {

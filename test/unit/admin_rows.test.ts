@@ -1,5 +1,5 @@
 // Rows of an account as CSV: all pages, exact amounts, nothing that a spreadsheet would run, no half file.
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, lstatSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, test } from 'vitest'
@@ -50,4 +50,21 @@ test('a page that fails leaves the file that was there, and no other', async () 
   }
   await expect(writeRows('ledger', file, failing)).rejects.toThrow('gone')
   expect([readFileSync(file, 'utf8'), existsSync(`${file}.part`)]).toEqual(['of yesterday', false])
+})
+
+test('a link keeps leading where it led; what is no file is written to and stays what it is', async () => {
+  const [file, link] = [join(folder, 'led_to.csv'), join(folder, 'link.csv')]
+  writeFileSync(file, 'of yesterday')
+  symlinkSync(file, link)
+  await writeRows('ledger', link, async () => [])
+  expect(lstatSync(link).isSymbolicLink()).toBe(true)
+  expect(readFileSync(file, 'utf8')).toMatch(/^accountId,/)
+
+  // By a link of its own, so that what replaced it would replace no device.
+  const full = join(folder, 'full')
+  symlinkSync('/dev/full', full)
+  await expect(writeRows('ledger', full, async () => [])).rejects.toThrow('ENOSPC')
+  expect([lstatSync(full).isSymbolicLink(), existsSync(`${full}.part`)]).toEqual([true, false])
+  await expect(writeRows('ledger', folder, async () => [])).rejects.toThrow('EISDIR')
+  expect(existsSync(`${folder}.part`)).toBe(false)
 })
