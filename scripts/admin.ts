@@ -108,6 +108,8 @@ const secret = (): string => {
 
 const KEY = option('idempotency-key')
 const idempotencyKey = typeof KEY === 'string' ? KEY : randomUUID()
+/** As a header it arrives whole: others are sent otherwise than they were signed, or not at all. */
+const IS_HEADER = /^(?! )[ -~]{1,200}(?<! )$/
 /** What only reads has no key to be repeated with. */
 let changes = false
 
@@ -119,6 +121,8 @@ const call = <T>(method: string, path: string, body?: object): Promise<T> => {
   const named = tokens.flatMap((token) => (token.kind === 'option' ? [token.name] : []))
   const twice = named.find((name, i) => named.indexOf(name) !== i)
   if (twice !== undefined) throw new UsageError(`--${twice} is given twice`)
+  if (!IS_HEADER.test(idempotencyKey))
+    throw new UsageError('--idempotency-key takes 1 to 200 ASCII characters, blanks only between others')
   changes = method !== 'GET' && !/^\/(audit|evidence)\/(receipts|booked)$/.test(path)
   return adminCall<T>({
     baseUrl,

@@ -40,6 +40,10 @@ test.each([
   [['price', 'set', '--model', 'm', '--hit', ' ', '--miss', '1', '--output', '1'], /^--hit takes a whole number/],
   [['account', 'create', '--name', 'x', '--budget', '50'], /^--budget is no option of this command/],
   [['audit', '--account', 'x'], /^--account is no option of this command/],
+  ...['Rechnung für März', '請求書', ' 7', '', 'x'.repeat(201)].map((key): [string[], RegExp] => [
+    ['topup', '--account', 'a', '--usd', '1', '--idempotency-key', key],
+    /^--idempotency-key takes 1 to 200 ASCII characters, blanks only between others\n$/,
+  ]),
 ])('admin %j is told what is wrong, without a stack', (args, line) => {
   const { status, stderr } = admin(...args)
   expect([status, stderr]).toEqual([1, expect.stringMatching(line)])
