@@ -11,6 +11,11 @@ import { writeWhole } from './write_whole.ts'
 export const DEMO_ACCOUNT = 'demo'
 const DEMO_CREDIT_NANO = 10 * NANO_PER_USD
 
+interface Created {
+  readonly key: string
+  readonly revokedAt: number | null
+}
+
 /** The demo account's API key; kept in the state directory, readable by its owner only, so that a later start shows it. */
 export const firstKey = async (stateDir: string, baseUrl: string, secrets: Secrets, model: string): Promise<string> => {
   const file = join(stateDir, 'api_key')
@@ -32,12 +37,14 @@ export const firstKey = async (stateDir: string, baseUrl: string, secrets: Secre
     // Made before SPARROW_SECRET was replaced: the same call would make another one now.
     if (!(error instanceof AdminError && error.code === 'conflict')) throw error
   })
-  const created = await call<{ key: string }>(
-    'POST',
-    '/admin/v1/keys',
-    { account: DEMO_ACCOUNT, name: 'first key' },
-    'first-key',
-  )
-  writeWhole(file, `${created.key}\n`)
-  return created.key
+  const wanted = { account: DEMO_ACCOUNT, name: 'first key' }
+  const create = (idempotencyKey?: string) => call<Created>('POST', '/admin/v1/keys', wanted, idempotencyKey)
+  const first = await create('first-key').catch((error: unknown) => {
+    // Rotated meanwhile, which gave it an expiry.
+    if (!(error instanceof AdminError && error.code === 'conflict')) throw error
+    return undefined
+  })
+  const { key } = first && first.revokedAt === null ? first : await create()
+  writeWhole(file, `${key}\n`)
+  return key
 }

@@ -17,6 +17,7 @@ beforeAll(async () => {
 afterAll(() => stack?.remove())
 
 const file = () => join(stack.stateDir, 'dev.env')
+const keyFile = () => join(stack.stateDir, 'api_key')
 const restartEdge = async () => {
   await stack.killEdge()
   await stack.restartEdge()
@@ -67,9 +68,35 @@ test('secrets are replaced under a running node, and the old ones die when they 
   expect(books.findings).toEqual([])
   expect((await deriveBills(admin, Date.now())).findings).toEqual([])
   // Whoever loses the key of `npm start` gets another, of the same account.
-  rmSync(join(stack.stateDir, 'api_key'))
+  rmSync(keyFile())
   const another = await firstKey(stack.stateDir, stack.baseUrl, loadSecrets(stack.stateDir), MODEL)
   expect((await ask(another)).status).toBe(200)
   const logs = ['edge.log', 'node.log'].map((name) => readFileSync(join(stack.stateDir, name), 'utf8')).join('')
   for (const line of [...lines, ...fresh]) expect(logs).not.toContain(line.slice(line.indexOf('=') + 1))
 })
+
+test.each(['rotate', 'revoke'])(
+  'where the key of `npm start` is gone, after a %s, the next start makes one that works',
+  async (end) => {
+    // A first key of its own for each: it hangs on the secret.
+    const lines = readFileSync(file(), 'utf8').trim().split('\n')
+    const others = lines.filter((line) => !line.startsWith('SPARROW_SECRET'))
+    writeFileSync(file(), [`SPARROW_SECRET=${crypto.randomUUID()}`, ...others, ''].join('\n'))
+    await restartEdge()
+    const start = async (): Promise<string> => {
+      rmSync(keyFile(), { force: true })
+      return firstKey(stack.stateDir, stack.baseUrl, loadSecrets(stack.stateDir), MODEL)
+    }
+    const key = await start()
+    const { data } = await admin<{ data: { id: string; lastFour: string }[] }>('GET', '/keys')
+    const id = data.find((row) => row.lastFour === key.slice(-4))?.id
+    await admin('POST', `/keys/${id}/${end}`, end === 'rotate' ? { overlapSeconds: 0 } : {})
+    const next = await start()
+    expect(next).not.toBe(key)
+    const balance = (of: string) =>
+      fetch(`${stack.baseUrl}/user/balance`, { headers: { authorization: `Bearer ${of}` } }).then(
+        ({ status }) => status,
+      )
+    expect([await balance(key), await balance(next)]).toEqual([401, 200])
+  },
+)
