@@ -40,7 +40,7 @@ const main = async (): Promise<number> => {
     (error: Error) => error.message,
   )
   if (fault !== undefined) {
-    console.error(`${folder.persistDir}: ${fault}. README, "Back up", says how to restore it.`)
+    console.error(`${folder.persistDir}: ${fault}`)
     return 1
   }
   const worker = runWorker(prepared, {

@@ -14,11 +14,14 @@ const answers = z.array(z.object({ results: z.array(z.record(z.string(), z.unkno
 const CREATE = `CREATE TABLE IF NOT EXISTS d1_migrations (
   id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, applied_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP NOT NULL)`
 
-/** All or none. */
+const RESTORE = 'README, "Back up", says how to restore it.'
+
+/** All or none. Of a damaged file D1 says no JSON. */
 const batch = async (socket: string, statements: readonly Statement[]) => {
   const said = await callSocket(socket, '/query?resultsFormat=ARRAY_OF_OBJECTS', JSON.stringify(statements))
-  const parsed = answers.safeParse(parseJson(said))
-  if (!parsed.success) throw new Error(`D1 cannot be used: ${said}`)
+  const json = parseJson(said)
+  const parsed = answers.safeParse(json)
+  if (!parsed.success) throw new Error(`D1 cannot be used: ${said}${json === undefined ? `. ${RESTORE}` : ''}`)
   return parsed.data
 }
 
@@ -36,7 +39,8 @@ export const hasBooks = (stateDir: string): boolean => {
 export const migrate = async (socket: string, folder: string, books = false): Promise<readonly string[]> => {
   const [, applied] = await batch(socket, [{ sql: CREATE }, { sql: 'SELECT name FROM d1_migrations' }])
   const known = new Set(applied?.results.map(({ name }) => name))
-  if (books && known.size === 0) throw new Error('D1 is empty, though keys or accounts were made: its file is lost')
+  if (books && known.size === 0)
+    throw new Error(`D1 is empty, though keys or accounts were made: its file is lost. ${RESTORE}`)
   const files = readdirSync(folder).filter((name) => name.endsWith('.sql') && !known.has(name))
   for (const name of files.sort()) {
     const statements = readFileSync(join(folder, name), 'utf8').split('--> statement-breakpoint')
