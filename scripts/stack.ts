@@ -306,7 +306,7 @@ const boot = async (options: StackOptions, release: () => void): Promise<Stack> 
   progress('starting the Worker and the node')
   const baseUrl = `http://${HOST}:${edgePort}`
   const nodeUrl = `http://${HOST}:${nodePort}`
-  const watch = new Watch(stateDir, `${baseUrl}/healthz`)
+  const watch = new Watch(stateDir, { Worker: baseUrl, node: nodeUrl })
   const both = startBoth(options, secrets, watch, baseUrl, nodeUrl)
   const stop = async () => {
     watch.stop()

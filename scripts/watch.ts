@@ -3,9 +3,8 @@ import type { ChildProcess } from 'node:child_process'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-/** A workerd that hangs keeps every request waiting. So often it is asked, and so many silences in a row say so. */
-const ASK_EVERY_MS = 2_000
-const ANSWER_WITHIN_MS = 10_000
+/** A process that hangs keeps every request waiting. So often it is asked, and so many silences in a row say so. */
+const PACE = { everyMs: 2_000, withinMs: 10_000 }
 const SILENCES = 3
 
 export interface Failure {
@@ -20,35 +19,40 @@ export const ended = (child: ChildProcess): Promise<void> =>
 
 const NEVER = new Promise<never>(() => {})
 
-/** Resolves when the address has gone silent; never, once `over` says so. */
-const goesSilent = async (url: string, over: () => boolean): Promise<void> => {
+/** Where a process is asked whether it lives; a node says 503 where its engine stands still. The Worker always answers, whatever it says. */
+const LIVES = { Worker: ['/healthz', () => true], node: ['/livez', ({ ok }: Response) => ok] } as const
+
+/** Resolves when `what` has gone silent; never, once `over` says so. */
+const goesSilent = async (what: Failure['what'], baseUrl: string, over: () => boolean, pace = PACE): Promise<void> => {
+  const [path, lives] = LIVES[what]
   for (let silences = 0; silences < SILENCES; ) {
-    await sleep(ASK_EVERY_MS, undefined, { ref: false })
+    await sleep(pace.everyMs, undefined, { ref: false })
     if (over()) return NEVER
-    const answered = await fetch(url, { signal: AbortSignal.timeout(ANSWER_WITHIN_MS) }).catch(() => undefined)
-    await answered?.body?.cancel()
-    silences = answered ? 0 : silences + 1
+    const answer = await fetch(baseUrl + path, { signal: AbortSignal.timeout(pace.withinMs) }).catch(() => undefined)
+    await answer?.body?.cancel()
+    silences = answer && lives(answer) ? 0 : silences + 1
   }
 }
 
 export class Watch {
   readonly #logs: string
-  readonly #url: string
+  readonly #urls: Readonly<Record<Failure['what'], string>>
+  readonly #pace: typeof PACE
   readonly #over = new WeakSet<ChildProcess>()
   #failures: (Failure & { readonly child: ChildProcess })[] = []
   #wake = (): void => {}
   #stopped = false
 
-  /** `logs`: the folder of node.log and edge.log. `url`: what the Worker always answers. */
-  constructor(logs: string, url: string) {
+  /** `logs`: the folder of node.log and edge.log. */
+  constructor(logs: string, urls: Readonly<Record<Failure['what'], string>>, pace = PACE) {
     this.#logs = logs
-    this.#url = url
+    this.#urls = urls
+    this.#pace = pace
   }
 
   begin(what: Failure['what'], child: ChildProcess): void {
     const over = () => this.#stopped || this.#over.has(child)
-    const silent = what === 'Worker' ? goesSilent(this.#url, over) : NEVER
-    void Promise.race([ended(child), silent]).then(() => {
+    void Promise.race([ended(child), goesSilent(what, this.#urls[what], over, this.#pace)]).then(() => {
       if (over()) return
       this.#over.add(child)
       this.#failures.push({ what, log: join(this.#logs, what === 'node' ? 'node.log' : 'edge.log'), child })
