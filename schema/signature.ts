@@ -1,6 +1,6 @@
 // Signed calls, of edge and nodes the same in both directions: `authorization: Bearer <JWT>`, short-lived, bound to the body by
 // its SHA-256. Edge -> node uses HS256 with the node's dispatch secret; node -> edge uses Ed25519. An operator's say more (admin_call.ts).
-import { base64url, decodeJwt, type JWTPayload, jwtVerify, SignJWT } from 'jose'
+import { base64url, decodeJwt, errors, type JWTPayload, jwtVerify, SignJWT } from 'jose'
 import { fail, ok, type Result } from './errors.ts'
 
 export type SignatureAlgorithm = 'HS256' | 'EdDSA'
@@ -61,6 +61,9 @@ export const verifyToken = async (
     })
     return ok({ issuer: payload.iss ?? '', bodyHash: payload.bsh, claims: payload })
   } catch (error) {
+    // Its signature was right.
+    if (error instanceof errors.JWTExpired)
+      return fail('invalid_signature', { message: 'The signature has expired: is the clock of who signed this right?' })
     return fail('invalid_signature', { internal: error instanceof Error ? error.message : String(error) })
   }
 }

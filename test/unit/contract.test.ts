@@ -67,6 +67,17 @@ const signedAt = async (issued: number, expires: number, bsh?: string): Promise<
   return `Bearer ${await signed.sign(secret)}`
 }
 
+test('who signs by a clock that is behind is told so; who signs wrongly is not', async () => {
+  const now = Math.floor(Date.now() / 1000)
+  const late = await signedAt(now - 600, now - 540, await bodyHash(body))
+  const message = async (key: Uint8Array<ArrayBuffer>) => {
+    const answer = await verifyCall(key, 'HS256', 'node_1', late, body)
+    return answer.ok ? undefined : answer.error.message
+  }
+  expect(await message(secret)).toContain('clock')
+  expect(await message(utf8('another secret, also of 32 bytes'))).toBe(ERRORS.invalid_signature.message)
+})
+
 test('a call is refused when anything about it is off', async () => {
   const header = await signCall(secret, 'HS256', 'edge', 'node_1', body)
   const now = Math.floor(Date.now() / 1000)
