@@ -35,6 +35,8 @@ export const TOKEN_COUNT_CHARS = 8192
 export const IDEMPOTENCY_KEY_LENGTH_MAX = 255
 /** Bytes of English in a token; only routes and limits of a minute are estimated with it, never money. */
 export const BYTES_PER_TOKEN = 4
+/** Of one credit, top-up or monthly budget. */
+export const AMOUNT_MAX_NANO = 1e15
 /** Rows of one answer of the admin API. */
 export const ADMIN_ROWS_MAX = 1_000
 /** An outcome under an `Idempotency-Key` is kept for so long, then forgotten together with its key. */

@@ -4,7 +4,8 @@ import { existsSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import type { KeyLimits } from '../schema/key_limits.ts'
-import { parseUsd } from '../schema/money.ts'
+import { AMOUNT_MAX_NANO } from '../schema/limits.ts'
+import { formatUsd, parseUsd } from '../schema/money.ts'
 import { auditBooks } from './admin_audit.ts'
 import { AdminError, adminCall } from './admin_client.ts'
 import { deriveBills, resealAll } from './admin_evidence.ts'
@@ -86,9 +87,13 @@ const need = (name: string): string => {
   return value
 }
 
-const usd = (name: string): number => {
+/** The API says its bounds in nano-dollars, which nobody typed. */
+const usd = (name: string, least = 0): number => {
   const nano = parseUsd(need(name))
-  if (nano === undefined) throw new UsageError(`--${name} takes dollars, such as 10 or 0.5`)
+  if (nano === undefined || nano < least || nano > AMOUNT_MAX_NANO) {
+    const bounds = `from ${formatUsd(least)} to ${formatUsd(AMOUNT_MAX_NANO)}`
+    throw new UsageError(`--${name} takes dollars, such as 10 or 0.5, ${bounds}`)
+  }
   return nano
 }
 
@@ -219,7 +224,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<object>>> = {
   'key revoke': () => call('POST', `/keys/${encodeURIComponent(need('id'))}/revoke`, {}),
   'node remove': () =>
     call('POST', `/nodes/${encodeURIComponent(need('id'))}/remove`, { force: option('force') === true }),
-  topup: () => call('POST', '/topups', { account: need('account'), amountNano: usd('usd') }),
+  topup: () => call('POST', '/topups', { account: need('account'), amountNano: usd('usd', 1) }),
   'price set': () =>
     call('PUT', '/prices', {
       model: need('model'),

@@ -6,13 +6,13 @@ import { z } from 'zod'
 import { accounts, prices } from '../../schema/db.ts'
 import { fail, ok, type Result } from '../../schema/errors.ts'
 import type { KeyLimits } from '../../schema/key_limits.ts'
-import { PRICE_NOTICE_MS } from '../../schema/limits.ts'
+import { AMOUNT_MAX_NANO, PRICE_NOTICE_MS } from '../../schema/limits.ts'
 import { NANO_PER_USD } from '../../schema/money.ts'
 import { newAccountId } from '../auth.ts'
 import { accountObject, type Env } from '../env.ts'
 
 export const nameSchema = z.string().trim().min(1).max(100)
-const nano = z.int().min(0).max(1e15)
+const nano = z.int().min(0).max(AMOUNT_MAX_NANO)
 
 const TOO_MUCH = `A balance above ${Math.floor(Number.MAX_SAFE_INTEGER / NANO_PER_USD)} USD is not counted exactly.`
 

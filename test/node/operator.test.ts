@@ -40,6 +40,12 @@ test.each([
   [['price', 'set', '--model', 'm', '--hit', ' ', '--miss', '1', '--output', '1'], /^--hit takes a whole number/],
   [['account', 'create', '--name', 'x', '--budget', '50'], /^--budget is no option of this command/],
   [['audit', '--account', 'x'], /^--account is no option of this command/],
+  [['topup', '--account', 'a', '--usd', '0'], /^--usd takes dollars, .* from 0\.000000001 to 1000000\.000000000\n$/],
+  [['account', 'create', '--name', 'x', '--credit', '1000001'], /^--credit takes dollars, .* to 1000000\.000000000\n$/],
+  [
+    ['account', 'limits', '--account', 'x', '--budget', '99999999'],
+    /^--budget takes dollars, .* from 0\.000000000 to /,
+  ],
   ...['Rechnung für März', '請求書', ' 7', '', 'x'.repeat(201)].map((key): [string[], RegExp] => [
     ['topup', '--account', 'a', '--usd', '1', '--idempotency-key', key],
     /^--idempotency-key takes 1 to 200 ASCII characters, blanks only between others\n$/,
