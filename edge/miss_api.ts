@@ -8,7 +8,7 @@ import { KV_PAGE_TOKENS } from '../schema/limits.ts'
 import type { UsagePrefix } from '../schema/public_answers.ts'
 import type { Comparison } from './account/trails.ts'
 import { accountObject, type Env } from './env.ts'
-import { knownCaller } from './public_api.ts'
+import { knownCaller, REQUEST_ID_IS } from './public_api.ts'
 import { placeOf, TRAIL_STEP } from './trail.ts'
 
 interface Booked {
@@ -72,7 +72,7 @@ export const explainPrefix = async (env: Env, request: Request, requestId: strin
   const compared = await accountObject(env, accountId).compareTrail(requestId, family)
   if (!compared) {
     return fail('not_found', {
-      message: `This key made no request "${requestId}" of late. An account's last 200 are remembered, for a day.`,
+      message: `This key made no request "${requestId}" of late. An account's last 200 are remembered, for a day. ${REQUEST_ID_IS}`,
     })
   }
   const { trail, with: best } = compared

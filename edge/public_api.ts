@@ -72,6 +72,9 @@ export const listModels = async (env: Env, allowed: readonly string[] | null): P
     })
 }
 
+/** Answers of Messages and Responses have ids of their own, `msg_...` and `resp_...`. */
+export const REQUEST_ID_IS = 'The id of a request is in the header x-request-id of its answer.'
+
 export interface KnownCaller {
   readonly accountId: string
   /** The key's family: itself and what it was rotated from or into. */

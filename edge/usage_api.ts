@@ -17,7 +17,7 @@ import type { FinishReason } from '../schema/wire.ts'
 import type { FailedAttempt, Hold } from './account/holds.ts'
 import { type Credit, refundOf } from './account/money.ts'
 import { accountObject, type Env } from './env.ts'
-import { type KnownCaller, knownCaller } from './public_api.ts'
+import { type KnownCaller, knownCaller, REQUEST_ID_IS } from './public_api.ts'
 import { readQuery, whole } from './query.ts'
 
 type UsageRow = typeof usage.$inferSelect
@@ -147,7 +147,9 @@ export const explainUsage = async (env: Env, request: Request, requestId: string
   }
   const hold = row ? undefined : await accountObject(env, caller.value.accountId).holdOf(requestId)
   if (hold && keys.includes(hold.keyId)) return ok(pending(hold))
-  return fail('not_found', { message: `This key made no request "${requestId}", or it is too long ago.` })
+  return fail('not_found', {
+    message: `This key made no request "${requestId}", or it is too long ago. ${REQUEST_ID_IS}`,
+  })
 }
 
 export const listUsage = async (

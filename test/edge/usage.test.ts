@@ -110,6 +110,11 @@ test('a key sees its own requests only', async () => {
   expect((await explain(id)).status).toBe(200)
   expect((await explain(id, stranger)).status).toBe(404)
   expect((await explain(id, sibling)).status).toBe(404)
+  // Whoever asks by the id in an answer of Messages is told which is meant.
+  for (const path of [`msg_${id}`, `msg_${id}/prefix`]) {
+    const refused = (await (await explain(path)).json()) as { error: { message: string } }
+    expect(refused.error.message).toContain('x-request-id')
+  }
   expect(await (await asCustomer(sibling, '/v1/usage')).json()).toMatchObject({ data: [] })
 })
 
