@@ -42,6 +42,8 @@ const banner = (stack: Stack, key: string): string => `
 `
 
 const main = async (): Promise<void> => {
+  if (process.argv.length > 2)
+    throw new StackError('npm start takes no options. Settings are in the environment: SPARROW_PORT=8797 npm start')
   const stateDir = process.env.SPARROW_HOME ?? join(ROOT, '.sparrow')
   let stack: Stack | undefined
   let stopped = false

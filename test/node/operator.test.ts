@@ -56,6 +56,13 @@ test.each([
   expect(stderr).not.toMatch(/^ +at /m)
 })
 
+test('npm start with an option, which would do nothing, says where settings are', () => {
+  const serve = fileURLToPath(new URL('../../scripts/serve.ts', import.meta.url))
+  const env = { ...process.env, SPARROW_HOME: join(dir.path, 'home'), SPARROW_PORT: 'none' }
+  const { status, stderr } = spawnSync(process.execPath, [serve, '--port', '8797'], { encoding: 'utf8', env })
+  expect([status, stderr]).toEqual([1, expect.stringMatching(/^sparrow: npm start takes no options\. [^\n]+\n$/)])
+})
+
 test('a disk that is full, or a folder named as the file, is told in one line', async () => {
   const server = createServer((_, response) => response.end(JSON.stringify({ data: [] })))
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
