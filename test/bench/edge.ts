@@ -3,26 +3,24 @@
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { parseArgs } from 'node:util'
 import { type Answered, closedLoop, openLoop, type Spread, spreadOf, type Target } from './edge/load.ts'
 import { PORTKEY, startTargets, TARGETS, type TargetName } from './edge/targets.ts'
 import { describeMachine } from './machine.ts'
+import { optionsOf } from './options.ts'
 import { median } from './statistics.ts'
 
 const MEMORY = '/dev/shm'
-const { values } = parseArgs({
-  options: {
-    seconds: { type: 'string', default: '5' },
-    rounds: { type: 'string', default: '3' },
-    rate: { type: 'string', default: '100' },
-    /** Targets, by commas. */
-    only: { type: 'string', default: TARGETS.join(',') },
-    /** Measures whose names hold this. */
-    measure: { type: 'string', default: '' },
-    /** State on the disk: a shared one says more about itself than about the Worker. */
-    disk: { type: 'boolean', default: false },
-    out: { type: 'string' },
-  },
+const values = optionsOf('edge', {
+  seconds: { type: 'string', default: '5' },
+  rounds: { type: 'string', default: '3' },
+  rate: { type: 'string', default: '100' },
+  /** Targets, by commas. */
+  only: { type: 'string', default: TARGETS.join(',') },
+  /** Measures whose names hold this. */
+  measure: { type: 'string', default: '' },
+  /** State on the disk: a shared one says more about itself than about the Worker. */
+  disk: { type: 'boolean', default: false },
+  out: { type: 'string' },
 })
 const seconds = Number(values.seconds)
 const rounds = Number(values.rounds)

@@ -7,6 +7,7 @@ import { z } from 'zod'
 import { loadTokenizer } from '../../gpu-node/tokenizer.ts'
 import { withEngine } from '../engine/engines.ts'
 import { MODEL_DIR } from '../engine/golden.ts'
+import { optionsOf } from './options.ts'
 import { argmax, logSoftmax } from './quality.ts'
 
 const caseSchema = z.object({ skill: z.string(), prompt: z.string(), reply: z.string() })
@@ -99,8 +100,9 @@ export const compareHeldOut = async (): Promise<HeldOutRow[]> => {
 }
 
 if (process.argv[1] === import.meta.filename) {
+  const { json } = optionsOf('held-out', { json: { type: 'boolean' } })
   const rows = await compareHeldOut()
-  if (process.argv.includes('--json')) console.log(JSON.stringify(rows))
+  if (json) console.log(JSON.stringify(rows))
   else {
     const percent = (share: number): string => `${(100 * share).toFixed(1)}%`
     for (const r of rows) {

@@ -165,4 +165,8 @@ const main = async (): Promise<void> => {
   }
 }
 
-if (process.argv[1] === import.meta.filename) await main()
+if (process.argv[1] === import.meta.filename)
+  await main().catch((error: unknown) => {
+    console.error(`bench:itl: ${error instanceof Error ? error.message : String(error)}`)
+    process.exitCode = 2
+  })

@@ -9,25 +9,23 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { registerHooks } from 'node:module'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { parseArgs } from 'node:util'
 import { describeMachine } from './machine.ts'
 import { Faults } from './metering/faults.ts'
 import { Truth } from './metering/truth.ts'
+import { optionsOf } from './options.ts'
 
 /** Simulated milliseconds in a real one, from two minutes before the end of a month: roll-ups and budgets turn over, holds run out. */
 const SPEED = 60
 const START = Date.UTC(2027, 0, 31, 23, 58)
 
-const { values } = parseArgs({
-  options: {
-    events: { type: 'string', default: '1000000' },
-    seed: { type: 'string', default: '1' },
-    accounts: { type: 'string', default: '100' },
-    nodes: { type: 'string', default: '4' },
-    json: { type: 'boolean', default: false },
-    verbose: { type: 'boolean', default: false },
-    out: { type: 'string' },
-  },
+const values = optionsOf('metering', {
+  events: { type: 'string', default: '1000000' },
+  seed: { type: 'string', default: '1' },
+  accounts: { type: 'string', default: '100' },
+  nodes: { type: 'string', default: '4' },
+  json: { type: 'boolean', default: false },
+  verbose: { type: 'boolean', default: false },
+  out: { type: 'string' },
 })
 const [runs, seed, accounts, nodes] = [values.events, values.seed, values.accounts, values.nodes].map(Number) as [
   number,

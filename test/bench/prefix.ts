@@ -2,11 +2,11 @@
 // single questions behind shared system prompts): rows written a request against prompt tokens predicted, of those that a node
 // with a large enough cache really has. Offline and seeded; a token is taken as four bytes.
 import { writeFileSync } from 'node:fs'
-import { parseArgs } from 'node:util'
 import { indexed } from '../../edge/indexed.ts'
+import { optionsOf } from './options.ts'
 import { BLOCK_TOKENS, type Request, trace } from './router/trace.ts'
 
-const { values } = parseArgs({ options: { out: { type: 'string' }, seed: { type: 'string', default: '1' } } })
+const values = optionsOf('prefix', { out: { type: 'string' }, seed: { type: 'string', default: '1' } })
 const BYTES_PER_TOKEN = 4
 const PAGE_TOKENS = 64
 const FRESH_MS = 3_600_000

@@ -2,21 +2,19 @@
 // seeded, the same figures everywhere.
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { parseArgs } from 'node:util'
+import { optionsOf } from './options.ts'
 import { POLICIES, Simulation } from './router/simulate.ts'
 import { trace } from './router/trace.ts'
 
-const { values } = parseArgs({
-  options: {
-    nodes: { type: 'string', default: '32' },
-    sessions: { type: 'string', default: '10000' },
-    'system-prompts': { type: 'string', default: '200' },
-    minutes: { type: 'string', default: '15' },
-    'cache-tokens': { type: 'string', default: '400000' },
-    prefill: { type: 'string', default: '2500' },
-    seed: { type: 'string', default: '1' },
-    out: { type: 'string' },
-  },
+const values = optionsOf('router', {
+  nodes: { type: 'string', default: '32' },
+  sessions: { type: 'string', default: '10000' },
+  'system-prompts': { type: 'string', default: '200' },
+  minutes: { type: 'string', default: '15' },
+  'cache-tokens': { type: 'string', default: '400000' },
+  prefill: { type: 'string', default: '2500' },
+  seed: { type: 'string', default: '1' },
+  out: { type: 'string' },
 })
 const fleet = {
   nodes: Number(values.nodes),
