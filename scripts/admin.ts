@@ -178,9 +178,9 @@ const time = (name: string): number => {
 
 const expiry = (): { expiresAt?: number } => (option('expires') === undefined ? {} : { expiresAt: time('expires') })
 
-const stateDir = process.env.SPARROW_HOME ?? join(ROOT, '.sparrow')
-/** By default where `npm start` listens in this environment. */
-const baseUrl = process.env.SPARROW_URL ?? `http://127.0.0.1:${process.env.SPARROW_PORT ?? 8787}`
+const stateDir = process.env.SPARROW_HOME || join(ROOT, '.sparrow')
+/** By default where `npm start` listens in this environment; empty is not set, as there. */
+const baseUrl = process.env.SPARROW_URL || `http://127.0.0.1:${process.env.SPARROW_PORT || 8787}`
 
 /** None is nothing to prove by; one that is named must be there. */
 const journalDirs = (): string[] => {

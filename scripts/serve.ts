@@ -7,8 +7,9 @@ import { bootStack, isOperators, ROOT, type Stack, StackError } from './stack.ts
 
 const say = (text: string): void => console.error(`sparrow: ${text}`)
 
+/** An empty variable is one that is not set, as for the node. */
 const port = (name: string, fallback: number): number => {
-  const value = process.env[name] ?? String(fallback)
+  const value = process.env[name] || String(fallback)
   if (!/^\d{1,5}$/.test(value) || Number(value) < 1 || Number(value) > 65_535) {
     throw new StackError(`${name}=${value} is no port; give a number from 1 to 65535.`)
   }
@@ -18,14 +19,14 @@ const port = (name: string, fallback: number): number => {
 /** So many ends within ten minutes are outlived. */
 const pauses = (): readonly number[] => {
   const text = process.env.SPARROW_RESTART_SECONDS
-  if (text === undefined) return PAUSES
+  if (!text) return PAUSES
   if (!/^\d+(\.\d+)?(,\d+(\.\d+)?)*$/.test(text)) {
     throw new StackError(`SPARROW_RESTART_SECONDS=${text} is no list of seconds, such as ${PAUSES}.`)
   }
   return text.split(',').map(Number)
 }
 
-const model = process.env.SPARROW_MODEL_NAME ?? 'sparrow-mini'
+const model = process.env.SPARROW_MODEL_NAME || 'sparrow-mini'
 
 const banner = (stack: Stack, key: string): string => `
   Sparrow is ready.
@@ -44,7 +45,7 @@ const banner = (stack: Stack, key: string): string => `
 const main = async (): Promise<void> => {
   if (process.argv.length > 2)
     throw new StackError('npm start takes no options. Settings are in the environment: SPARROW_PORT=8797 npm start')
-  const stateDir = process.env.SPARROW_HOME ?? join(ROOT, '.sparrow')
+  const stateDir = process.env.SPARROW_HOME || join(ROOT, '.sparrow')
   let stack: Stack | undefined
   let stopped = false
   const stop = async (code: number): Promise<void> => {

@@ -100,6 +100,8 @@ beforeAll(async () => {
     ...process.env,
     ...ports,
     ...quick,
+    // As shells spell "not set".
+    SPARROW_MODEL_NAME: '',
     SPARROW_HOME: home,
     SPARROW_URL: `http://127.0.0.1:${ports.SPARROW_PORT}`,
   }

@@ -56,6 +56,12 @@ test.each([
   expect(stderr).not.toMatch(/^ +at /m)
 })
 
+test('a setting that is empty is one that is not set', () => {
+  const env = { ...process.env, ADMIN_SECRET: 's'.repeat(40), SPARROW_URL: '', SPARROW_PORT: '9', SPARROW_HOME: '' }
+  const { stderr } = spawnSync(process.execPath, [ADMIN, 'accounts'], { encoding: 'utf8', env })
+  expect(stderr).toContain('cannot be reached at http://127.0.0.1:9.')
+})
+
 test('npm start with an option, which would do nothing, says where settings are', () => {
   const serve = fileURLToPath(new URL('../../scripts/serve.ts', import.meta.url))
   const env = { ...process.env, SPARROW_HOME: join(dir.path, 'home'), SPARROW_PORT: 'none' }
