@@ -1,6 +1,7 @@
 // The node's side of one HTTP exchange with the edge: head, pieces, end, and the news that the other side is gone. Knows how
 // many bytes the reader has not taken yet, and cuts off one that takes nothing for too long.
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { KEEP_ALIVE } from '../schema/dialects/dialect.ts'
 import { type ApiError, statusOf } from '../schema/errors.ts'
 import { HEAD_HEADERS } from '../schema/wire.ts'
 
@@ -11,7 +12,6 @@ export interface Head {
   readonly cachedTokens: number
 }
 
-const KEEP_ALIVE = ': keep-alive\n\n'
 /** Above so many bytes not yet taken, text waits unformatted at its source. */
 const BACKLOG_BYTES = 64 * 1024
 
@@ -21,6 +21,7 @@ export class Answer {
   #keepAlive: NodeJS.Timeout | undefined
   #onGone: () => void = () => {}
   #onDrain: () => void = () => {}
+  #onQuiet: () => string = () => KEEP_ALIVE
   #gone = false
 
   constructor(
@@ -72,6 +73,11 @@ export class Answer {
     this.#onDrain = callback
   }
 
+  /** `said`: from now on, instead of a comment, where there is nothing to say for a while. */
+  onQuiet(said: () => string): void {
+    this.#onQuiet = said
+  }
+
   /** A stream that has to wait begins with comments, so that nobody on the way takes it for dead. */
   queued(head: Head): void {
     this.#keepAlive = setTimeout(() => {
@@ -92,7 +98,7 @@ export class Answer {
     })
     if (!stream) return
     this.#keepAlive = setInterval(() => {
-      if (this.backlogBytes === 0) this.#response.write(KEEP_ALIVE)
+      if (this.backlogBytes === 0) this.#response.write(this.#onQuiet())
     }, this.#keepAliveMs)
   }
 

@@ -341,6 +341,7 @@ export class Generation {
     if (!this.#answer.headSent) this.#answer.head(this.#head)
     if (!this.#hasBegun) {
       this.#hasBegun = true
+      this.#answer.onQuiet(() => this.#format.alive())
       text += this.#format.start({ ...this.#usage, output: 0, reasoning: 0 })
     }
     // A slow reader's text waits in the choices, joined; formatted it would be fifty times the size.

@@ -122,6 +122,7 @@ export const anthropicStream = (run: Run): StreamFormatter => {
     start: (usage) =>
       event('message_start', { message: messageOf(run, [], { stop_reason: null, stop_sequence: null }, usage) }) +
       event('ping', {}),
+    alive: () => event('ping', {}),
     deltas: (_choice, deltas) => deltas.map((delta) => blocks.add(delta)).join(''),
     finish: ([reason = 'stop'], usage, [stop] = []) =>
       blocks.end() +

@@ -1,7 +1,7 @@
 // Bytes of an answer in OpenAI's text completion shape.
 import { choicesOf } from '../prompts.ts'
 import type { Run } from '../wire.ts'
-import type { Choice, Delta, SampledToken, StreamFormatter, Usage } from './dialect.ts'
+import { type Choice, type Delta, KEEP_ALIVE, type SampledToken, type StreamFormatter, type Usage } from './dialect.ts'
 import { FINISH, LOGPROB_LEAST, openAiHead, openAiUsage, streamUsage } from './openai_chat_format.ts'
 
 const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
@@ -75,6 +75,7 @@ export const completionStream = (run: Run): StreamFormatter => {
   }
   return {
     start: () => '',
+    alive: () => KEEP_ALIVE,
     deltas: (index, deltas) => {
       if (run.topLogprobs === undefined) return chunk(index, textOf(deltas), null, null)
       return chunk(index, textOf(deltas), logprobLists(tokensOf(deltas), before[index] ?? new Characters()), null)

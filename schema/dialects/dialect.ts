@@ -65,10 +65,15 @@ export interface Choice {
   readonly stop?: string | undefined
 }
 
+/** What a quiet stream says where its dialect has no event for that. */
+export const KEEP_ALIVE = ': keep-alive\n\n'
+
 /** Turns deltas into the bytes of a streamed answer. Pure: same calls, same bytes. */
 export interface StreamFormatter {
   /** First bytes, written when the prompt's usage is known and before the first token. */
   start(usage: Usage): string
+  /** Between `start` and `finish`, where there is nothing else to say for a while. */
+  alive(): string
   /** Of the choice of that index. */
   deltas(choice: number, deltas: readonly Delta[]): string
   /** Last bytes: the finish reason of each choice, usage where asked, terminator; `stops`: the stop string that ended each. */

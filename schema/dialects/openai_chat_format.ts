@@ -4,7 +4,15 @@ import { createHash } from 'node:crypto'
 import type { ApiError } from '../errors.ts'
 import { ERRORS } from '../errors.ts'
 import type { FinishReason, Run } from '../wire.ts'
-import type { Choice, Delta, SampledToken, StreamFormatter, TokenLogprob, Usage } from './dialect.ts'
+import {
+  type Choice,
+  type Delta,
+  KEEP_ALIVE,
+  type SampledToken,
+  type StreamFormatter,
+  type TokenLogprob,
+  type Usage,
+} from './dialect.ts'
 
 /** Usage in both dialects' fields, zeros included. */
 export const openAiUsage = (usage: Usage) => {
@@ -110,6 +118,7 @@ export const openAiStream = (run: Run): StreamFormatter => {
   return {
     start: () =>
       Array.from({ length: run.n ?? 1 }, (_, i) => `${open(i)}"role":"assistant",${role}${close('null')}`).join(''),
+    alive: () => KEEP_ALIVE,
     deltas: (choice, deltas) =>
       deltas.map((delta) => open(choice) + inner(delta) + close(logprobsJson(delta))).join(''),
     finish: (reasons, usage) => {

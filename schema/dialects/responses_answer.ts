@@ -135,6 +135,7 @@ export const responseEventSchema = z.discriminatedUnion('type', [
   event('function_call_arguments.done', { ...inItem, arguments: z.string(), name: z.string() }),
   event('content_part.done', { ...inContent, part }),
   event('output_item.done', { output_index: count, item }),
+  z.strictObject({ type: z.literal('keepalive'), sequence_number: count }).describe('Of a stream that is quiet.'),
   event('completed', { response: responseSchema }),
   event('incomplete', { response: responseSchema }),
   z.strictObject({

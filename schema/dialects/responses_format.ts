@@ -170,6 +170,8 @@ export const responsesStream = (run: Run): StreamFormatter => {
   const begun = { response: responseOf(run, echo, 'in_progress', []) }
   return {
     start: () => output.event('response.created', begun) + output.event('response.in_progress', begun),
+    // Undocumented, but what OpenAI sends: clients with a timer of their own do not count comments.
+    alive: () => output.event('keepalive', {}),
     deltas: (_choice, deltas) => deltas.map((delta) => output.add(delta)).join(''),
     finish: ([reason], usage) => {
       const status = statusOf(reason)

@@ -179,6 +179,30 @@ test('a stream that waits begins with comments; a whole answer does not', async 
   expect(edge.receipts[0]).toMatchObject({ finish: 'cancelled', missTokens: 0, outputTokens: 0 })
 })
 
+test.each([
+  ['anthropic_messages', /event: ping\ndata: \{"type":"ping"\}\n\n/g],
+  ['openai_responses', /event: keepalive\ndata: \{"type":"keepalive","sequence_number":\d+\}\n\n/g],
+])('a slow stream of %s has events of its own where others have comments', async (dialect, alive) => {
+  const { promise: until, resolve: goOn } = Promise.withResolvers<void>()
+  script = { ids: [70, 71, 1], pauses: { at: 1, until } }
+  const running = await start({ SPARROW_KEEP_ALIVE_SECONDS: '0.05' })
+  const reader = (await post(running, runRequest({ dialect }))).body?.pipeThrough(new TextDecoderStream()).getReader()
+  let text = ''
+  const more = async (): Promise<boolean> => {
+    const part = await reader?.read()
+    text += part?.value ?? ''
+    return part?.done === false
+  }
+  while ((text.match(alive) ?? []).length < 3) expect(await more()).toBe(true)
+  goOn()
+  while (await more());
+  const begun = text.slice(text.indexOf('event: '))
+  expect(begun).not.toContain(': keep-alive')
+  expect(begun).toMatch(/event: (message_stop|response.completed)\n.*\n\n$/)
+  const numbers = [...text.matchAll(/"sequence_number":(\d+)/g)].map(([, n]) => Number(n))
+  expect(numbers).toEqual(numbers.map((_, i) => i))
+})
+
 test('comments stand between the chunks of a slow stream, which is otherwise as ever', async () => {
   script = { ids: [70, 71, 1], stepMs: 120 }
   const running = await start({ SPARROW_KEEP_ALIVE_SECONDS: '0.05' })
