@@ -48,6 +48,28 @@ export const readBody = async (request: Request): Promise<Result<Uint8Array<Arra
   }
 }
 
+/** A body that nobody wants is taken up to this length, for so long. */
+const DISCARDED_BYTES_MAX = 4 * REQUEST_BODY_BYTES_MAX
+const DISCARDED_MS = 10_000
+
+/**
+ * What was not read of a refused request that says how long it is: a connection that is closed over it is reset, and the client may lose
+ * its answer with it. Nothing of it is kept.
+ */
+export const discard = async ({ body, headers }: Request): Promise<void> => {
+  const length = Number(headers.get('content-length') ?? 0)
+  if (!body || body.locked || length === 0 || length > DISCARDED_BYTES_MAX) return
+  const reader = body.getReader()
+  const late = setTimeout(() => void reader.cancel().catch(() => {}), DISCARDED_MS)
+  try {
+    while (!(await reader.read()).done);
+  } catch {
+    // The client is gone, or the body was read.
+  } finally {
+    clearTimeout(late)
+  }
+}
+
 /** The body of a call whose head was found right: whom nobody knows fills no memory. Errors: invalid_signature, and those of readBody. */
 export const readSigned = async (request: Request, signedHash: unknown): Promise<Result<Uint8Array<ArrayBuffer>>> => {
   const bytes = await readBody(request)

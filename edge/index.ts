@@ -13,6 +13,7 @@ import { openApiDocument } from '../schema/openapi/document.ts'
 import { HEADERS } from '../schema/openapi/headers.ts'
 import { PATHS } from '../schema/wire.ts'
 import { adminApi } from './admin/index.ts'
+import { discard } from './body.ts'
 import { dashboardFile, dashboardPage } from './dashboard/serve.ts'
 import { DOCS_HEADERS, docsPage } from './docs/page.ts'
 import { type Env, environmentFault } from './env.ts'
@@ -66,6 +67,7 @@ app.use(async (c, next) => {
     log('error', 'bad_environment', { fault })
     c.res = errorResponse(dialectAt(c.req.path), apiError('internal_error', { message: NOT_CONFIGURED }))
   } else await next()
+  if (c.res.status >= 400) await discard(c.req.raw)
   const { headers } = c.res
   // A replayed answer keeps the id of the request that was run.
   const id = headers.get('x-request-id') ?? requestId

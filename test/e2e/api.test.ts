@@ -137,6 +137,16 @@ test('errors are OpenAI errors with the right status', async () => {
   expect(malformed.headers.get('x-request-id')).toMatch(/^[0-9a-f-]{36}$/)
 })
 
+test('a body that is refused unread does not cost its client the answer', async () => {
+  const wrongKey = new OpenAI({ baseURL: `${stack.baseUrl}/v1`, apiKey: 'sk-wrong', maxRetries: 0 })
+  const send = (by: OpenAI, megabytes: number) =>
+    by.chat.completions.create({ model: MODEL, messages: [{ role: 'user', content: 'x'.repeat(megabytes * 1e6) }] })
+  for (let i = 0; i < 8; i++) {
+    await expect(send(client, i % 2 ? 9 : 20)).rejects.toMatchObject({ status: 413, code: 'request_too_large' })
+    await expect(send(wrongKey, 5)).rejects.toBeInstanceOf(OpenAI.AuthenticationError)
+  }
+})
+
 test('json_schema: the answer is valid, whatever the model would say', async () => {
   const schema = {
     type: 'object',
