@@ -109,8 +109,8 @@ for (const prefix of ['', '/v1', '/beta']) {
     return model ? c.json(model) : error(apiError('model_not_found'))
   })
 }
-app.get('/user/balance', async (c) => json(await userBalance(c.env, c.req.raw)))
 for (const prefix of ['', '/v1']) {
+  app.get(`${prefix}/user/balance`, async (c) => json(await userBalance(c.env, c.req.raw)))
   app.get(`${prefix}/usage`, async (c) => json(await listUsage(c.env, c.req.raw, c.req.query())))
   app.get(`${prefix}/usage/daily`, async (c) => json(await listUsageDays(c.env, c.req.raw, c.req.query())))
   app.get(`${prefix}/usage/:id/prefix`, async (c) => json(await explainPrefix(c.env, c.req.raw, c.req.param('id'))))

@@ -171,7 +171,7 @@ const READS: readonly Operation[] = [
     parameters: [id('id', 'Name of the model')],
     answer: named('Model', modelSchema),
   }),
-  read('/user/balance', [], {
+  read('/user/balance', ['/v1/user/balance'], {
     ...{ id: 'getBalance', tag: 'Account', summary: 'What the account has left' },
     answer: named('Balance', balanceSchema),
   }),

@@ -38,6 +38,12 @@ test('no cache keeps what a key was shown: by x-api-key it does not know that th
   await removeNodes()
 })
 
+test('a client whose base ends in /v1 finds the balance too', async () => {
+  const balance = async (path: string) => (await call(path, { headers: bearer() })).json()
+  expect(await balance('/v1/user/balance')).toMatchObject({ is_available: true })
+  expect(await balance('/v1/user/balance')).toEqual(await balance('/user/balance'))
+})
+
 test('a model has the context of its nodes and its price of now', async () => {
   const list = async () => modelListSchema.parse(await (await call('/v1/models', { headers: bearer() })).json()).data
   expect((await list()).find(({ id }) => id === MODEL)?.context_length).toBeNull()
