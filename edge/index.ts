@@ -54,7 +54,8 @@ const postOnly = (dialect: Pick<Dialect, 'status' | 'errorBody'>): Response => {
   return refused
 }
 
-const app = new Hono<App>()
+// A slash at the end of an address changes nothing.
+const app = new Hono<App>({ strict: false })
 
 const NOT_CONFIGURED = 'The service is not configured; its operator finds the reason in the log.'
 

@@ -44,6 +44,15 @@ test('a client whose base ends in /v1 finds the balance too', async () => {
   expect(await balance('/v1/user/balance')).toEqual(await balance('/user/balance'))
 })
 
+test('an address with a slash at its end is the same one', async () => {
+  for (const path of ['/docs', '/dashboard', '/openapi.json', '/v1/models', '/user/balance', '/v1/usage'])
+    for (const asked of [path, `${path}/`]) {
+      const answer = await call(asked, { headers: bearer() })
+      expect([asked, answer.status]).toEqual([asked, 200])
+      await answer.body?.cancel()
+    }
+})
+
 test('a model has the context of its nodes and its price of now', async () => {
   const list = async () => modelListSchema.parse(await (await call('/v1/models', { headers: bearer() })).json()).data
   expect((await list()).find(({ id }) => id === MODEL)?.context_length).toBeNull()
