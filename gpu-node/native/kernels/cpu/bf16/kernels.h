@@ -126,7 +126,7 @@ void sp_divide_row(float* y, int32_t dims, float total);
 
 /// An index query: int8 heads, w times the head's scale, and -128 * sum(q) that undoes the keys' offset.
 typedef struct SpIndexHeads {
-  int8_t* q;       // (heads, quads * 4), or as AVX2 reads it (heads, quads, 2, 4); room for the latter
+  int8_t* q;       // (heads, quads * 4)
   float* w;        // (heads)
   int32_t* start;  // (heads)
   int32_t heads;

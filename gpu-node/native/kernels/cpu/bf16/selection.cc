@@ -86,7 +86,7 @@ struct Heads {
   std::vector<int32_t> start;
   SpIndexHeads view;
   void load(const SpBf16Kernels& k, const SpIndexQuery& query, int64_t token, int64_t quads) {
-    q.resize(static_cast<size_t>(query.heads * quads * 8));
+    q.resize(static_cast<size_t>(query.heads * quads * 4));
     w.resize(static_cast<size_t>(query.heads));
     start.resize(w.size());
     view = {q.data(), w.data(), start.data(), query.heads};

@@ -1,8 +1,7 @@
-// Index scores with int8 keys and queries on AVX2. Keys stay unsigned (code + 128); queries are split into 16 * high +
-// low, so that vpmaddubsw's sums of eight quads fit into 16 bits (lanes.h). Sums are exact: keys and scores are those
-// of bf16/index.cc.
+// Index scores with int8 keys and queries on AVX2. Keys stay unsigned (code + 128) and are those of bf16/index.cc.
+// vpmaddubsw adds two products in 16 bits; a query's codes are as large as every such sum allows, some 1.3 times
+// coarser than 127 steps for its largest value. Sums are exact.
 #include <math.h>
-#include <string.h>
 
 #include "kernels_avx2.h"
 #include "lanes.h"
@@ -20,40 +19,39 @@ static float quantize(const float* x, int32_t dim, int64_t padded, int8_t* codes
   return most / 127.0f;
 }
 
-constexpr int64_t kWhole = 8;  // quads whose products 16 bits hold
+/// Codes of which no two neighbours (2i, 2i + 1) have more than 128 together, rounding included: times 255 they fit
+/// into 16 bits. Otherwise as quantize.
+static float quantize_pairs(const float* x, int32_t dim, int64_t padded, int8_t* codes) {
+  float most = 0;
+  for (int32_t i = 0; i < dim; i += 2) {
+    const float pair = fabsf(x[i]) + (i + 1 < dim ? fabsf(x[i + 1]) : 0.0f);
+    most = pair > most ? pair : most;
+  }
+  const float inverse = most > 0 ? 127.0f / most : 0.0f;
+  for (int64_t i = 0; i < padded; i++) codes[i] = i < dim ? static_cast<int8_t>(lrintf(x[i] * inverse)) : 0;
+  return most / 127.0f;
+}
+
+constexpr int kHeads = 4;  // of one pass over a group's keys
 
 /// Adds the parts of H heads to the sums of a group's 16 keys (quads, 16, 4). Meanwhile the lines from `ahead` on are
 /// asked for, one a quad, unless it is null.
 template <int H>
 SP_INLINE void add_heads(const SpIndexHeads* query, int32_t from, int64_t quads, const uint8_t* keys,
                          const uint8_t* ahead, __m256 (&sum)[2]) {
-  const int8_t* q = query->q + from * quads * 8;
+  const int8_t* q = query->q + from * quads * 4;
+  const __m256i one = _mm256_set1_epi16(1);
   __m256i dot[H][2];
+#pragma GCC unroll 4
   for (int j = 0; j < H; j++) dot[j][0] = dot[j][1] = _mm256_set1_epi32(query->start[from + j]);
-  for (int64_t first = 0; first < quads; first += kWhole) {
-    const int64_t end = first + kWhole < quads ? first + kWhole : quads;
-    __m256i low[H][2], high[H][2];
+  for (int64_t d = 0; d < quads; d++) {
+    const __m256i key[2] = {_mm256_load_si256((const __m256i*)(keys + d * 64)),
+                            _mm256_load_si256((const __m256i*)(keys + d * 64 + 32))};
+    if (ahead) __builtin_prefetch(ahead + d * 64);
 #pragma GCC unroll 4
-    for (int j = 0; j < H; j++) low[j][0] = low[j][1] = high[j][0] = high[j][1] = _mm256_setzero_si256();
-    for (int64_t d = first; d < end; d++) {
-      const __m256i key[2] = {_mm256_load_si256((const __m256i*)(keys + d * 64)),
-                              _mm256_load_si256((const __m256i*)(keys + d * 64 + 32))};
-      if (ahead) __builtin_prefetch(ahead + d * 64);
-#pragma GCC unroll 4
-      for (int j = 0; j < H; j++) {
-        add_quad(low[j], key, q + (j * quads + d) * 8);
-        add_quad(high[j], key, q + (j * quads + d) * 8 + 4);
-      }
-    }
-#pragma GCC unroll 4
-    for (int j = 0; j < H; j++) {
-      for (int i = 0; i < 2; i++) {
-        const __m256i whole = _mm256_add_epi32(_mm256_madd_epi16(low[j][i], _mm256_set1_epi16(1)),
-                                               _mm256_madd_epi16(high[j][i], _mm256_set1_epi16(16)));
-        dot[j][i] = _mm256_add_epi32(dot[j][i], whole);
-      }
-    }
+    for (int j = 0; j < H; j++) add_quad_pairs(dot[j], key, one, q + (j * quads + d) * 4);
   }
+#pragma GCC unroll 4
   for (int j = 0; j < H; j++) {
     const __m256 w = _mm256_set1_ps(query->w[from + j]);
     for (int i = 0; i < 2; i++) {
@@ -66,22 +64,12 @@ SP_INLINE void add_heads(const SpIndexHeads* query, int32_t from, int64_t quads,
 }  // namespace
 
 void sp_quantize_index_query_avx2(const float* q, const float* w, int32_t dim, int64_t quads, SpIndexHeads* out) {
-  int8_t codes[kQuads * 4 + 32], low[32], high[32];
   for (int64_t j = 0; j < out->heads; j++) {
-    out->w[j] = w[j] * quantize(q + j * dim, dim, quads * 4, codes);
+    int8_t* codes = out->q + j * quads * 4;
+    out->w[j] = w[j] * quantize_pairs(q + j * dim, dim, quads * 4, codes);
     int32_t sum = 0;
     for (int64_t i = 0; i < quads * 4; i++) sum += codes[i];
     out->start[j] = -128 * sum;
-    // (quads, 2, 4): a quad's low parts, then its high ones.
-    for (int64_t d = 0; d < quads; d += 8) {
-      const Parts parts = split_codes(_mm256_loadu_si256((const __m256i*)(codes + d * 4)));
-      _mm256_storeu_si256((__m256i*)low, parts.low);
-      _mm256_storeu_si256((__m256i*)high, parts.high);
-      for (int64_t i = 0; i < 8 && d + i < quads; i++) {
-        memcpy(out->q + (j * quads + d + i) * 8, low + i * 4, 4);
-        memcpy(out->q + (j * quads + d + i) * 8 + 4, high + i * 4, 4);
-      }
-    }
   }
 }
 
@@ -105,9 +93,10 @@ void sp_index_page_avx2(const SpIndexHeads* query, const SpLayout* layout, const
     if (next) __builtin_prefetch(next + layout->scales_at + g * 64);
     __m256 sum[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
     int32_t j = 0;
-    for (; j + 3 <= query->heads; j += 3) add_heads<3>(query, j, quads, keys, j == 0 ? ahead : nullptr, sum);
-    if (query->heads - j == 2) add_heads<2>(query, j, quads, keys, j == 0 ? ahead : nullptr, sum);
-    if (query->heads - j == 1) add_heads<1>(query, j, quads, keys, j == 0 ? ahead : nullptr, sum);
+    for (; j + kHeads <= query->heads; j += kHeads) add_heads<kHeads>(query, j, quads, keys, j ? nullptr : ahead, sum);
+    if (query->heads - j == 3) add_heads<3>(query, j, quads, keys, j ? nullptr : ahead, sum);
+    if (query->heads - j == 2) add_heads<2>(query, j, quads, keys, j ? nullptr : ahead, sum);
+    if (query->heads - j == 1) add_heads<1>(query, j, quads, keys, j ? nullptr : ahead, sum);
     for (int i = 0; i < 2; i++) {
       const int64_t at = g * SP_LANES + i * 8;
       const __m256 scale = _mm256_load_ps((const float*)(page + layout->scales_at) + at);

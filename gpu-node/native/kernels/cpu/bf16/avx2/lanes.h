@@ -45,6 +45,21 @@ SP_INLINE void add_quad(__m256i (&sum)[2], const __m256i (&w)[2], const int8_t* 
       : [w0] "x"(w[0]), [w1] "x"(w[1]), [quad] "m"(*(const Quad*)quad));
 }
 
+/// The same with 32-bit lanes, for quads of which no two neighbours have more than 128 together.
+SP_INLINE void add_quad_pairs(__m256i (&sum)[2], const __m256i (&w)[2], __m256i one, const int8_t* quad) {
+  __m256i low, high;
+  __asm__ volatile(
+      "vpbroadcastd %[quad], %[high]\n\t"
+      "vpmaddubsw %[high], %[w0], %[low]\n\t"
+      "vpmaddubsw %[high], %[w1], %[high]\n\t"
+      "vpmaddwd %[one], %[low], %[low]\n\t"
+      "vpmaddwd %[one], %[high], %[high]\n\t"
+      "vpaddd %[low], %[s0], %[s0]\n\t"
+      "vpaddd %[high], %[s1], %[s1]"
+      : [s0] "+x"(sum[0]), [s1] "+x"(sum[1]), [low] "=&x"(low), [high] "=&x"(high)
+      : [w0] "x"(w[0]), [w1] "x"(w[1]), [one] "x"(one), [quad] "m"(*(const Quad*)quad));
+}
+
 /// int8 codes as 16 * high + low, both in -8 .. 8: times at most 255, sixteen of them fit into 16 bits.
 struct Parts {
   __m256i low, high;
