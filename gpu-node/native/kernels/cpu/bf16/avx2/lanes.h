@@ -60,20 +60,6 @@ SP_INLINE void add_quad_pairs(__m256i (&sum)[2], const __m256i (&w)[2], __m256i 
       : [w0] "x"(w[0]), [w1] "x"(w[1]), [one] "x"(one), [quad] "m"(*(const Quad*)quad));
 }
 
-/// int8 codes as 16 * high + low, both in -8 .. 8: times at most 255, sixteen of them fit into 16 bits.
-struct Parts {
-  __m256i low, high;
-};
-SP_INLINE Parts split_codes(__m256i codes) {
-  const __m256i one = _mm256_set1_epi8(1), nibble = _mm256_set1_epi8(15);
-  const __m256i shifted = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));  // + 128, unsigned
-  const __m256i tops = _mm256_and_si256(_mm256_srli_epi16(shifted, 4), nibble);
-  const __m256i round = _mm256_and_si256(_mm256_srli_epi16(shifted, 3), one);
-  const __m256i high = _mm256_sub_epi8(_mm256_add_epi8(tops, round), _mm256_set1_epi8(8));
-  const __m256i whole = _mm256_and_si256(_mm256_slli_epi16(high, 4), _mm256_set1_epi8(-16));
-  return {_mm256_sub_epi8(codes, whole), high};
-}
-
 /// Lanes added pairwise, always in the same order.
 SP_INLINE float sum_lanes(__m256 v) {
   float part[8];
