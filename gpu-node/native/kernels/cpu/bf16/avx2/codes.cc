@@ -1,6 +1,6 @@
-// Products of quantised weights on AVX2. vpmaddubsw adds two products in 16 bits: int4 weights come by nibbles, and 8
-// quads of columns times 2 products of at most 15 * 127 fit; for int8 weights two neighbours among the activations have
-// codes of at most 128 together, and 255 * 128 fits. Otherwise as bf16/codes.cc.
+// Products of quantised weights on AVX2. vpmaddubsw adds two products in 16 bits, which bytes by bytes would overflow,
+// so one side is split: int8 activations into 16 * high + low of -8 .. 8, where 8 quads of columns times 2 products of
+// at most 255 * 8 fit, int4 weights into their nibbles, at most 15 * 127. Otherwise as bf16/codes.cc.
 #include <math.h>
 
 #include "kernels_avx2.h"
@@ -11,39 +11,56 @@ namespace {
 constexpr int kQuads = SP_STRETCH / 4;
 constexpr float kLeast = 1e-36f;  // 127 divided by less is no number
 
-/// A token's part of a stretch: its codes, its multiplier and what undoes the weights' offset (8 times each).
+/// A token's part of a stretch: its codes as the weights take them, its multiplier and what undoes the weights' offset
+/// (8 times each).
 struct Stretch {
   alignas(32) float scale[8];
   alignas(32) int32_t start[8];
-  const int8_t* codes;
+  alignas(32) int8_t memory[2 * SP_STRETCH];
+  const int8_t* parts;
 };
 
-/// int8: a line of 64 bytes is a quad of columns of 16 rows; sums are 32 bits.
+/// int8: a line of 64 bytes is a quad of columns of 16 rows, which meets both parts of the activations.
 struct Bytes {
-  static constexpr int kLines = kQuads, kOffsetBits = 7, kTokens = 4;
-  template <int T>
-  SP_INLINE void line(const uint8_t* at, const Stretch (&x)[T], int line, __m256i (&sum)[T][2]) {
-    const __m256i w[2] = {_mm256_loadu_si256((const __m256i*)at), _mm256_loadu_si256((const __m256i*)(at + 32))};
-    const __m256i one = _mm256_set1_epi16(1);
-    for (int t = 0; t < T; t++) add_quad_pairs(sum[t], w, one, x[t].codes + line * 4);
+  static constexpr int kParts = 2, kLines = kQuads, kOffsetBits = 7, kTokens = 3;
+  /// Codes of a stretch as 32 low parts, then 32 high parts.
+  SP_INLINE const int8_t* split(const int8_t* codes, int8_t* parts) {
+    const Parts p = split_codes(_mm256_loadu_si256((const __m256i*)codes));
+    _mm256_store_si256((__m256i*)parts, p.low);
+    _mm256_store_si256((__m256i*)(parts + SP_STRETCH), p.high);
+    return parts;
   }
-  SP_INLINE __m256i whole(__m256i sum) { return sum; }
+  template <int T>
+  SP_INLINE void line(const uint8_t* at, const Stretch (&x)[T], int line, __m256i (&sum)[T][kParts][2]) {
+    const __m256i w[2] = {_mm256_loadu_si256((const __m256i*)at), _mm256_loadu_si256((const __m256i*)(at + 32))};
+    for (int t = 0; t < T; t++) {
+      add_quad(sum[t][0], w, x[t].parts + line * 4);
+      add_quad(sum[t][1], w, x[t].parts + SP_STRETCH + line * 4);
+    }
+  }
+  SP_INLINE __m256i whole(const __m256i (&sum)[kParts][2], int half) {
+    return _mm256_add_epi32(_mm256_madd_epi16(sum[0][half], _mm256_set1_epi16(1)),
+                            _mm256_madd_epi16(sum[1][half], _mm256_set1_epi16(16)));
+  }
 };
 
-/// int4: two quads, the first in the low bits; sums are 16 bits.
+/// int4: two quads, the first in the low bits.
 struct Nibbles {
-  static constexpr int kLines = kQuads / 2, kOffsetBits = 3, kTokens = 4;
+  static constexpr int kParts = 1, kLines = kQuads / 2, kOffsetBits = 3, kTokens = 4;
+  SP_INLINE const int8_t* split(const int8_t* codes, int8_t*) { return codes; }
   template <int T>
-  SP_INLINE void line(const uint8_t* at, const Stretch (&x)[T], int line, __m256i (&sum)[T][2]) {
+  SP_INLINE void line(const uint8_t* at, const Stretch (&x)[T], int line, __m256i (&sum)[T][kParts][2]) {
     const __m256i low = _mm256_set1_epi8(15);
     const __m256i w[2] = {_mm256_loadu_si256((const __m256i*)at), _mm256_loadu_si256((const __m256i*)(at + 32))};
     const __m256i first[2] = {_mm256_and_si256(w[0], low), _mm256_and_si256(w[1], low)};
-    for (int t = 0; t < T; t++) add_quad(sum[t], first, x[t].codes + line * 8);
+    for (int t = 0; t < T; t++) add_quad(sum[t][0], first, x[t].parts + line * 8);
     const __m256i second[2] = {_mm256_and_si256(_mm256_srli_epi16(w[0], 4), low),
                                _mm256_and_si256(_mm256_srli_epi16(w[1], 4), low)};
-    for (int t = 0; t < T; t++) add_quad(sum[t], second, x[t].codes + line * 8 + 4);
+    for (int t = 0; t < T; t++) add_quad(sum[t][0], second, x[t].parts + line * 8 + 4);
   }
-  SP_INLINE __m256i whole(__m256i sum) { return _mm256_madd_epi16(sum, _mm256_set1_epi16(1)); }
+  SP_INLINE __m256i whole(const __m256i (&sum)[kParts][2], int half) {
+    return _mm256_madd_epi16(sum[0][half], _mm256_set1_epi16(1));
+  }
 };
 
 /// Blocks of a panel: bytes and rows from one to the next, rows left from the first on.
@@ -68,14 +85,16 @@ SP_INLINE void prefetch(const SpPacked* w, const Part& part, const uint8_t* at, 
 /// A block by T tokens over one stretch: exact integer sums, then totals (T, 2, 8) in fp32.
 template <class C, int T>
 SP_INLINE void add_stretch(const uint8_t* lines, const uint16_t* scale, const Stretch (&x)[T], float* total) {
-  __m256i sum[T][2];
-  for (int t = 0; t < T; t++) sum[t][0] = sum[t][1] = _mm256_setzero_si256();
+  __m256i sum[T][C::kParts][2];
+  for (int t = 0; t < T; t++) {
+    for (int i = 0; i < C::kParts; i++) sum[t][i][0] = sum[t][i][1] = _mm256_setzero_si256();
+  }
 #pragma GCC unroll 8
   for (int i = 0; i < C::kLines; i++) C::template line<T>(lines + i * 64, x, i, sum);
   for (int half = 0; half < 2; half++) {
     const __m256 by = load_bf16(scale + half * 8);
     for (int t = 0; t < T; t++) {
-      const __m256i dot = _mm256_add_epi32(C::whole(sum[t][half]), _mm256_load_si256((const __m256i*)x[t].start));
+      const __m256i dot = _mm256_add_epi32(C::whole(sum[t], half), _mm256_load_si256((const __m256i*)x[t].start));
       float* to = total + (t * 2 + half) * 8;
       _mm256_store_ps(to, _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(dot), by), _mm256_load_ps(x[t].scale),
                                           _mm256_load_ps(to)));
@@ -102,7 +121,7 @@ static void tile(const SpPacked* w, const Part& part, const SpCodes* x, int64_t 
     if (T == 1) prefetch<C::kLines>(w, part, at, R);
     for (int t = 0; t < T; t++) {
       const int64_t from = (token + t) * stretches + s;
-      now[t].codes = x->codes + from * SP_STRETCH;
+      now[t].parts = C::split(x->codes + from * SP_STRETCH, now[t].memory);
       _mm256_store_ps(now[t].scale, _mm256_set1_ps(x->scales[from]));
       _mm256_store_si256((__m256i*)now[t].start, _mm256_set1_epi32(-(x->sums[from] << C::kOffsetBits)));
     }
@@ -158,7 +177,7 @@ void sp_quantize_row_avx2(const float* x, int64_t cols, int8_t* codes, float* sc
     __m256 v[4], most = _mm256_setzero_ps(), nan = _mm256_setzero_ps();
     for (int i = 0; i < 4; i++) {
       v[i] = load_left(x + s * SP_STRETCH + i * 8, left - i * 8);
-      most = _mm256_max_ps(most, _mm256_hadd_ps(size_of(v[i]), size_of(v[i])));
+      most = _mm256_max_ps(most, size_of(v[i]));
       nan = _mm256_or_ps(nan, _mm256_cmp_ps(v[i], v[i], _CMP_UNORD_Q));
     }
     const float largest = largest_lane(most);

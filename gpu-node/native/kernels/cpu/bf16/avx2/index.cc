@@ -1,6 +1,6 @@
 // Index scores with int8 keys and queries on AVX2. Keys stay unsigned (code + 128) and are those of bf16/index.cc.
-// vpmaddubsw adds two products in 16 bits; a query's codes are as large as every such sum allows, some 1.3 times
-// coarser than 127 steps for its largest value. Sums are exact.
+// vpmaddubsw adds two products in 16 bits; a query's codes are as large as every such sum allows, so that a step
+// is up to twice that of bf16/index.cc. Sums are exact.
 #include <math.h>
 
 #include "kernels_avx2.h"
@@ -30,6 +30,21 @@ static float quantize_pairs(const float* x, int32_t dim, int64_t padded, int8_t*
   const float inverse = most > 0 ? 127.0f / most : 0.0f;
   for (int64_t i = 0; i < padded; i++) codes[i] = i < dim ? static_cast<int8_t>(lrintf(x[i] * inverse)) : 0;
   return most / 127.0f;
+}
+
+/// sum += keys * quad for both halves of a line, 32-bit lanes. In one piece, as add_quad is.
+SP_INLINE void add_quad_pairs(__m256i (&sum)[2], const __m256i (&key)[2], __m256i one, const int8_t* quad) {
+  __m256i low, high;
+  __asm__ volatile(
+      "vpbroadcastd %[quad], %[high]\n\t"
+      "vpmaddubsw %[high], %[k0], %[low]\n\t"
+      "vpmaddubsw %[high], %[k1], %[high]\n\t"
+      "vpmaddwd %[one], %[low], %[low]\n\t"
+      "vpmaddwd %[one], %[high], %[high]\n\t"
+      "vpaddd %[low], %[s0], %[s0]\n\t"
+      "vpaddd %[high], %[s1], %[s1]"
+      : [s0] "+x"(sum[0]), [s1] "+x"(sum[1]), [low] "=&x"(low), [high] "=&x"(high)
+      : [k0] "x"(key[0]), [k1] "x"(key[1]), [one] "x"(one), [quad] "m"(*(const Quad*)quad));
 }
 
 constexpr int kHeads = 4;  // of one pass over a group's keys

@@ -45,19 +45,18 @@ SP_INLINE void add_quad(__m256i (&sum)[2], const __m256i (&w)[2], const int8_t* 
       : [w0] "x"(w[0]), [w1] "x"(w[1]), [quad] "m"(*(const Quad*)quad));
 }
 
-/// The same with 32-bit lanes, for quads of which no two neighbours have more than 128 together.
-SP_INLINE void add_quad_pairs(__m256i (&sum)[2], const __m256i (&w)[2], __m256i one, const int8_t* quad) {
+/// int8 codes as 16 * high + low, both in -8 .. 8: times at most 255, sixteen of them fit into 16 bits.
+struct Parts {
   __m256i low, high;
-  __asm__ volatile(
-      "vpbroadcastd %[quad], %[high]\n\t"
-      "vpmaddubsw %[high], %[w0], %[low]\n\t"
-      "vpmaddubsw %[high], %[w1], %[high]\n\t"
-      "vpmaddwd %[one], %[low], %[low]\n\t"
-      "vpmaddwd %[one], %[high], %[high]\n\t"
-      "vpaddd %[low], %[s0], %[s0]\n\t"
-      "vpaddd %[high], %[s1], %[s1]"
-      : [s0] "+x"(sum[0]), [s1] "+x"(sum[1]), [low] "=&x"(low), [high] "=&x"(high)
-      : [w0] "x"(w[0]), [w1] "x"(w[1]), [one] "x"(one), [quad] "m"(*(const Quad*)quad));
+};
+SP_INLINE Parts split_codes(__m256i codes) {
+  const __m256i one = _mm256_set1_epi8(1), nibble = _mm256_set1_epi8(15);
+  const __m256i shifted = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));  // + 128, unsigned
+  const __m256i tops = _mm256_and_si256(_mm256_srli_epi16(shifted, 4), nibble);
+  const __m256i round = _mm256_and_si256(_mm256_srli_epi16(shifted, 3), one);
+  const __m256i high = _mm256_sub_epi8(_mm256_add_epi8(tops, round), _mm256_set1_epi8(8));
+  const __m256i whole = _mm256_and_si256(_mm256_slli_epi16(high, 4), _mm256_set1_epi8(-16));
+  return {_mm256_sub_epi8(codes, whole), high};
 }
 
 /// Lanes added pairwise, always in the same order.
