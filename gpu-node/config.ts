@@ -30,7 +30,7 @@ const settings = z.object({
   SPARROW_STATE_DIR: z.string().min(1).default('.sparrow/node').describe('identity and receipt journal'),
   SPARROW_THREADS: count(1, 1024).optional().describe('engine threads; default: one a core'),
   SPARROW_ISA: z
-    .enum(['auto', 'reference', 'scalar', 'avx2', 'avx512', 'avx2bf16', 'avx512bf16'])
+    .enum(['auto', 'reference', 'scalar', 'avx2', 'avx512', 'avx2bf16', 'avx512bf16', 'amxbf16'])
     .default('auto')
     .describe('kernels to use'),
   SPARROW_KV: z.enum(['auto', 'fp8']).default('auto').describe('what KV pages hold'),

@@ -15,9 +15,9 @@ export interface EngineOptions {
   /** Cap on the model's own context length, tokens. */
   readonly contextLength?: number
   readonly threads?: number
-  /** auto | reference | scalar | avx2 | avx512 | avx2bf16 | avx512bf16 */
+  /** auto | reference | scalar | avx2 | avx512 | avx2bf16 | avx512bf16 | amxbf16 */
   readonly isa?: string
-  /** What KV pages hold: auto | fp8 (latents as E4M3: about half the bytes; needs avx2bf16 or avx512bf16). */
+  /** What KV pages hold: auto | fp8 (latents as E4M3: about half the bytes; needs one of those with bf16). */
   readonly kv?: string
   /**
    * invariant (default): a token's bits are the same prefilled in any chunks, decoded or found in the cache.

@@ -5,7 +5,7 @@ import { type NativeEngine, openNativeEngine } from '../../gpu-node/engine/nativ
 /** Those whose activations are fp32. */
 const FP32 = ['reference', 'scalar', 'avx2', 'avx512'] as const
 /** The BF16 backend's. */
-export const BF16 = ['avx2bf16', 'avx512bf16'] as const
+export const BF16 = ['avx2bf16', 'avx512bf16', 'amxbf16'] as const
 export const EVERY_ISA = [...FP32, ...BF16] as const
 
 /** Instruction sets beyond the portable ones are skipped where the processor lacks them. */

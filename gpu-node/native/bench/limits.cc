@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kPieces = 32;                    // a thread; the pool hands them out as it does a kernel's panels
 constexpr int64_t kPieceBytes = int64_t{4} << 20;  // 128 MB a thread: no cache holds it
-constexpr int64_t kPieceSteps = 100'000;
+constexpr int64_t kPieceSteps = 64 * 1600;         // whole products of tiles, too
 
 template <class Work>
 double seconds_of(Threads& threads, const Work& work) {

@@ -38,7 +38,7 @@ const Operation kOperations[] = {
 };
 
 /// Instruction sets that round activations of inexact matrices (to BF16), by name. Any other is held to `strict`.
-constexpr const char* kRounding[] = {"avx512bf16", "avx2bf16"};
+constexpr const char* kRounding[] = {"amxbf16", "avx512bf16", "avx2bf16"};
 
 /// The names in the error that open_backend gives for an unknown one.
 std::vector<std::string> runnable_isas() {

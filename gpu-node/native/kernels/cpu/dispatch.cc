@@ -38,7 +38,7 @@ const SpKernels* kernels_for(const std::string& isa) {
 
 std::string supported_isas() {
   std::string names = "auto, reference";
-  for (const char* isa : {"avx512bf16", "avx2bf16"}) {
+  for (const char* isa : {"amxbf16", "avx512bf16", "avx2bf16"}) {
     if (bf16_kernels(isa)) names += std::string(", ") + isa;
   }
   for (const Choice& choice : kChoices) {

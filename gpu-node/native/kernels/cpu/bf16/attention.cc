@@ -43,7 +43,7 @@ struct Query {
                            first,  std::min(SP_CHUNK_KEYS, keys - first),
                            heads,  a.scale};
     thread_local std::vector<uint16_t> wide;
-    const size_t size = kv.layout.fp8 ? static_cast<size_t>(SP_CHUNK_KEYS * (kv.layout.row_halves + 32)) : 0;
+    const auto size = static_cast<size_t>(SP_CHUNK_KEYS * (kv.layout.row_halves + 32));
     if (wide.size() < size) wide.resize(size);
     k.attend_chunk(&chunk, &kv, wide.data(), out);
   }

@@ -1,6 +1,12 @@
 // The op table of the BF16 backend; cheap operations stand here, split by token.
 #include "backend_bf16.h"
 
+#ifdef __linux__
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <algorithm>
 
 #include "../../../backend/decode.h"
@@ -89,7 +95,22 @@ static bool has_avx512bf16() {
          __builtin_cpu_supports("avx512vbmi");
 }
 
+/// Linux gives the registers, 8 KiB a thread, to a process that asks for them.
+static bool has_amx() {
+#ifdef __linux__
+  unsigned a, b, c, d;
+  constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25, kAll = kBf16 | kTile | kInt8;
+  if (!has_avx512bf16() || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kAll) != kAll) return false;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  static const bool given = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return given;
+#else
+  return false;
+#endif
+}
+
 const SpBf16Kernels* bf16_kernels(const std::string& isa) {
+  if ((isa == "auto" || isa == sp_bf16_amx.isa) && has_amx()) return &sp_bf16_amx;
   if ((isa == "auto" || isa == sp_bf16_avx512.isa) && has_avx512bf16()) return &sp_bf16_avx512;
   const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if ((isa == "auto" || isa == sp_bf16_avx2.isa) && has_avx2) return &sp_bf16_avx2;

@@ -1,5 +1,5 @@
 // The BF16 backend: activations rounded to BF16 before a product, as the published model computes, int8 index keys,
-// BF16 KV rows. What `auto` takes: avx512bf16 where the processor has it, else avx2bf16.
+// BF16 KV rows. What `auto` takes: amxbf16 where the processor has it, avx512bf16 or else avx2bf16.
 #pragma once
 #include <string>
 

@@ -1,4 +1,5 @@
-// One line a kernel: the tables of both instruction sets.
+// One line a kernel: the tables of the instruction sets.
+#include "amx/kernels_amx.h"
 #include "avx2/kernels_avx2.h"
 #include "kernels.h"
 
@@ -32,6 +33,17 @@ const SpBf16Kernels sp_bf16_avx512 = {"avx512bf16",
                                       sp_keep_from,
                                       sp_limit_read,
                                       sp_limit_bf16};
+
+constexpr SpBf16Kernels with_amx(SpBf16Kernels k) {
+  k.isa = "amxbf16";
+  k.gemm_bf16 = sp_gemm_bf16_amx;
+  k.attend_chunk = sp_attend_chunk_amx;
+  k.index_page = sp_index_page_amx;
+  k.limit_bf16 = sp_limit_bf16_amx;
+  return k;
+}
+
+constinit const SpBf16Kernels sp_bf16_amx = with_amx(sp_bf16_avx512);
 
 const SpBf16Kernels sp_bf16_avx2 = {"avx2bf16",
                                     false,

@@ -1,5 +1,6 @@
 // Kernels of the BF16 backend. Those named here are for AVX-512 with BF16, VNNI and VBMI (Zen 4, Sapphire Rapids and
-// later); avx2/ has the same for AVX2 with FMA, and the backend calls either through a table. Pure functions over raw
+// later); avx2/ has the same for AVX2 with FMA, amx/ what Sapphire Rapids and later do by tiles, and the backend calls
+// them through a table. Pure functions over raw
 // pointers. Every (row, token), (query, key) and (head, chunk) has one accumulator and one order of additions, so a
 // token's result is the same in any batch.
 #pragma once
@@ -107,7 +108,7 @@ void sp_load_fp8_row(const SpLayout* layout, const uint8_t* row, uint16_t* half)
 /// q_latent (heads, latent) and q_rope (heads, rope) -> the packed query: (row_halves / 2, 16, 2), or as AVX2 reads it
 /// (row_halves, 16) floats.
 void sp_pack_query(const SpLayout* layout, const float* q_latent, const float* q_rope, int32_t heads, uint16_t* query);
-/// The state of one chunk alone. FP8 rows are widened into `wide` (SP_CHUNK_KEYS, row_halves + 32).
+/// The state of one chunk alone. `wide` (SP_CHUNK_KEYS, row_halves + 32): room for FP8 rows widened, with AMX for all.
 void sp_attend_chunk(const SpChunk* chunk, const SpKvView* kv, uint16_t* wide, SpSoftmax* out);
 /// into = into then `next`, always in this order of arithmetic.
 void sp_attend_merge(const SpSoftmax* next, int32_t heads, int32_t latent, SpSoftmax* into);
@@ -190,4 +191,4 @@ typedef struct SpBf16Kernels {
   decltype(&sp_limit_bf16) limit_bf16;
 } SpBf16Kernels;
 
-extern const SpBf16Kernels sp_bf16_avx512, sp_bf16_avx2;
+extern const SpBf16Kernels sp_bf16_amx, sp_bf16_avx512, sp_bf16_avx2;
