@@ -28,10 +28,8 @@ struct Query {
   /// At least one: a token without keys gets a state, though no result.
   int32_t chunks() const { return std::max(1, static_cast<int32_t>(ceil_div(keys, SP_CHUNK_KEYS))); }
 
-  const uint16_t* pack(std::vector<uint16_t>& memory) const {
-    // Aligned by hand: the kernel loads 64 bytes at a time.
-    memory.resize(static_cast<size_t>(kv.layout.row_halves * SP_LANES * 2 + 32));
-    auto* at = reinterpret_cast<uint16_t*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) & ~uintptr_t{63});
+  const uint16_t* pack(Aligned<uint16_t>& memory) const {
+    uint16_t* at = memory.ready(kv.layout.row_halves * SP_LANES * 2);
     const int64_t head = token * a.heads + first_head;
     k.pack_query(&kv.layout, a.q_latent + head * kv.layout.latent, a.q_rope + head * kv.layout.rope, heads, at);
     return at;
@@ -42,10 +40,8 @@ struct Query {
     const SpChunk chunk = {packed, a.chosen ? a.chosen + token * a.top_k + first : nullptr,
                            first,  std::min(SP_CHUNK_KEYS, keys - first),
                            heads,  a.scale};
-    thread_local std::vector<uint16_t> wide;
-    const auto size = static_cast<size_t>(SP_CHUNK_KEYS * (kv.layout.row_halves + 32));
-    if (wide.size() < size) wide.resize(size);
-    k.attend_chunk(&chunk, &kv, wide.data(), out);
+    thread_local Aligned<uint16_t> wide;
+    k.attend_chunk(&chunk, &kv, wide.ready(sp_attend_room(&kv.layout)), out);
   }
 
   float* out(float* z) const { return z + (token * a.heads + first_head) * kv.layout.latent; }
@@ -98,7 +94,7 @@ void attend(void* self, const SpAttention* a, const SpPages* pages, const SpToke
   if (items >= 2 * p.threads.count()) {
     p.threads.each(items, [&](int64_t item) {
       thread_local State whole, part;
-      thread_local std::vector<uint16_t> memory;
+      thread_local Aligned<uint16_t> memory;
       const Query q = query_of(item);
       const uint16_t* packed = q.pack(memory);
       SpSoftmax *into = whole.ready(q.heads, layout.latent), *next = part.ready(q.heads, layout.latent);
@@ -113,7 +109,7 @@ void attend(void* self, const SpAttention* a, const SpPages* pages, const SpToke
   }
   for (int64_t item = 0; item < items; item++) {
     thread_local std::vector<State> parts;
-    thread_local std::vector<uint16_t> memory;
+    thread_local Aligned<uint16_t> memory;
     const Query q = query_of(item);
     const uint16_t* packed = q.pack(memory);
     std::vector<State>& states = parts;

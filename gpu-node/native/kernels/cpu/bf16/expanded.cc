@@ -10,16 +10,6 @@ namespace {
 constexpr int64_t kTokens = 48;         // of one pass over a head's keys
 constexpr int64_t kScores = 128 << 10;  // scores of such a pass, so that they stay near
 
-/// Memory that grows and stays, aligned as the kernels load it.
-template <class T>
-struct Aligned {
-  std::vector<T> memory;
-  T* ready(int64_t size) {
-    if (memory.size() < static_cast<size_t>(size) + 64) memory.resize(static_cast<size_t>(size) + 64);
-    return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) & ~uintptr_t{63});
-  }
-};
-
 /// What all heads share: queries as BF16, rotated key parts, masks, FP8 rows as BF16.
 struct Shared {
   Aligned<uint16_t> q, masks, rows;

@@ -108,7 +108,12 @@ void sp_load_fp8_row(const SpLayout* layout, const uint8_t* row, uint16_t* half)
 /// q_latent (heads, latent) and q_rope (heads, rope) -> the packed query: (row_halves / 2, 16, 2), or as AVX2 reads it
 /// (row_halves, 16) floats.
 void sp_pack_query(const SpLayout* layout, const float* q_latent, const float* q_rope, int32_t heads, uint16_t* query);
-/// The state of one chunk alone. `wide` (SP_CHUNK_KEYS, row_halves + 32): room for FP8 rows widened, with AMX for all.
+/// Halves of scratch memory for one chunk, aligned to 64 bytes: rows of BF16 (SP_CHUNK_KEYS, row_halves + 32), and for
+/// AMX as much again for the latents in another order, and sums.
+static inline int64_t sp_attend_room(const SpLayout* l) {
+  return (2 * SP_CHUNK_KEYS + 32) * (l->row_halves + 32);
+}
+/// The state of one chunk alone.
 void sp_attend_chunk(const SpChunk* chunk, const SpKvView* kv, uint16_t* wide, SpSoftmax* out);
 /// into = into then `next`, always in this order of arithmetic.
 void sp_attend_merge(const SpSoftmax* next, int32_t heads, int32_t latent, SpSoftmax* into);

@@ -9,6 +9,16 @@
 
 namespace sparrow::bf16 {
 
+/// Memory that grows and stays, aligned as the kernels load it.
+template <class T>
+struct Aligned {
+  std::vector<T> memory;
+  T* ready(int64_t size) {
+    if (memory.size() < static_cast<size_t>(size) + 64) memory.resize(static_cast<size_t>(size) + 64);
+    return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) & ~uintptr_t{63});
+  }
+};
+
 /// Rows of int8 activations, in memory that grows and stays.
 struct CodeRows {
   std::vector<int8_t> codes;

@@ -7,47 +7,63 @@
 
 namespace {
 
-constexpr int64_t kAhead = 32;  // keys: chosen rows lie apart, and memory takes longer than a few keys' work
-constexpr int32_t kStepKeys = kTileBytes / 2, kSteps = SP_CHUNK_KEYS / kStepKeys;
-constexpr int64_t kColumns = 64;  // latents of one pass over the keys
+constexpr int32_t kAhead = 32;  // keys: chosen rows lie apart, and memory takes longer than a few keys' work
+constexpr int32_t kStepKeys = kTileBytes / 2;  // of one product of weights and latents
 
-/// Rows of the chunk's keys, `ld` halves apart.
-struct Rows {
-  const uint16_t* first;
+/// The chunk's key rows twice: one after the other, and as tiles of 16 key pairs by 16 columns.
+struct Keys {
+  uint16_t* rows;   // (keys, ld)
+  uint16_t* tiles;  // (columns / 16, steps): of each 32 columns first those that unpacking calls low (0-3, 8-11, ...)
   int64_t ld;
-  int32_t count;
+  int32_t count, steps;
 };
 
-static Rows gather(const SpChunk* c, const SpKvView* kv, uint16_t* wide) {
-  const SpLayout* l = &kv->layout;
-  const int64_t ld = l->row_halves + 32;
-  const auto row_of = [&](int32_t i) {
+struct Gather {
+  const SpChunk* c;
+  const SpKvView* kv;
+
+  const uint8_t* row(int32_t i) const {
     const int64_t at = c->chosen ? c->chosen[i] : c->first + i;
-    return kv->base + kv->page_stride * kv->table[at / SP_PAGE_TOKENS] + at % SP_PAGE_TOKENS * l->row_bytes;
-  };
-  const auto prefetch = [&](int32_t i) {
-    const uint8_t* row = row_of(i);
-    for (int64_t at = 0; at < l->row_bytes; at += 64) _mm_prefetch((const char*)(row + at), _MM_HINT_T0);
-  };
-  for (int32_t i = 0; i < c->count && i < kAhead; i++) prefetch(i);
-  for (int32_t i = 0; i < c->count; i++) {
-    if (i + kAhead < c->count) prefetch(static_cast<int32_t>(i + kAhead));
-    const uint8_t* row = row_of(i);
-    if (l->fp8) {
-      sp_load_fp8_row(l, row, wide + i * ld);
-    } else {
-      for (int64_t d = 0; d < l->row_halves; d += 32)
-        _mm512_storeu_si512(wide + i * ld + d, _mm512_loadu_si512(row + d * 2));
+    return kv->base + kv->page_stride * kv->table[at / SP_PAGE_TOKENS] + at % SP_PAGE_TOKENS * kv->layout.row_bytes;
+  }
+  void prefetch(int32_t i) const {
+    if (i >= c->count) return;
+    const uint8_t* from = row(i);
+    for (int64_t at = 0; at < kv->layout.row_bytes; at += 64) _mm_prefetch((const char*)(from + at), _MM_HINT_T0);
+  }
+  /// Where row i can be read as BF16: in its page or in `room`.
+  const uint16_t* half(int32_t i, uint16_t* room) const {
+    if (i >= c->count) return room;
+    if (!kv->layout.fp8) return (const uint16_t*)row(i);
+    sp_load_fp8_row(&kv->layout, row(i), room);
+    return room;
+  }
+
+  void bring(const Keys& k) const {
+    const int64_t halves = kv->layout.row_halves, latent = kv->layout.latent, block = int64_t{k.steps} * kTileRows * 32;
+    for (int32_t i = 0; i < kAhead; i++) prefetch(i);
+    for (int32_t i = 0; i < k.steps * kStepKeys; i += 2) {
+      prefetch(i + kAhead), prefetch(i + kAhead + 1);
+      uint16_t *first = k.rows + i * k.ld, *second = first + k.ld;
+      const uint16_t *a = half(i, first), *b = half(i + 1, second);
+      const __mmask32 has_a = i < c->count ? ~0u : 0, has_b = i + 1 < c->count ? ~0u : 0;  // behind the last: zeros
+      uint16_t* tile = k.tiles + i * 16;
+      for (int64_t d = 0; d < halves; d += 32, tile += 2 * block) {
+        const __m512i x = _mm512_maskz_loadu_epi16(has_a, a + d), y = _mm512_maskz_loadu_epi16(has_b, b + d);
+        _mm512_storeu_si512(first + d, x), _mm512_storeu_si512(second + d, y);
+        if (d >= latent) continue;
+        _mm512_store_si512(tile, _mm512_unpacklo_epi16(x, y));
+        _mm512_store_si512(tile + block, _mm512_unpackhi_epi16(x, y));
+      }
     }
   }
-  return {wide, ld, c->count};
-}
+};
 
 /// scores (keys, 16) in sixteens of keys: those behind the last key are of whatever lies there.
-static void score(const uint16_t* query, const Rows& rows, int64_t halves, float* scores) {
-  const int64_t stride = rows.ld * 2, sixteen = kTileRows * rows.ld;
-  for (int32_t i = 0; i < rows.count; i += 4 * kTileRows) {
-    const uint16_t* from = rows.first + i * rows.ld;
+static void score(const uint16_t* query, const Keys& keys, int64_t halves, float* scores) {
+  const int64_t stride = keys.ld * 2, sixteen = kTileRows * keys.ld;
+  for (int32_t i = 0; i < keys.count; i += 4 * kTileRows) {
+    const uint16_t* from = keys.rows + i * keys.ld;
     float* to = scores + i * SP_LANES;
     clear_tile<0>(), clear_tile<1>(), clear_tile<2>(), clear_tile<3>();
     for (int64_t d = 0; d < halves; d += 32) {
@@ -72,21 +88,6 @@ static void pack_weights(const uint16_t* weights, int32_t steps, uint16_t* tiles
   }
 }
 
-/// Columns [d, d + 64) of key pairs as four blocks of tiles: of each 32 columns first those that unpacking calls low
-/// (0-3, 8-11, ...), then the others. Keys behind the last are zeros.
-static void pack_columns(const Rows& rows, int64_t d, int64_t columns, int32_t steps, uint16_t* tiles) {
-  const int64_t block = int64_t{steps} * kTileRows * 32;
-  for (int64_t at = 0; at < columns; at += 32, tiles += 2 * block) {
-    for (int32_t i = 0; i < steps * kStepKeys; i += 2) {
-      const uint16_t* row = rows.first + i * rows.ld + d + at;
-      const __m512i a = i < rows.count ? _mm512_loadu_si512(row) : _mm512_setzero_si512();
-      const __m512i b = i + 1 < rows.count ? _mm512_loadu_si512(row + rows.ld) : _mm512_setzero_si512();
-      _mm512_store_si512(tiles + i * 16, _mm512_unpacklo_epi16(a, b));
-      _mm512_store_si512(tiles + block + i * 16, _mm512_unpackhi_epi16(a, b));
-    }
-  }
-}
-
 /// Sums of 32 columns, low and high, to z (heads, latent) at column d.
 SP_INLINE void put(const float* low, const float* high, int32_t heads, int64_t d, int64_t latent, float* z) {
   const __m512i first = _mm512_set_epi32(23, 22, 21, 20, 7, 6, 5, 4, 19, 18, 17, 16, 3, 2, 1, 0);
@@ -101,17 +102,15 @@ SP_INLINE void put(const float* low, const float* high, int32_t heads, int64_t d
   }
 }
 
-/// z (heads, latent) = weights times latents.
-static void weigh(const Rows& rows, const uint16_t* weights, int32_t steps, int32_t heads, int64_t latent, float* z) {
-  alignas(64) uint16_t columns[kColumns * SP_CHUNK_KEYS];
-  alignas(64) float sums[4][kTileRows * SP_LANES];
-  const int64_t tile = kTileRows * 32, block = steps * tile;
-  for (int64_t d = 0; d < latent; d += kColumns) {
+/// z (heads, latent) = weights times latents, 64 columns at a time; `sums` (columns / 16, 16, 16).
+static void weigh(const Keys& k, const uint16_t* weights, int32_t heads, int64_t latent, float* sums, float* z) {
+  const int64_t tile = kTileRows * 32, block = k.steps * tile, sum = kTileRows * SP_LANES;
+  for (int64_t d = 0; d < latent; d += 64) {
     const bool wide = latent - d > 32;
-    pack_columns(rows, d, wide ? 64 : 32, steps, columns);
+    const uint16_t* from = k.tiles + d / 16 * block;
+    float* to = sums + d / 16 * sum;
     clear_tile<0>(), clear_tile<1>(), clear_tile<2>(), clear_tile<3>();
-    for (int32_t s = 0; s < steps; s++) {
-      const uint16_t* from = columns + s * tile;
+    for (int32_t s = 0; s < k.steps; s++, from += tile) {
       load_tile<4>(weights + s * tile, kTileBytes);
       load_tile<6>(from, kTileBytes), add_bf16<0, 4, 6>();
       load_tile<7>(from + block, kTileBytes), add_bf16<1, 4, 7>();
@@ -119,12 +118,10 @@ static void weigh(const Rows& rows, const uint16_t* weights, int32_t steps, int3
       load_tile<6>(from + 2 * block, kTileBytes), add_bf16<2, 4, 6>();
       load_tile<7>(from + 3 * block, kTileBytes), add_bf16<3, 4, 7>();
     }
-    store_tile<0>(sums[0], kTileBytes), store_tile<1>(sums[1], kTileBytes);
-    put(sums[0], sums[1], heads, d, latent, z);
-    if (!wide) continue;
-    store_tile<2>(sums[2], kTileBytes), store_tile<3>(sums[3], kTileBytes);
-    put(sums[2], sums[3], heads, d + 32, latent, z);
+    store_tile<0>(to, kTileBytes), store_tile<1>(to + sum, kTileBytes);
+    if (wide) store_tile<2>(to + 2 * sum, kTileBytes), store_tile<3>(to + 3 * sum, kTileBytes);
   }
+  for (int64_t d = 0; d < latent; d += 32) put(sums + d / 16 * sum, sums + (d / 16 + 1) * sum, heads, d, latent, z);
 }
 
 }  // namespace
@@ -132,13 +129,15 @@ static void weigh(const Rows& rows, const uint16_t* weights, int32_t steps, int3
 void sp_attend_chunk_amx(const SpChunk* c, const SpKvView* kv, uint16_t* wide, SpSoftmax* out) {
   alignas(64) float scores[SP_CHUNK_KEYS * SP_LANES];
   alignas(64) uint16_t weights[SP_CHUNK_KEYS * SP_LANES], tiles[SP_CHUNK_KEYS * SP_LANES];
-  const Rows rows = gather(c, kv, wide);
+  const SpLayout& l = kv->layout;
+  const int64_t ld = l.row_halves + 32;
+  const Keys keys = {wide, wide + SP_CHUNK_KEYS * ld, ld, c->count, (c->count + kStepKeys - 1) / kStepKeys};
+  Gather{c, kv}.bring(keys);
   sp_shape_tiles(kTileRows, kTileBytes);
-  score(c->query, rows, kv->layout.row_halves, scores);
+  score(c->query, keys, l.row_halves, scores);
   sp_chunk_softmax(c, scores, weights, out);
-  const int32_t steps = (c->count + kStepKeys - 1) / kStepKeys;
-  for (int32_t i = (c->count + 1) / 2 * 2; i < steps * kStepKeys; i += 2)
+  for (int32_t i = (c->count + 1) / 2 * 2; i < keys.steps * kStepKeys; i += 2)
     _mm512_store_si512(weights + i * SP_LANES, _mm512_setzero_si512());
-  pack_weights(weights, steps, tiles);
-  weigh(rows, tiles, steps, c->heads, kv->layout.latent, out->z);
+  pack_weights(weights, keys.steps, tiles);
+  weigh(keys, tiles, c->heads, l.latent, (float*)(keys.tiles + SP_CHUNK_KEYS * ld), out->z);
 }

@@ -8,40 +8,36 @@ namespace {
 
 constexpr int32_t kTileQuads = kTileBytes / 4, kGroups = SP_PAGE_TOKENS / SP_LANES;
 
-SP_INLINE void step(const int8_t* q, const uint8_t* keys, int64_t quads, int64_t k) {
+/// Dot products of `heads` heads and 64 keys: dots (group of keys, 16, 16). `step` quads go through a tile at once.
+static void multiply(const int8_t* q, int32_t heads, const uint8_t* keys, int64_t quads, int64_t step,
+                     int32_t (*dots)[kTileRows * SP_LANES]) {
   const int64_t group = quads * kTileBytes;
-  const uint8_t* at = keys + k * kTileRows * kTileBytes;
-  load_tile<4>(q + k * kTileBytes, quads * 4);
-  load_tile<6>(at, kTileBytes), add_codes<0, 4, 6>();
-  load_tile<7>(at + group, kTileBytes), add_codes<1, 4, 7>();
-  load_tile<6>(at + 2 * group, kTileBytes), add_codes<2, 4, 6>();
-  load_tile<7>(at + 3 * group, kTileBytes), add_codes<3, 4, 7>();
+  sp_shape_tiles(heads, static_cast<int32_t>(step * 4));
+  clear_tile<0>(), clear_tile<1>(), clear_tile<2>(), clear_tile<3>();
+  for (int64_t d = 0; d < quads; d += step) {
+    const uint8_t* at = keys + d * kTileBytes;
+    load_tile<4>(q + d * 4, quads * 4);
+    load_tile<6>(at, kTileBytes), add_codes<0, 4, 6>();
+    load_tile<7>(at + group, kTileBytes), add_codes<1, 4, 7>();
+    load_tile<6>(at + 2 * group, kTileBytes), add_codes<2, 4, 6>();
+    load_tile<7>(at + 3 * group, kTileBytes), add_codes<3, 4, 7>();
+  }
+  store_tile<0>(dots[0], kTileBytes), store_tile<1>(dots[1], kTileBytes);
+  store_tile<2>(dots[2], kTileBytes), store_tile<3>(dots[3], kTileBytes);
 }
 
-/// Dot products of `heads` heads and 64 keys: dots (group of keys, 16, 16).
-static void multiply(const int8_t* q, int32_t heads, const uint8_t* keys, int64_t quads,
-                     int32_t (*dots)[kTileRows * SP_LANES]) {
-  const auto put = [&] {
-    store_tile<0>(dots[0], kTileBytes), store_tile<1>(dots[1], kTileBytes);
-    store_tile<2>(dots[2], kTileBytes), store_tile<3>(dots[3], kTileBytes);
-  };
-  sp_shape_tiles(heads, kTileBytes);
-  clear_tile<0>(), clear_tile<1>(), clear_tile<2>(), clear_tile<3>();
-  for (int64_t k = 0; k < quads / kTileQuads; k++) step(q, keys, quads, k);
-  put();
-  if (quads % kTileQuads == 0) return;
-  sp_shape_tiles(heads, static_cast<int32_t>(quads % kTileQuads * 4));
-  load_tile<0>(dots[0], kTileBytes), load_tile<1>(dots[1], kTileBytes);
-  load_tile<2>(dots[2], kTileBytes), load_tile<3>(dots[3], kTileBytes);
-  step(q, keys, quads, quads / kTileQuads);
-  put();
+/// As many quads as a tile takes and all quads are a multiple of: one shape for all steps.
+static int64_t step_of(int64_t quads) {
+  int64_t step = quads < kTileQuads ? quads : kTileQuads;
+  while (quads % step) step--;
+  return step;
 }
 
 }  // namespace
 
 void sp_index_page_amx(const SpIndexHeads* query, const SpLayout* layout, const uint8_t* page, const uint8_t* next,
                        float* scores) {
-  const int64_t quads = layout->index_quads;
+  const int64_t quads = layout->index_quads, step = step_of(quads);
   for (int g = 0; g < kGroups && next; g++) {  // the processor brings the rest by itself
     __builtin_prefetch(next + layout->keys_at + g * quads * kTileBytes);
     __builtin_prefetch(next + layout->keys_at + g * quads * kTileBytes + 64);
@@ -51,7 +47,7 @@ void sp_index_page_amx(const SpIndexHeads* query, const SpLayout* layout, const 
   for (int g = 0; g < kGroups; g++) sum[g] = _mm512_setzero_ps();
   for (int32_t j = 0; j < query->heads; j += kTileRows) {
     const int32_t heads = query->heads - j < kTileRows ? query->heads - j : kTileRows;
-    multiply(query->q + j * quads * 4, heads, page + layout->keys_at, quads, dots);
+    multiply(query->q + j * quads * 4, heads, page + layout->keys_at, quads, step, dots);
     for (int32_t i = 0; i < heads; i++) {
       const __m512 w = _mm512_set1_ps(query->w[j + i]);
       const __m512i start = _mm512_set1_epi32(query->start[j + i]);
