@@ -13,7 +13,11 @@ const OBJECTS = join(BUILD, 'CMakeFiles')
 /** Those of the addon; sanitizer builds lie beside CMakeFiles. */
 const isaObjects = (): string[] =>
   readdirSync(OBJECTS, { recursive: true, encoding: 'utf8' })
-    .filter((name) => /_(?:avx2|avx512\w*|ni)\.cc\.o$/.test(name))
+    .filter((name) =>
+      /_(?:avx2|avx512\w*|ni)\.cc\.o$|\/bf16\/(?:a\w+\/\w+|gemm|codes|elementwise|attend|expand|rows|index|topk|limits)\.cc\.o$/.test(
+        name,
+      ),
+    )
     .map((name) => join(OBJECTS, name))
 
 // A weak symbol in such an object may be the copy the linker keeps for the whole program: an illegal instruction elsewhere.

@@ -40,6 +40,7 @@ constexpr SpBf16Kernels with_amx(SpBf16Kernels k) {
   k.attend_chunk = sp_attend_chunk_amx;
   k.index_page = sp_index_page_amx;
   k.limit_bf16 = sp_limit_bf16_amx;
+  k.split_row = sp_split_row_amx;
   return k;
 }
 

@@ -23,7 +23,8 @@ typedef struct SpPacked {
   const uint8_t* data;
   int64_t block_bytes;
   int32_t dtype, pairs, cols, exact;
-  int32_t group;  // columns of one multiplier, a multiple of SP_STRETCH
+  int32_t group;          // columns of one multiplier, a multiple of SP_STRETCH
+  int32_t subnormal = 0;  // `exact` BF16 with subnormal numbers, which instructions for BF16 take for zeros
 } SpPacked;
 
 /// int8 activations: x ~ scale * code over each stretch of 32 columns, `sum` of its codes beside it.
@@ -41,7 +42,8 @@ typedef struct SpInput {
   const float* full;     // (n, ld_full)
   int64_t ld_half, ld_full;
   int32_t n;
-  const int32_t* at;  // rows of `full`, or null: 0, 1, ...; of `half` never
+  const int32_t* at;                // rows of `full`, or null: 0, 1, ...; of `half` never
+  const uint16_t* parts = nullptr;  // (3, n, ld_half) BF16 that add up to `full`, where the kernels have split_row
 } SpInput;
 
 /// Row blocks begin, begin + step, ..., `count` of them, that share one pass over the activations. `rows` are left from
@@ -194,6 +196,9 @@ typedef struct SpBf16Kernels {
   decltype(&sp_keep_from) keep_from;
   decltype(&sp_limit_read) limit_read;
   decltype(&sp_limit_bf16) limit_bf16;
+  /// x (count) as three BF16 each that add up to it: y, y + apart, y + 2 apart, zeros up to `padded`. Null: products of
+  /// exact weights take fp32.
+  void (*split_row)(const float* x, int64_t count, int64_t padded, int64_t apart, uint16_t* y) = nullptr;
 } SpBf16Kernels;
 
 extern const SpBf16Kernels sp_bf16_amx, sp_bf16_avx512, sp_bf16_avx2;

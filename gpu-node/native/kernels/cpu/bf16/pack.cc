@@ -1,6 +1,7 @@
 // How weights lie in memory as the kernels read them: blocks of 16 rows, columns side by side (kernels.h).
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 
@@ -47,6 +48,19 @@ int64_t block_bytes(const SpMatrix& w) {
   if (stays_float(w)) return int64_t{w.cols} * SP_LANES * 4;
   if (!has_codes(w)) return ceil_div(w.cols, 2) * 64;
   return stretched(w.cols) * Units(w).column + ceil_div(group_count(w), 2) * 64;
+}
+
+/// Behind the blocks of exact BF16 a byte says whether any number in them is subnormal.
+constexpr int64_t kNoteBytes = 64;
+bool keeps_note(const SpMatrix& w) {
+  return w.exact && !stays_float(w) && !has_codes(w);
+}
+template <class Byte>
+Byte* note_of(const SpMatrix& w, Byte* packed) {
+  return packed + w.heads * ceil_div(w.rows / w.heads, SP_LANES) * block_bytes(w);
+}
+bool has_subnormal(const uint16_t* from, int64_t count) {
+  return std::any_of(from, from + count, [](uint16_t v) { return (v & 0x7F80) == 0 && (v & 0x7F) != 0; });
 }
 
 /// Row `row` of W as lane `lane` of a block of elements T, `depth` columns side by side.
@@ -154,20 +168,25 @@ SpPacked view(const SpMatrix& w) {
           static_cast<int32_t>(ceil_div(w.cols, 2)),
           w.cols,
           w.exact,
-          packed_group(w)};
+          packed_group(w),
+          keeps_note(w) && *note_of(w, static_cast<const uint8_t*>(w.packed))};
 }
 
 int64_t pack(void* self, const SpMatrix* w, void* to) {
   const int64_t bytes = block_bytes(*w), head_rows = w->rows / w->heads, blocks = ceil_div(head_rows, SP_LANES);
-  if (!to) return w->heads * blocks * bytes;
+  const int64_t all = w->heads * blocks * bytes, whole = all + (keeps_note(*w) ? kNoteBytes : 0);
+  if (!to) return whole;
+  std::atomic<uint8_t> subnormal{0};
   pool(self).threads.each(w->heads * blocks, [&](int64_t b) {
     uint8_t* block = static_cast<uint8_t*>(to) + b * bytes;
     const int64_t in_head = b % blocks * SP_LANES, first = b / blocks * head_rows + in_head;
     std::memset(block, 0, static_cast<size_t>(bytes));
     for (int64_t lane = 0; lane < std::min<int64_t>(SP_LANES, head_rows - in_head); lane++)
       pack_row(pool(self).k, *w, first + lane, lane, block);
+    if (keeps_note(*w) && has_subnormal(reinterpret_cast<const uint16_t*>(block), bytes / 2)) subnormal = 1;
   });
-  return w->heads * blocks * bytes;
+  if (keeps_note(*w)) *note_of(*w, static_cast<uint8_t*>(to)) = subnormal;
+  return whole;
 }
 
 }  // namespace sparrow::bf16

@@ -84,6 +84,7 @@ struct Pool {
   Threads threads;
   const bool fp8_kv;                             // KV pages keep latents as E4M3
   std::vector<uint16_t> half;                    // activations of the current product
+  std::vector<uint16_t> parts;                   // the same, each in three
   std::vector<uint16_t> expert_x, expert_inner;  // (slots, hidden), (slots, inter), grouped by expert
   std::vector<float> full_inner;                 // the same, for kernels that do not round
   CodeRows codes, expert_codes, inner_codes;     // the same, for quantised weights

@@ -29,14 +29,18 @@ void Tiles::multiply(const SpBf16Kernels& k, const void* data, const SpPanel& pa
     k.gemm_bf16(&from, &panel, &x.plain, y, ldy);
 }
 
-void round_rows(Pool& p, const float* x, int64_t ldx, int64_t rows, int64_t cols, uint16_t* half) {
+/// Sixteen rows an item.
+template <class Body>
+static void each_row(Pool& p, int64_t rows, const Body& body) {
   constexpr int64_t kRows = 16;
+  p.threads.each(ceil_div(rows, kRows), [&](int64_t i) {
+    for (int64_t r = i * kRows; r < std::min(rows, (i + 1) * kRows); r++) body(r);
+  });
+}
+
+void round_rows(Pool& p, const float* x, int64_t ldx, int64_t rows, int64_t cols, uint16_t* half) {
   const int64_t ld = padded(cols);
-  const auto some = [&](int64_t i) {
-    for (int64_t r = i * kRows; r < std::min(rows, (i + 1) * kRows); r++)
-      p.k.to_bf16(x + r * ldx, cols, ceil_div(cols, 2) * 2, half + r * ld);
-  };
-  p.threads.each(ceil_div(rows, kRows), some);
+  each_row(p, rows, [&](int64_t r) { p.k.to_bf16(x + r * ldx, cols, ceil_div(cols, 2) * 2, half + r * ld); });
 }
 
 void CodeRows::resize(int64_t rows, int64_t cols) {
@@ -77,6 +81,14 @@ void matmul(void* self, const SpProduct* products, int32_t count, const float* x
     p.half.resize(std::max(p.half.size(), static_cast<size_t>(n * ld)));
     round_rows(p, x, cols, n, cols, p.half.data());
     inputs.plain.half = p.half.data();
+  }
+  if (p.k.split_row && any(InputKind::kFull)) {
+    const int64_t apart = n * ld;
+    p.parts.resize(std::max(p.parts.size(), static_cast<size_t>(3 * apart)));
+    each_row(p, n, [&](int64_t t) {
+      p.k.split_row(x + t * cols, cols, ceil_div(cols, 2) * 2, apart, p.parts.data() + t * ld);
+    });
+    inputs.plain.parts = p.parts.data();
   }
   if (any(InputKind::kCodes)) {
     constexpr int64_t kRows = 4;

@@ -22,7 +22,7 @@ void sp_shape_tiles(int32_t rows, int32_t bytes) {
   s.palette = 1;
   for (int i = 0; i < 8; i++) {
     s.rows[i] = static_cast<uint8_t>(i < 6 ? rows : bytes / 4);
-    s.row_bytes[i] = static_cast<uint16_t>(i == 4 || i == 5 ? bytes : kTileBytes);
+    s.row_bytes[i] = static_cast<uint16_t>(i >= 4 && i < 6 ? bytes : kTileBytes);
   }
   __asm__ volatile("ldtilecfg %0" ::"m"(s));
 }
