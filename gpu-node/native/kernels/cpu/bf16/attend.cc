@@ -128,7 +128,7 @@ void sp_attend_chunk(const SpChunk* c, const SpKvView* kv, uint16_t* wide, SpSof
     rows[i] = (const uint16_t*)row;
     if (!l->fp8) continue;
     rows[i] = wide + i * (l->row_halves + 32);
-    sp_load_fp8_row(l, row, wide + i * (l->row_halves + 32));
+    if (!c->again) sp_load_fp8_row(l, row, wide + i * (l->row_halves + 32));
   }
   score_rows(c->query, kv->layout.row_halves, rows, c->count, scores);
   sp_chunk_softmax(c, scores, weights, out);

@@ -7,44 +7,96 @@
 namespace sparrow::bf16 {
 namespace {
 
-struct State {
+/// Softmax states of groups of heads.
+struct States {
   std::vector<float> z;
-  SpSoftmax softmax;
-  SpSoftmax* ready(int64_t heads, int64_t latent) {
-    if (z.size() < static_cast<size_t>(heads * latent)) z.resize(static_cast<size_t>(heads * latent));
-    softmax.z = z.data();
-    return &softmax;
+  std::vector<SpSoftmax> of;
+  SpSoftmax* ready(int64_t count, int64_t latent) {
+    const int64_t size = SP_QUERY_HEADS * latent;
+    if (z.size() < static_cast<size_t>(count * size)) z.resize(static_cast<size_t>(count * size));
+    if (of.size() < static_cast<size_t>(count)) of.resize(static_cast<size_t>(count));
+    for (int64_t i = 0; i < count; i++) of[static_cast<size_t>(i)].z = z.data() + i * size;
+    return of.data();
   }
 };
 
-/// One (token, group of up to 16 heads).
+/// One token; its heads go in groups of up to 16.
 struct Query {
   const SpBf16Kernels& k;
   const SpAttention& a;
   SpKvView kv;
-  int64_t token, first_head;
-  int32_t heads, keys;
+  int64_t token;
+  int32_t keys;
+
+  int64_t groups() const { return ceil_div(a.heads, SP_QUERY_HEADS); }
+  int32_t heads(int64_t group) const {
+    return static_cast<int32_t>(std::min<int64_t>(SP_QUERY_HEADS, a.heads - group * SP_QUERY_HEADS));
+  }
+  int64_t first_head(int64_t group) const { return token * a.heads + group * SP_QUERY_HEADS; }
+  int64_t packed_halves() const { return kv.layout.row_halves * SP_LANES * 2; }
 
   /// At least one: a token without keys gets a state, though no result.
   int32_t chunks() const { return std::max(1, static_cast<int32_t>(ceil_div(keys, SP_CHUNK_KEYS))); }
 
   const uint16_t* pack(Aligned<uint16_t>& memory) const {
-    uint16_t* at = memory.ready(kv.layout.row_halves * SP_LANES * 2);
-    const int64_t head = token * a.heads + first_head;
-    k.pack_query(&kv.layout, a.q_latent + head * kv.layout.latent, a.q_rope + head * kv.layout.rope, heads, at);
-    return at;
+    uint16_t* packed = memory.ready(groups() * packed_halves());
+    for (int64_t g = 0; g < groups(); g++)
+      k.pack_query(&kv.layout, a.q_latent + first_head(g) * kv.layout.latent, a.q_rope + first_head(g) * kv.layout.rope,
+                   heads(g), packed + g * packed_halves());
+    return packed;
   }
 
-  void chunk(const uint16_t* packed, int32_t c, SpSoftmax* out) const {
+  /// `again`: of the chunk that this thread had last, for another group.
+  void chunk(const uint16_t* packed, int32_t c, int64_t group, bool again, SpSoftmax* out) const {
     const int32_t first = c * SP_CHUNK_KEYS;
-    const SpChunk chunk = {packed, a.chosen ? a.chosen + token * a.top_k + first : nullptr,
-                           first,  std::min(SP_CHUNK_KEYS, keys - first),
-                           heads,  a.scale};
-    thread_local Aligned<uint16_t> wide;
-    k.attend_chunk(&chunk, &kv, wide.ready(sp_attend_room(&kv.layout)), out);
+    const SpChunk chunk = {packed + group * packed_halves(),
+                           a.chosen ? a.chosen + token * a.top_k + first : nullptr,
+                           first,
+                           std::min(SP_CHUNK_KEYS, keys - first),
+                           heads(group),
+                           a.scale,
+                           again};
+    thread_local Aligned<uint16_t> room;
+    k.attend_chunk(&chunk, &kv, room.ready(sp_attend_room(&kv.layout)), out);
   }
 
-  float* out(float* z) const { return z + (token * a.heads + first_head) * kv.layout.latent; }
+  void merge(int64_t group, const SpSoftmax* next, SpSoftmax* into) const {
+    k.attend_merge(next, heads(group), kv.layout.latent, into);
+  }
+  void finish(int64_t group, const SpSoftmax* state, float* z) const {
+    k.attend_finish(state, heads(group), kv.layout.latent, z + first_head(group) * kv.layout.latent);
+  }
+
+  /// All of it on this thread.
+  void whole(float* z) const {
+    thread_local States all, parts;
+    thread_local Aligned<uint16_t> memory;
+    const uint16_t* packed = pack(memory);
+    SpSoftmax *into = all.ready(groups(), kv.layout.latent), *next = parts.ready(1, kv.layout.latent);
+    for (int32_t c = 0; c < chunks(); c++) {
+      for (int64_t g = 0; g < groups(); g++) {
+        chunk(packed, c, g, g > 0, c ? next : into + g);
+        if (c) merge(g, next, into + g);
+      }
+    }
+    for (int64_t g = 0; g < groups(); g++) finish(g, into + g, z);
+  }
+
+  /// Each chunk of each group an item of the threads.
+  void shared(Threads& threads, float* z) const {
+    thread_local States own;
+    thread_local Aligned<uint16_t> memory;
+    const uint16_t* packed = pack(memory);
+    SpSoftmax* states = own.ready(groups() * chunks(), kv.layout.latent);
+    threads.each(groups() * chunks(), [&](int64_t i) {
+      chunk(packed, static_cast<int32_t>(i % chunks()), i / chunks(), false, states + i);
+    });
+    for (int64_t g = 0; g < groups(); g++) {
+      SpSoftmax* into = states + g * chunks();
+      for (int32_t c = 1; c < chunks(); c++) merge(g, into + c, into);
+      finish(g, into, z);
+    }
+  }
 };
 
 }  // namespace
@@ -80,47 +132,15 @@ void cache_write(void* self, const SpPages* pages, const SpTokens* tokens, const
 void attend(void* self, const SpAttention* a, const SpPages* pages, const SpTokens* tokens, float* z) {
   Pool& p = pool(self);
   const SpLayout layout = layout_of(p, pages->latent, pages->rope, pages->index);
-  const int64_t groups = ceil_div(a->heads, SP_QUERY_HEADS), items = tokens->n * groups;
-  const auto query_of = [&](int64_t item) {
-    const int64_t t = item / groups, head = item % groups * SP_QUERY_HEADS;
+  const auto query_of = [&](int64_t t) {
     return Query{p.k,
                  *a,
                  {layout, pages->base, pages->page_stride, tokens->tables[t]},
                  t,
-                 head,
-                 static_cast<int32_t>(std::min<int64_t>(SP_QUERY_HEADS, a->heads - head)),
                  a->chosen ? a->counts[t] : tokens->positions[t] + 1};
   };
-  if (items >= 2 * p.threads.count()) {
-    p.threads.each(items, [&](int64_t item) {
-      thread_local State whole, part;
-      thread_local Aligned<uint16_t> memory;
-      const Query q = query_of(item);
-      const uint16_t* packed = q.pack(memory);
-      SpSoftmax *into = whole.ready(q.heads, layout.latent), *next = part.ready(q.heads, layout.latent);
-      q.chunk(packed, 0, into);
-      for (int32_t c = 1; c < q.chunks(); c++) {
-        q.chunk(packed, c, next);
-        p.k.attend_merge(next, q.heads, layout.latent, into);
-      }
-      p.k.attend_finish(into, q.heads, layout.latent, q.out(z));
-    });
-    return;
-  }
-  for (int64_t item = 0; item < items; item++) {
-    thread_local std::vector<State> parts;
-    thread_local Aligned<uint16_t> memory;
-    const Query q = query_of(item);
-    const uint16_t* packed = q.pack(memory);
-    std::vector<State>& states = parts;
-    if (states.size() < static_cast<size_t>(q.chunks())) states.resize(static_cast<size_t>(q.chunks()));
-    p.threads.each(q.chunks(), [&](int64_t c) {
-      q.chunk(packed, static_cast<int32_t>(c), states[static_cast<size_t>(c)].ready(q.heads, layout.latent));
-    });
-    for (int32_t c = 1; c < q.chunks(); c++)
-      p.k.attend_merge(&states[static_cast<size_t>(c)].softmax, q.heads, layout.latent, &states[0].softmax);
-    p.k.attend_finish(&states[0].softmax, q.heads, layout.latent, q.out(z));
-  }
+  if (tokens->n >= 2 * p.threads.count()) return p.threads.each(tokens->n, [&](int64_t t) { query_of(t).whole(z); });
+  for (int64_t t = 0; t < tokens->n; t++) query_of(t).shared(p.threads, z);
 }
 
 }  // namespace sparrow::bf16

@@ -132,7 +132,7 @@ void sp_attend_chunk_amx(const SpChunk* c, const SpKvView* kv, uint16_t* wide, S
   const SpLayout& l = kv->layout;
   const int64_t ld = l.row_halves + 32;
   const Keys keys = {wide, wide + SP_CHUNK_KEYS * ld, ld, c->count, (c->count + kStepKeys - 1) / kStepKeys};
-  Gather{c, kv}.bring(keys);
+  if (!c->again) Gather{c, kv}.bring(keys);
   sp_shape_tiles(kTileRows, kTileBytes);
   score(c->query, keys, l.row_halves, scores);
   sp_chunk_softmax(c, scores, weights, out);

@@ -186,9 +186,11 @@ static void find_rows(const SpChunk* c, const SpKvView* kv, uint16_t* wide, cons
   for (int i = 0; i < kAhead; i++) rows[c->count + i] = c->count > 0 ? rows[c->count - 1] : (const uint16_t*)kv->base;
   if (!l->fp8) return;
   for (int32_t i = 0; i < c->count; i++) {
-    for (int64_t at = 0; at < l->row_bytes; at += 64) __builtin_prefetch((const uint8_t*)rows[i + kAhead] + at);
     uint16_t* to = wide + i * (l->row_halves + 32);
-    sp_load_fp8_row_avx2(l, (const uint8_t*)rows[i], to);
+    if (!c->again) {
+      for (int64_t at = 0; at < l->row_bytes; at += 64) __builtin_prefetch((const uint8_t*)rows[i + kAhead] + at);
+      sp_load_fp8_row_avx2(l, (const uint8_t*)rows[i], to);
+    }
     rows[i] = to;
   }
 }
