@@ -8,7 +8,7 @@ namespace sparrow::test {
 namespace {
 
 constexpr size_t kFailuresKept = 3;
-constexpr int32_t kBatches[] = {1, 2, 3, 5, 16};
+constexpr int32_t kBatches[] = {1, 2, 3, 5, 16, 25};
 
 std::string place(size_t i, float got, float want) {
   char text[96];
