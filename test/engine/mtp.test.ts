@@ -100,7 +100,9 @@ describe('the same answers', () => {
   test('any number of tokens asked for, odd and even, and the end of the context', async () => {
     const short = [1, 2, 3, 4, 5, 16, 17].map((maxTokens) => ({ tokens: prompt(20, VOCAB, 2), maxTokens }))
     const atTheEnd = [500, 505, 509, 510, 511].map((length) => ({ tokens: prompt(length, VOCAB, 2), maxTokens: 100 }))
-    const [guessed, plain] = await both(allAtOnce([...short, ...atTheEnd]))
+    // Whether one finds a page that another of the same prompt just filled depends on how long steps last.
+    const specs = [...short, ...atTheEnd].map((spec, i) => ({ ...spec, cacheSalt: String(i) }))
+    const [guessed, plain] = await both(allAtOnce(specs))
     expect(guessed).toEqual(plain)
     expect(guessed.slice(0, 7).map(({ ids }) => ids.length)).toEqual([1, 2, 3, 4, 5, 16, 17])
     expect(guessed.slice(7).map(({ ids }) => ids.length)).toEqual([12, 7, 3, 2, 1])
