@@ -65,16 +65,7 @@ SP_INLINE void weigh(const uint16_t* const* rows, int32_t count, const uint16_t*
       high[h] = _mm512_dpbf16_ps(high[h], ab_high, w);
     }
   }
-  // unpack interleaves within 128 bits: low holds columns 0-3, 8-11, ... and high 4-7, 12-15, ...
-  const __m512i first = _mm512_set_epi32(23, 22, 21, 20, 7, 6, 5, 4, 19, 18, 17, 16, 3, 2, 1, 0);
-  const __m512i second = _mm512_set_epi32(31, 30, 29, 28, 15, 14, 13, 12, 27, 26, 25, 24, 11, 10, 9, 8);
-  const int64_t left = latent - d;
-  const __mmask16 m0 = left >= 16 ? 0xFFFF : static_cast<__mmask16>((1u << left) - 1);
-  const __mmask16 m1 = left >= 32 ? 0xFFFF : left <= 16 ? 0 : static_cast<__mmask16>((1u << (left - 16)) - 1);
-  for (int h = 0; h < H; h++) {
-    _mm512_mask_storeu_ps(z + int64_t{h} * latent + d, m0, _mm512_permutex2var_ps(low[h], first, high[h]));
-    _mm512_mask_storeu_ps(z + int64_t{h} * latent + d + 16, m1, _mm512_permutex2var_ps(low[h], second, high[h]));
-  }
+  for (int h = 0; h < H; h++) sp_store_unpacked(low[h], high[h], latent - d, z + int64_t{h} * latent + d);
 }
 
 /// 32 floats from x as BF16, zeros from `left` on.

@@ -82,14 +82,19 @@ struct Query {
     for (int64_t g = 0; g < groups(); g++) finish(g, into + g, z);
   }
 
-  /// Each chunk of each group an item of the threads.
+  /// Each chunk an item of the threads; each of its groups, too, where chunks are too few.
   void shared(Threads& threads, float* z) const {
     thread_local States own;
     thread_local Aligned<uint16_t> memory;
     const uint16_t* packed = pack(memory);
     SpSoftmax* states = own.ready(groups() * chunks(), kv.layout.latent);
-    threads.each(groups() * chunks(), [&](int64_t i) {
-      chunk(packed, static_cast<int32_t>(i % chunks()), i / chunks(), false, states + i);
+    const int64_t together = chunks() < threads.count() ? 1 : groups();  // groups of an item
+    threads.each(groups() / together * chunks(), [&](int64_t i) {
+      const auto c = static_cast<int32_t>(i % chunks());
+      for (int64_t g = 0; g < together; g++) {
+        const int64_t group = i / chunks() + g;
+        chunk(packed, c, group, g > 0, states + group * chunks() + c);
+      }
     });
     for (int64_t g = 0; g < groups(); g++) {
       SpSoftmax* into = states + g * chunks();

@@ -31,6 +31,17 @@ static void sp_chunk_softmax(const SpChunk* c, float* scores, uint16_t* weights,
   _mm512_storeu_ps(out->total, total);
 }
 
+/// 32 columns, of which `left` are wanted: sums of those that unpacking within 128 bits calls low (0-3, 8-11, ...), and
+/// of the others.
+static inline __attribute__((always_inline)) void sp_store_unpacked(__m512 low, __m512 high, int64_t left, float* to) {
+  const __m512i first = _mm512_set_epi32(23, 22, 21, 20, 7, 6, 5, 4, 19, 18, 17, 16, 3, 2, 1, 0);
+  const __m512i second = _mm512_set_epi32(31, 30, 29, 28, 15, 14, 13, 12, 27, 26, 25, 24, 11, 10, 9, 8);
+  const __mmask16 m0 = left >= 16 ? 0xFFFF : static_cast<__mmask16>((1u << left) - 1);
+  const __mmask16 m1 = left >= 32 ? 0xFFFF : left <= 16 ? 0 : static_cast<__mmask16>((1u << (left - 16)) - 1);
+  _mm512_mask_storeu_ps(to, m0, _mm512_permutex2var_ps(low, first, high));
+  _mm512_mask_storeu_ps(to + 16, m1, _mm512_permutex2var_ps(low, second, high));
+}
+
 /// 16 rows of 16 words become 16 columns.
 static inline __attribute__((always_inline)) void sp_transpose(__m512i (&r)[16]) {
   __m512i t[16];

@@ -88,20 +88,6 @@ static void pack_weights(const uint16_t* weights, int32_t steps, uint16_t* tiles
   }
 }
 
-/// Sums of 32 columns, low and high, to z (heads, latent) at column d.
-SP_INLINE void put(const float* low, const float* high, int32_t heads, int64_t d, int64_t latent, float* z) {
-  const __m512i first = _mm512_set_epi32(23, 22, 21, 20, 7, 6, 5, 4, 19, 18, 17, 16, 3, 2, 1, 0);
-  const __m512i second = _mm512_set_epi32(31, 30, 29, 28, 15, 14, 13, 12, 27, 26, 25, 24, 11, 10, 9, 8);
-  const int64_t left = latent - d;
-  const __mmask16 m0 = left >= 16 ? 0xFFFF : left <= 0 ? 0 : static_cast<__mmask16>((1u << left) - 1);
-  const __mmask16 m1 = left >= 32 ? 0xFFFF : left <= 16 ? 0 : static_cast<__mmask16>((1u << (left - 16)) - 1);
-  for (int64_t h = 0; h < heads; h++) {
-    const __m512 a = _mm512_load_ps(low + h * SP_LANES), b = _mm512_load_ps(high + h * SP_LANES);
-    _mm512_mask_storeu_ps(z + h * latent + d, m0, _mm512_permutex2var_ps(a, first, b));
-    _mm512_mask_storeu_ps(z + h * latent + d + 16, m1, _mm512_permutex2var_ps(a, second, b));
-  }
-}
-
 /// z (heads, latent) = weights times latents, 64 columns at a time; `sums` (columns / 16, 16, 16).
 static void weigh(const Keys& k, const uint16_t* weights, int32_t heads, int64_t latent, float* sums, float* z) {
   const int64_t tile = kTileRows * 32, block = k.steps * tile, sum = kTileRows * SP_LANES;
@@ -121,7 +107,12 @@ static void weigh(const Keys& k, const uint16_t* weights, int32_t heads, int64_t
     store_tile<0>(to, kTileBytes), store_tile<1>(to + sum, kTileBytes);
     if (wide) store_tile<2>(to + 2 * sum, kTileBytes), store_tile<3>(to + 3 * sum, kTileBytes);
   }
-  for (int64_t d = 0; d < latent; d += 32) put(sums + d / 16 * sum, sums + (d / 16 + 1) * sum, heads, d, latent, z);
+  for (int64_t d = 0; d < latent; d += 32) {
+    const float *low = sums + d / 16 * sum, *high = low + sum;
+    for (int64_t h = 0; h < heads; h++)
+      sp_store_unpacked(_mm512_load_ps(low + h * SP_LANES), _mm512_load_ps(high + h * SP_LANES), latent - d,
+                        z + h * latent + d);
+  }
 }
 
 }  // namespace
