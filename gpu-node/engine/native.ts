@@ -65,6 +65,10 @@ export interface BenchTimes {
   /** Seconds of `decode` in attention, and in the indexer's scores and choice. */
   readonly attend: readonly number[]
   readonly select: readonly number[]
+  /** Seconds of one token sampled: temperature 0, 1, and 1 with top_p 0.95. */
+  readonly greedy: readonly number[]
+  readonly drawn: readonly number[]
+  readonly nucleus: readonly number[]
   /** What the machine could do around each repeat. */
   readonly limits: readonly MachineLimits[]
 }

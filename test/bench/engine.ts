@@ -1,5 +1,6 @@
 // npm run bench:engine -- --model DIR [--threads N] [--depths 0,4096] [--prefill 512] [--decode 64] [--batch 1,4,16] [--isa X] [--dense] [--attention fastest] [--both] [--context N] [--json]
-// Prefill and decode at each depth, decode of many sequences at once (256 tokens each), ceilings measured around each repeat.
+// Prefill and decode at each depth, decode of many sequences at once (256 tokens each), ceilings measured around each repeat; a
+// sampled token's time, which no row contains.
 // --both also decodes attending to every position; --context lets a model go beyond the context it was made for.
 import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { cpus, tmpdir } from 'node:os'
@@ -105,16 +106,29 @@ const rowOf = (
   }
 }
 
-const measure = (engine: NativeEngine, o: Options): { rows: Row[]; limits: MachineLimits[] } => {
+/** Microseconds of one token sampled from the model's vocabulary; the engine samples the sequences of a step in turn. */
+interface SamplingMicros {
+  readonly greedy: number
+  readonly drawn: number
+  readonly nucleus: number
+}
+
+const measure = (
+  engine: NativeEngine,
+  o: Options,
+): { rows: Row[]; limits: MachineLimits[]; sampling: SamplingMicros } => {
   const rows: Row[] = []
   const limits: MachineLimits[] = []
+  const sampled: BenchTimes[] = []
   const roof = roofline(o.model)
   const repeat = (depth: number, batch: number, prefill: number): BenchTimes => {
     const plan = { depth, prefill, decode: o.decode, repeats: o.repeats, batch, threads: o.threads }
     const times = engine.bench({ ...plan, dense: o.both && batch === 0 })
     limits.push(...times.limits)
+    sampled.push(times)
     return times
   }
+  const sampling = (how: keyof SamplingMicros): number => 1e6 * median(sampled.flatMap((times) => times[how]))
   for (const depth of o.depths) {
     const times = repeat(depth, 0, o.prefill)
     const each = times.limits.map((l) => ceilings(roof, l))
@@ -141,7 +155,8 @@ const measure = (engine: NativeEngine, o: Options): { rows: Row[]; limits: Machi
     const allowed = around.map((l) => ceilings(roof, l).decode(BATCH_DEPTH + o.decode / 2, batch))
     rows.push(rowOf({ what: 'batch', depth: BATCH_DEPTH, batch }, o.decode * batch, decode, allowed))
   }
-  return { rows, limits }
+  const all = { greedy: sampling('greedy'), drawn: sampling('drawn'), nucleus: sampling('nucleus') }
+  return { rows, limits, sampling: all }
 }
 
 /** A result file may be published: it names a folder of this checkout from its root, any other by its last part. */
@@ -174,7 +189,7 @@ export const runBench = async (o: Options) => {
     attention: o.attention,
   })
   try {
-    const { rows, limits } = measure(engine, o)
+    const { rows, limits, sampling } = measure(engine, o)
     return {
       kind: 'bench:engine' as const,
       machine: describeMachine(),
@@ -184,6 +199,7 @@ export const runBench = async (o: Options) => {
       dense: o.dense,
       limits,
       rows,
+      sampling,
     }
   } finally {
     await engine.close()
@@ -212,6 +228,10 @@ const print = (result: Awaited<ReturnType<typeof runBench>>): void => {
       `${row.what.padEnd(8)} depth ${String(row.depth).padEnd(6)} batch ${String(row.batch).padEnd(3)} ${speed}  ${[fraction, ...parts].filter(Boolean).join(', ')}`,
     )
   }
+  const { greedy, drawn, nucleus } = result.sampling
+  console.log(
+    `a token sampled: ${greedy.toFixed(0)} us at temperature 0, ${drawn.toFixed(0)} us at 1, ${nucleus.toFixed(0)} us with top_p 0.95 too`,
+  )
 }
 
 if (process.argv[1] === import.meta.filename) {

@@ -19,7 +19,7 @@ test('every row has speeds in order and a fraction of the ceiling where the proc
     '--context',
     '5000',
   ])
-  const { rows, limits } = await runBench({ ...options, repeats: 2 })
+  const { rows, limits, sampling } = await runBench({ ...options, repeats: 2 })
   expect(rows.map(({ what, depth, batch }) => [what, depth, batch])).toEqual([
     ['prefill', 0, 1],
     ['decode', 0, 1],
@@ -35,6 +35,7 @@ test('every row has speeds in order and a fraction of the ceiling where the proc
     expect(row.most).toBeGreaterThanOrEqual(row.tokensPerSecond)
     if ((limits[0]?.bf16Flops ?? 0) > 0) expect(row.fraction).toBeGreaterThan(0)
   }
+  for (const micros of Object.values(sampling)) expect(micros).toBeGreaterThan(0)
 }, 60_000)
 
 test('a wrong option is named', () => {

@@ -35,7 +35,7 @@ test('every processor of the sampler against a slow twin, draws against their pr
   const lines = done.stdout.split('\n').filter((line) => line !== '')
   expect(lines.filter((line) => !line.startsWith('ok ')).join('\n') + done.stderr).toBe('')
   expect(done.status).toBe(0)
-  expect(lines.length).toBe(29)
+  expect(lines.length).toBe(43)
 })
 
 test.each(['v32_groups_yarn', 'v32_mtp_copies'])('the whole engine under callers on several threads: %s', (name) => {

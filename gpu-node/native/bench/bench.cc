@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "../model/crossover.h"
+#include "../scheduler/sampler.h"
 
 namespace sparrow {
 namespace {
@@ -50,16 +51,28 @@ class Runner {
       batch.logit_rows.push_back(static_cast<int32_t>(s));
     }
     model_.forward(batch, kv_, logits_, nullptr);
-    const auto vocab = static_cast<std::ptrdiff_t>(model_.config().vocab_size);
-    for (size_t s = 0; s < ids.size(); s++) {
-      const auto row = logits_.begin() + static_cast<std::ptrdiff_t>(s) * vocab;
-      ids[s] = static_cast<int32_t>(std::max_element(row, row + vocab) - row);
-    }
     // Sequences that come to say the same would share their experts; llama-batched-bench feeds random tokens too.
-    if (ids.size() > 1) std::generate(ids.begin(), ids.end(), [this] { return random_token(); });
+    if (ids.size() > 1)
+      std::generate(ids.begin(), ids.end(), [this] { return random_token(); });
+    else
+      ids[0] = sample_first({.temperature = 0}, 0);
+  }
+
+  /// Seconds of one draw from the first sequence's logits, in the mean of a few.
+  double time_sampling(const Sampling& sampling) {
+    constexpr int kDraws = 8;
+    const double at = seconds();
+    for (int i = 0; i < kDraws; i++) sample_first(sampling, static_cast<uint64_t>(i));
+    return (seconds() - at) / kDraws;
   }
 
  private:
+  int32_t sample_first(const Sampling& sampling, uint64_t position) const {
+    const int32_t vocab = model_.config().vocab_size;
+    const auto row = std::span(logits_).first(static_cast<size_t>(vocab));
+    return std::max(0, sample(row, {.sampling = sampling, .allowed = vocab, .position = position}));
+  }
+
   void add(Batch& batch, size_t s, int position, int32_t id) const {
     batch.ids.push_back(id);
     batch.positions.push_back(position);
@@ -113,6 +126,9 @@ Status bench(Model& model, const BenchPlan& plan, BenchTimes& out) {
     out.decode.push_back(steps(dense_before));
     out.attend.push_back(model.attend_seconds() - attended);
     out.select.push_back(model.select_seconds() - selected);
+    out.greedy.push_back(run.time_sampling({.temperature = 0}));
+    out.drawn.push_back(run.time_sampling({.temperature = 1}));
+    out.nucleus.push_back(run.time_sampling({.temperature = 1, .top_p = 0.95}));
     if (meter) {
       const Limits after = meter->sample();
       out.limits.push_back({(before.read_bytes + after.read_bytes) / 2, (before.bf16_flops + after.bf16_flops) / 2});

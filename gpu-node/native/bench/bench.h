@@ -39,12 +39,13 @@ class LimitMeter {
 struct BenchTimes {
   std::vector<double> prefill, decode, dense;  // seconds, one a repeat
   std::vector<double> attend, select;          // of `decode`: in attention, and in the indexer's scores and choice
+  std::vector<double> greedy, drawn, nucleus;  // a token sampled: temperature 0, 1, and 1 with top_p 0.95
   std::vector<Limits> limits;                  // of each repeat: the mean of before and after
 };
 
 /// Fills a KV memory of its own with `depth` random tokens, then times chunks of at most 512 tokens (logits of the last
-/// one only) and greedy steps at that depth (of many sequences: random tokens), going back after each. Error:
-/// context_too_long, engine_failed.
+/// one only) and greedy steps at that depth (of many sequences: random tokens), going back after each; and draws from
+/// the last logits. Error: context_too_long, engine_failed.
 Status bench(Model& model, const BenchPlan& plan, BenchTimes& out);
 
 /// `tokens` tokens behind `depth` others, in absorbed and in expanded form by turns.

@@ -37,7 +37,8 @@ Result<std::string> time_steps(Engine& engine, const BenchPlan& plan) {
   if (!status.ok()) return status;
   return "{\"prefill\":" + list(times.prefill) + ",\"decode\":" + list(times.decode) +
          ",\"dense\":" + list(times.dense) + ",\"attend\":" + list(times.attend) + ",\"select\":" + list(times.select) +
-         ",\"limits\":" + list(times.limits) + "}";
+         ",\"greedy\":" + list(times.greedy) + ",\"drawn\":" + list(times.drawn) +
+         ",\"nucleus\":" + list(times.nucleus) + ",\"limits\":" + list(times.limits) + "}";
 }
 
 Result<std::string> time_crossover(Engine& engine, const CrossoverPlan& plan) {

@@ -2,9 +2,10 @@
 // chooses.
 #include "sampler.h"
 
-#include <algorithm>
 #include <cmath>
 #include <limits>
+
+#include "ranking.h"
 
 namespace sparrow {
 namespace {
@@ -19,17 +20,6 @@ double uniform(uint64_t seed, uint64_t position) {
   return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
 }
 
-/// The largest, lowest id first; -1 when one is NaN or none is finite.
-template <class T>
-int32_t largest(std::span<const T> values) {
-  int32_t best = -1;
-  for (size_t i = 0; i < values.size(); i++) {
-    if (std::isnan(values[i])) return -1;
-    if (best < 0 || values[i] > values[static_cast<size_t>(best)]) best = static_cast<int32_t>(i);
-  }
-  return best >= 0 && std::isfinite(values[static_cast<size_t>(best)]) ? best : -1;
-}
-
 void penalise(std::span<double> values, const Sampling& sampling, const History& history) {
   for (const auto& [id, times] : history.times_sampled()) {
     if (static_cast<size_t>(id) >= values.size()) continue;
@@ -40,9 +30,11 @@ void penalise(std::span<double> values, const Sampling& sampling, const History&
 }
 
 void mask_out(std::span<double> values, std::span<const uint32_t> mask) {
-  for (size_t i = 0; i < values.size(); i++) {
-    const bool on = i / 32 < mask.size() && (mask[i / 32] >> (i % 32) & 1);
-    if (!on) values[i] = kNever;
+  for (size_t first = 0; first < values.size(); first += 32) {
+    const uint32_t word = first / 32 < mask.size() ? mask[first / 32] : 0;
+    if (word == ~0u) continue;
+    for (size_t i = first; i < std::min(first + 32, values.size()); i++)
+      if (!(word >> i % 32 & 1)) values[i] = kNever;
   }
 }
 
@@ -57,51 +49,49 @@ void ban(std::span<double> values, std::span<const int32_t> banned) {
   for (auto undo = before.rbegin(); undo != before.rend(); undo++) values[undo->first] = undo->second;
 }
 
-/// Likeliest first into the front of `ids`: at most `top_k` (0: any number) and as few as hold `top_p` of the mass that
-/// top_k leaves. Returns the mass kept. A heap, since a few tokens out of a large vocabulary are the usual outcome.
-double keep_likeliest(std::vector<int32_t>& ids, std::span<const double> p, const Sampling& sampling, double total) {
-  const auto mass = [&](int32_t id) { return p[static_cast<size_t>(id)]; };
-  const auto less = [&](int32_t a, int32_t b) { return mass(a) < mass(b) || (mass(a) == mass(b) && a > b); };
-  std::make_heap(ids.begin(), ids.end(), less);
-  std::vector<int32_t> kept;
-  const auto pop = [&] {
-    std::pop_heap(ids.begin(), ids.end(), less);
-    kept.push_back(ids.back());
-    ids.pop_back();
-    return mass(kept.back());
-  };
-  if (sampling.top_k > 0) {
-    total = 0;
-    while (!ids.empty() && kept.size() < static_cast<size_t>(sampling.top_k)) total += pop();
-    ids = std::exchange(kept, {});
-    if (sampling.top_p >= 1) return total;
-    // The kept ones are sorted already, which is a heap from the largest on.
+/// The likeliest first where only some of them are kept.
+int32_t draw_likeliest(std::span<const double> values, const Softmax& softmax, const SampleInput& in) {
+  const Sampling& sampling = in.sampling;
+  Ranking ranking(values, softmax);
+  Likeliest kept = sampling.top_k > 0 ? ranking.first(sampling.top_k) : ranking.all();
+  if (sampling.top_p < 1) {
+    const Likeliest fewer = ranking.reaching(sampling.top_p * kept.weight);
+    if (fewer.count < kept.count) kept = fewer;
   }
-  double sum = 0;
-  while (!ids.empty() && (kept.empty() || sum < sampling.top_p * total)) sum += pop();
-  ids = std::move(kept);
-  return sum;
+  return ranking.beyond(uniform(sampling.seed, in.position) * kept.weight, kept.count);
 }
 
-int32_t draw(std::span<double> values, int32_t best, const SampleInput& in) {
-  const Sampling& sampling = in.sampling;
-  const double top = values[static_cast<size_t>(best)];
-  thread_local std::vector<int32_t> ids;
-  ids.clear();
+/// In order of ids: sums of blocks tell where to look.
+int32_t draw_any(std::span<const double> values, const Softmax& softmax, const SampleInput& in) {
+  thread_local std::vector<double> sums;
+  sums.clear();
+  Weights weights;
   double total = 0;
-  for (size_t i = 0; i < values.size(); i++) {
-    values[i] = std::exp((values[i] - top) / sampling.temperature);
-    if (!(values[i] > 0) || values[i] < sampling.min_p) continue;  // the best one's is 1
-    total += values[i];
-    ids.push_back(static_cast<int32_t>(i));
-  }
-  if (sampling.top_k > 0 || sampling.top_p < 1) total = keep_likeliest(ids, values, sampling, total);
-  double left = uniform(sampling.seed, in.position) * total;
-  for (const int32_t id : ids) {
-    left -= values[static_cast<size_t>(id)];
-    if (left < 0) return id;
-  }
-  return best;
+  each_block(values, [&](size_t, std::span<const double> block) {
+    sums.push_back(weigh_all(softmax, block));
+    total += sums.back();
+  });
+  double left = uniform(in.sampling.seed, in.position) * total;
+  int32_t drawn = -1;
+  each_block(values, [&](size_t first, std::span<const double> block) {
+    if (drawn >= 0) return;
+    const double sum = sums[first / kSoftmaxBlock];
+    if (left >= sum) return void(left -= sum);
+    weigh(softmax, block, weights);
+    for (size_t i = 0; i < block.size() && drawn < 0; i++) {
+      left -= weights[i];
+      if (left < 0) drawn = static_cast<int32_t>(first + i);
+    }
+  });
+  return drawn;
+}
+
+int32_t draw(std::span<const double> values, int32_t best, const SampleInput& in) {
+  const Sampling& sampling = in.sampling;
+  const Softmax softmax = {values[static_cast<size_t>(best)], sampling.temperature, sampling.min_p};
+  const bool some = sampling.top_k > 0 || sampling.top_p < 1;
+  const int32_t drawn = some ? draw_likeliest(values, softmax, in) : draw_any(values, softmax, in);
+  return drawn >= 0 ? drawn : best;  // rounding may leave a rest of nothing
 }
 
 }  // namespace
@@ -113,7 +103,7 @@ void History::absorb(std::span<const int32_t> tokens, int32_t prompt) {
 int32_t sample(std::span<const float> logits, const SampleInput& in) {
   const Sampling& sampling = in.sampling;
   const auto own = logits.first(std::min(logits.size(), static_cast<size_t>(std::max(in.allowed, 0))));
-  int32_t best = largest(own);
+  int32_t best = largest<float>(own);
   if (best < 0) return kNotFinite;
   const bool penalises = in.history && sampling.penalises();
   const bool adjusts = penalises || !sampling.bias.empty() || !in.mask.empty() || !in.banned.empty();

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "../../../gpu-node/native/scheduler/logprobs.h"
+#include "../../../gpu-node/native/scheduler/softmax.h"
 #include "../../../gpu-node/native/scheduler/stop_match.h"
 #include "sampler_twin.h"
 #include "turn_check.h"
@@ -26,6 +27,14 @@ int32_t below(Random& random, int32_t n) {
 std::vector<float> make_logits(Random& random, int32_t n) {
   std::vector<float> out;
   for (int32_t i = 0; i < n; i++) out.push_back(static_cast<float>(std::round(uniform(random, -12, 12)) / 2));
+  return out;
+}
+
+/// As a model has them: few are equal, the likeliest stand out.
+std::vector<float> make_fine_logits(Random& random, int32_t n) {
+  std::normal_distribution<float> normal(0, 4);
+  std::vector<float> out;
+  for (int32_t i = 0; i < n; i++) out.push_back(normal(random));
   return out;
 }
 
@@ -81,11 +90,11 @@ void all(Draw& d, Random& random) {
     if (processor.set != all) processor.set(d, random);
 }
 
-std::string equals_twin(const Processor& processor) {
+std::string equals_twin(const Processor& processor, int rounds, int32_t least, int32_t most) {
   Random random(7);
-  for (int round = 0; round < 400; round++) {
-    const int32_t n = 5 + below(random, 60);
-    const std::vector<float> logits = make_logits(random, n);
+  for (int round = 0; round < rounds; round++) {
+    const int32_t n = least + below(random, most - least);
+    const std::vector<float> logits = round % 2 ? make_fine_logits(random, n) : make_logits(random, n);
     Draw d = make_draw(random, n);
     processor.set(d, random);
     if (drawn(logits, d) != twin(logits, d)) return "another token";
@@ -167,11 +176,52 @@ std::string refusals() {
   return "";
 }
 
-std::string logprobs() {
-  Random random(3);
+/// Against the library's own, from the largest down to nothing; one value is the same however many are around it.
+std::string weights() {
+  std::vector<double> values = {0, -0.0, -1e-9, -707.6, -707.9, -1e6, -std::numeric_limits<double>::infinity()};
+  for (double x = -0.001; x > -720; x *= 1.003) values.push_back(x);
+  values.resize(kSoftmaxBlock - 3);
+  Weights all, one;
+  for (const double temperature : {1.0, 0.3, 7.0}) {
+    const Softmax softmax = {.top = 2, .temperature = temperature};
+    std::vector<double> shifted;
+    for (const double x : values) shifted.push_back(x * temperature + 2);
+    weigh<double>(softmax, shifted, all);
+    for (size_t i = 0; i < values.size(); i++) {
+      const double x = (shifted[i] - 2) / temperature, want = std::exp(x) < 0x1p-1021 ? 0 : std::exp(x);
+      if (std::abs(all[i] - want) > 4e-16 * (4 - x) * want) return "e to the " + std::to_string(x);
+      weigh<double>(softmax, std::span(shifted).subspan(i, 1), one);
+      if (one[0] != all[i]) return "alone it is another";
+    }
+  }
+  weigh<double>({.top = 3, .temperature = 1e-320}, std::vector<double>{3, 2.999, -3}, all);
+  return all[0] == 1 && all[1] == 0 && all[2] == 0 ? "" : "hardly any temperature";
+}
+
+std::string extremes() {
+  Random random(13);
+  const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
   for (int round = 0; round < 300; round++) {
-    const int32_t n = 25 + below(random, 40), allowed = n - below(random, 4), top = below(random, 21);
-    const std::vector<float> logits = make_logits(random, n);
+    std::vector<float> values = make_logits(random, 1 + below(random, 2000));
+    const auto n = static_cast<int32_t>(values.size());
+    if (largest<float>(values) != std::max_element(values.begin(), values.end()) - values.begin())
+      return "another is the largest";
+    values[static_cast<size_t>(below(random, n))] = -inf;
+    for (const float odd : {nan, -nan, inf}) {
+      std::vector<float> with = values;
+      with[static_cast<size_t>(below(random, n))] = odd;
+      if (largest<float>(with) != -1) return "of what is not finite there is a largest";
+    }
+  }
+  if (largest<float>(std::vector<float>{-1, -0.0f, 0.0f}) != 1) return "two zeros are not equal";
+  return largest<float>({}) == -1 ? "" : "of nothing there is a largest";
+}
+
+std::string logprobs(int rounds, int32_t least) {
+  Random random(3);
+  for (int round = 0; round < rounds; round++) {
+    const int32_t n = least + below(random, 40), allowed = n - below(random, 4), top = below(random, 21);
+    const std::vector<float> logits = round % 2 ? make_fine_logits(random, n) : make_logits(random, n);
     double sum = 0;
     for (int32_t i = 0; i < allowed; i++) sum += std::exp(static_cast<double>(logits[static_cast<size_t>(i)]));
     std::vector<int32_t> order(static_cast<size_t>(allowed));
@@ -233,12 +283,16 @@ int main_of() {
                 wrong.c_str());
   };
   for (const Processor& processor : kProcessors) {
-    tell(std::string(processor.name) + " equals the twin", equals_twin(processor));
+    tell(std::string(processor.name) + " equals the twin", equals_twin(processor, 400, 5, 65));
+    tell(std::string(processor.name) + " does in a large vocabulary", equals_twin(processor, 40, 500, 3000));
     tell(std::string(processor.name) + " draws as often as it should", frequencies(processor));
   }
   tell("positions are independent", positions());
   tell("refusals", refusals());
-  tell("log-probabilities", logprobs());
+  tell("weights", weights());
+  tell("the largest", extremes());
+  tell("log-probabilities", logprobs(300, 25));
+  tell("log-probabilities in a large vocabulary", logprobs(20, 2000));
   tell("stop strings", stop_strings());
   tell("pace of prefill", pace_keeps_its_part());
   tell("fair shares", shares_are_fair());
