@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define SP_BACKEND_ABI 4
+#define SP_BACKEND_ABI 5
 #define SP_PAGE_TOKENS 64
 #define SP_SCALE_BLOCK 128
 
@@ -140,6 +140,9 @@ typedef struct SpBackend {
   /// UV attend() by other roundings. All tokens are of one sequence. Null in a backend that has no such form.
   void (*attend_expanded)(void* self, const SpExpanded* a, const SpPages* pages, const SpTokens* tokens,
                           float* heads_out);
+  /// Runs body(context, i) for every i in [0, items) on the host's threads that the backend computes with, and returns
+  /// when all are done. Null in a backend that has none.
+  void (*each)(void* self, int64_t items, void (*body)(const void* context, int64_t i), const void* context);
 } SpBackend;
 
 #ifdef __cplusplus

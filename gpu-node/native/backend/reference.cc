@@ -274,9 +274,9 @@ void attend_expanded(void*, const SpExpanded* a, const SpPages* pages, const SpT
 }  // namespace
 
 SpBackend reference_backend() {
-  return {SP_BACKEND_ABI, "reference",  "reference",  nullptr,        page_bytes, pack,   embed, rms_norm,
-          layer_norm,     matmul,       matmul_heads, rope,           add,        swiglu, gate,  experts,
-          cache_write,    index_select, attend,       attend_expanded};
+  return {SP_BACKEND_ABI, "reference",     "reference", nullptr, page_bytes, pack, embed,   rms_norm,    layer_norm,
+          matmul,         matmul_heads,    rope,        add,     swiglu,     gate, experts, cache_write, index_select,
+          attend,         attend_expanded, nullptr};
 }
 
 }  // namespace sparrow

@@ -77,6 +77,15 @@ class Model {
   /// the token behind each of batch.ids. Only when drafts().
   void draft(const Pairs& pairs, KvMemory& kv, std::vector<float>& logits, const Tap* tap = nullptr);
 
+  /// Runs body(i) for every i in [0, items) on the backend's threads; not from inside a forward.
+  template <class Body>
+  void each(int64_t items, const Body& body) const {
+    const auto call = [](const void* context, int64_t i) { (*static_cast<const Body*>(context))(i); };
+    const SpBackend& b = backend_.table;
+    if (b.each) return b.each(b.self, items, call, &body);
+    for (int64_t i = 0; i < items; i++) body(i);
+  }
+
   /// Of a token of the last forward: what the MTP layer pairs with the token behind it. Only when drafts().
   std::span<const float> hidden_of(int32_t row) const {
     const size_t size = static_cast<size_t>(config_.hidden_size);

@@ -44,11 +44,10 @@ void Engine::draft() {
   }
   if (pairs.rows.empty()) return;
   model_.draft(pairs, kv_, logits_);
-  const size_t vocab = static_cast<size_t>(model_.config().vocab_size);
-  for (size_t i = 0; i < drafting.size(); i++) {
-    Sequence& s = *drafting[i];
-    s.draft = choose(s, std::span<const float>(logits_).subspan(i * vocab, vocab), {});
-  }
+  model_.each(static_cast<int64_t>(drafting.size()), [&](int64_t i) {
+    Sequence& s = *drafting[static_cast<size_t>(i)];
+    s.draft = choose(s, logits_row(static_cast<int32_t>(i)), {});
+  });
 }
 
 }  // namespace sparrow

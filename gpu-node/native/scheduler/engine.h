@@ -103,8 +103,14 @@ class Engine {
   void after_forward(Sequence& s);
   void score(Sequence& s);
   std::span<const float> logits_row(int32_t row) const;
-  int32_t sample_row(Sequence& s, int32_t row);
-  int32_t sample_from(Sequence& s, std::span<const float> logits, std::span<const uint32_t> mask);
+  /// Logits that a sequence's next token comes from, and its mask as in SampleInput.
+  struct Row {
+    Sequence* sequence;
+    std::span<const float> logits;
+    std::span<const uint32_t> mask = {};
+  };
+  void sample_rows();
+  void sample_each(std::span<const Row> rows);
   void hold(Sequence& s, int32_t row);
   void take_masks();
   void sample_held();

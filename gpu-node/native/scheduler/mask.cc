@@ -48,14 +48,14 @@ void Engine::hold(Sequence& s, int32_t row) {
 
 /// Samples wherever logits and mask have met; a preempted sequence needs no pages for that.
 void Engine::sample_held() {
-  for (auto* sequences : {&running_, &waiting_}) {
-    for (auto& s : *sequences) {
-      if (!s->is_held() || !s->has_mask()) continue;
-      const std::vector<float> logits = std::exchange(s->held, {});
-      const std::vector<uint32_t> words = std::move(s->mask.words);
-      s->mask.position = -1;
-      sample_from(*s, logits, words);
-    }
+  std::vector<Row> rows;
+  for (auto* sequences : {&running_, &waiting_})
+    for (auto& s : *sequences)
+      if (s->is_held() && s->has_mask()) rows.push_back({s.get(), s->held, s->mask.words});
+  sample_each(rows);
+  for (const Row& row : rows) {
+    row.sequence->held.clear();
+    row.sequence->mask.position = -1;
   }
   reap();
 }

@@ -1,6 +1,7 @@
 // One step: every decoding sequence adds one token and a guessed one, prefilling ones share a budget (plan.cc);
 // forward, sample, tell.
 #include <algorithm>
+#include <iterator>
 
 #include "engine.h"
 
@@ -32,6 +33,9 @@ bool Engine::step() {
   counters_.prefill_tokens += prefilled;
   for (auto& s : running_)
     if (s->in_step) after_forward(*s);
+  sample_rows();
+  for (auto& s : running_)
+    if (s->in_step) publish_pages(*s);
   if (model_.drafts()) draft();
   reap();
   pace_.observe(decoded, prefilled, std::chrono::duration<double>(Clock::now() - begin).count());
@@ -63,41 +67,50 @@ void Engine::add_tokens(Sequence& s, Batch& batch) {
   }
 }
 
-/// Samples, and where the draft turns out to be what was sampled, once more from the row behind it. What is sampled
-/// depends on the true logits alone, so a draft changes how many steps an answer takes and nothing else.
+/// What does not depend on a sampled token.
 void Engine::after_forward(Sequence& s) {
-  const int32_t draft = std::exchange(s.draft, -1);
-  s.computed += draft < 0 ? s.in_step : s.in_step - 1;  // a rejected draft's rows are overwritten by the next step
+  s.computed += s.draft < 0 ? s.in_step : s.in_step - 1;  // a rejected draft's rows are overwritten by the next step
   s.prefilled = std::max(s.prefilled, std::min(s.computed, s.prompt));
   if (s.score_row >= 0) score(s);
-  if (s.logit_row >= 0 && s.request.masked) {
-    hold(s, s.logit_row);
-  } else if (s.logit_row >= 0) {
-    const int32_t token = sample_row(s, s.logit_row);
-    if (draft >= 0) counters_.draft_tokens++;
-    if (draft >= 0 && token == draft) {
-      counters_.accepted_tokens++;
-      s.computed++;
-      if (!s.ending) {
-        counters_.decode_tokens++;
-        sample_row(s, s.logit_row + 1);
-      }
-    }
+  if (s.logit_row >= 0 && s.request.masked) hold(s, s.logit_row);
+}
+
+/// Samples, and where the draft turns out to be what was sampled, once more from the row behind it. What is sampled
+/// depends on the true logits alone, so a draft changes how many steps an answer takes and nothing else.
+void Engine::sample_rows() {
+  std::vector<Row> rows, behind;
+  for (auto& s : running_)
+    if (s->in_step && s->logit_row >= 0 && !s->request.masked) rows.push_back({s.get(), logits_row(s->logit_row)});
+  sample_each(rows);
+  for (const Row& row : rows) {
+    Sequence& s = *row.sequence;
+    const int32_t draft = std::exchange(s.draft, -1);
+    if (draft < 0) continue;
+    counters_.draft_tokens++;
+    if (s.ending == EndReason::kError || s.tokens.back() != draft) continue;
+    counters_.accepted_tokens++;
+    s.computed++;
+    if (s.ending) continue;
+    counters_.decode_tokens++;
+    behind.push_back({&s, logits_row(s.logit_row + 1)});
   }
-  publish_pages(s);
+  sample_each(behind);
 }
 
 /// Tells of the prompt's tokens that this step's logits speak of: a row is about the token behind its own.
 void Engine::score(Sequence& s) {
-  const int32_t end = std::min(s.begin + s.in_step + 1, s.prompt);
-  for (int32_t row = s.score_row; s.scored < end; s.scored++, row++) {
-    Event e;
+  const int32_t first = s.scored, count = std::min(s.begin + s.in_step + 1, s.prompt) - first;
+  std::vector<Event> told(static_cast<size_t>(std::max(count, 0)));
+  model_.each(count, [&](int64_t i) {
+    Event& e = told[static_cast<size_t>(i)];
     e.kind = Event::Kind::kPrompt;
     e.id = s.request.id;
-    e.token = s.tokens[static_cast<size_t>(s.scored)];
-    e.logprobs = logprobs_of(logits_row(row), allowed(), e.token, s.request.top_logprobs);
-    events_.push_back(std::move(e));
-  }
+    e.token = s.tokens[static_cast<size_t>(first + i)];
+    e.logprobs =
+        logprobs_of(logits_row(s.score_row + static_cast<int32_t>(i)), allowed(), e.token, s.request.top_logprobs);
+  });
+  std::move(told.begin(), told.end(), std::back_inserter(events_));
+  s.scored += std::max(count, 0);
 }
 
 std::span<const float> Engine::logits_row(int32_t row) const {
@@ -109,21 +122,30 @@ int32_t Engine::allowed() const {
   return options_.token_bytes.empty() ? model_.config().vocab_size : static_cast<int32_t>(options_.token_bytes.size());
 }
 
-/// The token that s goes on with, -1 when the logits have none.
-int32_t Engine::sample_row(Sequence& s, int32_t row) {
-  return sample_from(s, logits_row(row), {});
-}
-
-/// The mask as in SampleInput.
-int32_t Engine::sample_from(Sequence& s, std::span<const float> logits, std::span<const uint32_t> mask) {
-  const int32_t token = choose(s, logits, mask), top = s.request.top_logprobs;
-  if (token >= 0) {
-    sampled(s, token, top < 0 ? std::vector<TokenLogprob>() : logprobs_of(logits, allowed(), token, top));
-  } else {
+/// The tokens that sequences go on with: chosen on all threads, told of in order.
+void Engine::sample_each(std::span<const Row> rows) {
+  struct Choice {
+    int32_t token;
+    std::vector<TokenLogprob> logprobs;
+  };
+  std::vector<Choice> choices(rows.size());
+  model_.each(static_cast<int64_t>(rows.size()), [&](int64_t i) {
+    const Row& row = rows[static_cast<size_t>(i)];
+    Choice& choice = choices[static_cast<size_t>(i)];
+    choice.token = choose(*row.sequence, row.logits, row.mask);
+    const int32_t top = row.sequence->request.top_logprobs;
+    if (choice.token >= 0 && top >= 0) choice.logprobs = logprobs_of(row.logits, allowed(), choice.token, top);
+  });
+  for (size_t i = 0; i < rows.size(); i++) {
+    Sequence& s = *rows[i].sequence;
+    const int32_t token = choices[i].token;
+    if (token >= 0) {
+      sampled(s, token, std::move(choices[i].logprobs));
+      continue;
+    }
     s.ending = EndReason::kError;
     s.message = token == kNotFinite ? "the model's output is not finite" : "no token is allowed";
   }
-  return token;
 }
 
 /// Only confirmed tokens count, so what a rejected draft wrote is never shared.

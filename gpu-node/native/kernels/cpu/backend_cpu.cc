@@ -181,6 +181,10 @@ void attend(void* self, const SpAttention* a, const SpPages* pages, const SpToke
   });
 }
 
+void each(void* self, int64_t items, Threads::Call body, const void* context) {
+  cpu(self).threads.run(items, body, context);
+}
+
 }  // namespace
 
 Result<Backend> open_cpu_backend(const std::string& isa, int threads) {
@@ -199,6 +203,7 @@ Result<Backend> open_cpu_backend(const std::string& isa, int threads) {
   table.index_select = index_select;
   table.attend = attend;
   table.attend_expanded = nullptr;
+  table.each = each;
   return Backend{table, owner};
 }
 

@@ -27,10 +27,10 @@ class Threads {
     run(
         items, [](const void* context, int64_t i) { (*static_cast<const Body*>(context))(i); }, &body);
   }
-
- private:
   using Call = void (*)(const void* context, int64_t item);
   void run(int64_t items, Call call, const void* context);
+
+ private:
   void work(int self);
   void drain(int self);
 

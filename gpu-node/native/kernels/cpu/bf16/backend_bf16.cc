@@ -85,6 +85,10 @@ void gate(void* self, const SpGate* g, const float* logits, int32_t n, int32_t* 
   });
 }
 
+void each(void* self, int64_t items, Threads::Call body, const void* context) {
+  pool(self).threads.run(items, body, context);
+}
+
 }  // namespace
 }  // namespace bf16
 
@@ -128,7 +132,8 @@ Backend open_bf16_backend(const SpBf16Kernels& kernels, int threads, bool fp8_kv
            bf16::add,          bf16::swiglu,
            bf16::gate,         bf16::experts,
            bf16::cache_write,  bf16::index_select,
-           bf16::attend,       bf16::attend_expanded},
+           bf16::attend,       bf16::attend_expanded,
+           bf16::each},
           owner};
 }
 
