@@ -58,7 +58,7 @@ SP_INLINE void fetch(const uint8_t* at, int64_t stride) {
 template <int A, int B>
 SP_INLINE void step(const Weights& w, const Tokens& x, int64_t k) {
   const uint8_t* at = w.from + k * kTileRows * kTileBytes;
-  if (A == 1 && w.fetch) fetch<B>(at + kAhead, w.stride);
+  if (w.fetch) fetch<B>(at + kAhead, w.stride);
   load_tile<4>(x.first + k * kTileBytes, x.stride);
   if constexpr (A == 2) load_tile<5>(x.second + k * kTileBytes, x.stride);
   load_tile<6>(at, kTileBytes);
@@ -132,9 +132,9 @@ static void multiply(Weights w, int32_t blocks, const uint16_t* half, int64_t st
   if (n <= SP_FEW)
     return sp_multiply_few({w.from, w.stride, w.pairs, half, stride / 2}, n, blocks, out.first, out.ldy, out.step,
                            out.rows);
-  w.fetch = n <= kTileRows;
   const auto* x = reinterpret_cast<const uint8_t*>(half);
   for (int32_t t = 0; t < n; t += 2 * kTileRows) {
+    w.fetch = t == 0;
     const int32_t first = tile_begin(t, n), second = tile_begin(t + kTileRows, n);
     const Tokens tokens = {x + first * stride, x + second * stride, stride, n < kTileRows ? n : kTileRows};
     const Out own = {out.first + first * out.ldy, out.first + second * out.ldy, out.ldy, out.step, out.rows};
