@@ -88,7 +88,7 @@ class Runner {
   int pages_;
   KvMemory kv_;
   std::vector<std::vector<int32_t>> tables_;
-  std::vector<float> logits_;
+  Lines<float> logits_;
   uint32_t state_ = 7;
 };
 

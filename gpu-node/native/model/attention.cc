@@ -21,7 +21,7 @@ void Model::project_input(const LayerWeights& w, const Step& step) {
   const int32_t n = step.tokens->n, rank = config_.kv_lora_rank, rope = config_.qk_rope_head_dim;
   SpProduct products[4];
   int32_t count = 0;
-  const auto add = [&](const SpMatrix& matrix, std::vector<float>& y) {
+  const auto add = [&](const SpMatrix& matrix, Lines<float>& y) {
     y.resize(static_cast<size_t>(n) * matrix.rows);
     products[count++] = {&matrix, y.data()};
   };

@@ -7,7 +7,7 @@
 
 namespace sparrow {
 
-void Model::draft(const Pairs& pairs, KvMemory& kv, std::vector<float>& logits, const Tap* tap) {
+void Model::draft(const Pairs& pairs, KvMemory& kv, Lines<float>& logits, const Tap* tap) {
   const SpBackend& b = backend_.table;
   const MtpWeights& w = *weights_.mtp;
   const Batch& batch = pairs.batch;

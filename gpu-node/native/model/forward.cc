@@ -81,8 +81,8 @@ void Model::layer(const LayerWeights& w, const Step& step) {
   if (step.tap) (*step.tap)(step.layer, "layer_out", s_.x.data(), n, hidden);
 }
 
-void Model::logits_of(const std::vector<float>& x, const std::vector<int32_t>& rows, const std::vector<float>& norm,
-                      const SpMatrix& head, std::vector<float>& logits) {
+void Model::logits_of(const Lines<float>& x, const std::vector<int32_t>& rows, const std::vector<float>& norm,
+                      const SpMatrix& head, Lines<float>& logits) {
   const SpBackend& b = backend_.table;
   const int32_t n = static_cast<int32_t>(rows.size()), hidden = config_.hidden_size;
   s_.out.resize(static_cast<size_t>(n) * hidden);
@@ -96,8 +96,8 @@ void Model::logits_of(const std::vector<float>& x, const std::vector<int32_t>& r
   b.matmul(b.self, &product, 1, s_.normed.data(), n);
 }
 
-bool Model::forward(const Batch& batch, KvMemory& kv, std::vector<float>& logits,
-                    const std::function<bool()>& cancelled, const Tap* tap) {
+bool Model::forward(const Batch& batch, KvMemory& kv, Lines<float>& logits, const std::function<bool()>& cancelled,
+                    const Tap* tap) {
   const SpBackend& b = backend_.table;
   const int32_t n = batch.size(), hidden = config_.hidden_size;
   const SpTokens tokens = {n, batch.positions.data(), batch.tables.data()};

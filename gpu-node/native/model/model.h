@@ -8,6 +8,7 @@
 
 #include "../backend/registry.h"
 #include "../huge_buffer.h"
+#include "../lines.h"
 #include "config.h"
 #include "weights.h"
 
@@ -70,12 +71,12 @@ class Model {
 
   /// Runs the step; logits (logit_rows, vocab). `cancelled` is asked between layers; true stops early and returns
   /// false.
-  bool forward(const Batch& batch, KvMemory& kv, std::vector<float>& logits, const std::function<bool()>& cancelled,
+  bool forward(const Batch& batch, KvMemory& kv, Lines<float>& logits, const std::function<bool()>& cancelled,
                const Tap* tap = nullptr);
 
   /// Runs the MTP layer over what the last forward left: writes its cache rows; logits (batch.logit_rows, vocab) for
   /// the token behind each of batch.ids. Only when drafts().
-  void draft(const Pairs& pairs, KvMemory& kv, std::vector<float>& logits, const Tap* tap = nullptr);
+  void draft(const Pairs& pairs, KvMemory& kv, Lines<float>& logits, const Tap* tap = nullptr);
 
   /// Runs body(i) for every i in [0, items) on the backend's threads; not from inside a forward.
   template <class Body>
@@ -107,9 +108,9 @@ class Model {
 
  private:
   struct Scratch {
-    std::vector<float> hidden;  // of the last forward's tokens, after the final norm; kept for draft()
-    std::vector<float> pair, x, normed, cq, q, kv, latent, rope, q_latent, q_rope, z, heads, out, index_q, index_k,
-        index_w, gate, up, router, expert_weights;
+    Lines<float> hidden;  // of the last forward's tokens, after the final norm; kept for draft()
+    Lines<float> pair, x, normed, cq, q, kv, latent, rope, q_latent, q_rope, z, heads, out, index_q, index_k, index_w,
+        gate, up, router, expert_weights;
     std::vector<int32_t> chosen, counts, expert_ids;
   };
   struct Step {
@@ -123,8 +124,8 @@ class Model {
   int cache_layers() const { return config_.num_hidden_layers + (drafts() ? 1 : 0); }
   Step step_of(int layer, const SpTokens& tokens, KvMemory& kv, const Tap* tap, bool sparse) const;
   void layer(const LayerWeights& w, const Step& step);
-  void logits_of(const std::vector<float>& x, const std::vector<int32_t>& rows, const std::vector<float>& norm,
-                 const SpMatrix& head, std::vector<float>& logits);
+  void logits_of(const Lines<float>& x, const std::vector<int32_t>& rows, const std::vector<float>& norm,
+                 const SpMatrix& head, Lines<float>& logits);
   void attention(const LayerWeights& w, const Step& step);
   void project_input(const LayerWeights& w, const Step& step);
   void project_query(const LayerWeights& w, const Step& step);

@@ -10,7 +10,7 @@ void Model::project_ffn(const LayerWeights& w, int32_t n) {
   const SpBackend& b = backend_.table;
   SpProduct products[3];
   int32_t count = 0;
-  const auto add = [&](const SpMatrix& matrix, std::vector<float>& y) {
+  const auto add = [&](const SpMatrix& matrix, Lines<float>& y) {
     if (!matrix.rows) return;
     y.resize(static_cast<size_t>(n) * matrix.rows);
     products[count++] = {&matrix, y.data()};

@@ -134,7 +134,7 @@ class Engine {
   std::vector<std::unique_ptr<Sequence>> waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;
   std::vector<Event> events_;
-  std::vector<float> logits_;
+  Lines<float> logits_;
   FairShares shares_;
   StepPace pace_;
   size_t turn_ = 0;  // who prefills first

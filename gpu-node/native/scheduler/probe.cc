@@ -76,7 +76,7 @@ Status evaluate(Model& model, std::vector<ProbeSequence>& sequences, bool last_o
       done[i] = end;
     }
     if (batch.size() == 0) return ok_status();
-    std::vector<float> logits;
+    Lines<float> logits;
     model.forward(batch, kv, logits, nullptr, taps ? &tap : nullptr);
     const size_t vocab = static_cast<size_t>(model.config().vocab_size);
     for (size_t row = 0; row < owner.size(); row++) {

@@ -9,7 +9,7 @@ namespace {
 
 /// Softmax states of groups of heads.
 struct States {
-  std::vector<float> z;
+  Lines<float> z;
   std::vector<SpSoftmax> of;
   SpSoftmax* ready(int64_t count, int64_t latent) {
     const int64_t size = SP_QUERY_HEADS * latent;
@@ -38,7 +38,7 @@ struct Query {
   /// At least one: a token without keys gets a state, though no result.
   int32_t chunks() const { return std::max(1, static_cast<int32_t>(ceil_div(keys, SP_CHUNK_KEYS))); }
 
-  const uint16_t* pack(Aligned<uint16_t>& memory) const {
+  const uint16_t* pack(Room<uint16_t>& memory) const {
     uint16_t* packed = memory.ready(groups() * packed_halves());
     for (int64_t g = 0; g < groups(); g++)
       k.pack_query(&kv.layout, a.q_latent + first_head(g) * kv.layout.latent, a.q_rope + first_head(g) * kv.layout.rope,
@@ -56,7 +56,7 @@ struct Query {
                            heads(group),
                            a.scale,
                            again};
-    thread_local Aligned<uint16_t> room;
+    thread_local Room<uint16_t> room;
     k.attend_chunk(&chunk, &kv, room.ready(sp_attend_room(&kv.layout)), out);
   }
 
@@ -70,7 +70,7 @@ struct Query {
   /// All of it on this thread.
   void whole(float* z) const {
     thread_local States all, parts;
-    thread_local Aligned<uint16_t> memory;
+    thread_local Room<uint16_t> memory;
     const uint16_t* packed = pack(memory);
     SpSoftmax *into = all.ready(groups(), kv.layout.latent), *next = parts.ready(1, kv.layout.latent);
     for (int32_t c = 0; c < chunks(); c++) {
@@ -85,7 +85,7 @@ struct Query {
   /// Each chunk an item of the threads; each of its groups, too, where chunks are too few.
   void shared(Threads& threads, float* z) const {
     thread_local States own;
-    thread_local Aligned<uint16_t> memory;
+    thread_local Room<uint16_t> memory;
     const uint16_t* packed = pack(memory);
     SpSoftmax* states = own.ready(groups() * chunks(), kv.layout.latent);
     const int64_t together = chunks() < threads.count() ? 1 : groups();  // groups of an item

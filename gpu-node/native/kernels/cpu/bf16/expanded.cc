@@ -12,13 +12,13 @@ constexpr int64_t kScores = 128 << 10;  // scores of such a pass, so that they s
 
 /// What all heads share: queries as BF16, rotated key parts, masks, FP8 rows as BF16.
 struct Shared {
-  Aligned<uint16_t> q, masks, rows;
-  Aligned<float> rope;
+  Room<uint16_t> q, masks, rows;
+  Room<float> rope;
 };
 
 struct Scratch {
-  Aligned<uint16_t> keys, values, weights;
-  Aligned<float> wide, scores;
+  Room<uint16_t> keys, values, weights;
+  Room<float> wide, scores;
 };
 
 struct Call {

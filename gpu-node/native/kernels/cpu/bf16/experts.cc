@@ -86,7 +86,7 @@ struct Call {
   /// Rows of one panel of silu(gate x) * (up x) of one group, rounded.
   void inner(int64_t item) const {
     const Group& g = group_of(item, in.panels);
-    thread_local std::vector<float> gate, up;
+    thread_local Lines<float> gate, up;
     const size_t size = static_cast<size_t>(g.count * inter);
     if (gate.size() < size) gate.resize(size), up.resize(size);
     const Inputs x = inputs(g, false);
@@ -143,7 +143,7 @@ struct Call {
 };
 
 template <class T>
-void reserve(std::vector<T>& v, int64_t size) {
+void reserve(Lines<T>& v, int64_t size) {
   if (v.size() < static_cast<size_t>(size)) v.resize(static_cast<size_t>(size));
 }
 

@@ -4,24 +4,25 @@
 #include <cstdint>
 #include <vector>
 
+#include "../../../lines.h"
 #include "../threads.h"
 #include "kernels.h"
 
 namespace sparrow::bf16 {
 
-/// Memory that grows and stays, aligned as the kernels load it.
+/// Memory that grows and stays.
 template <class T>
-struct Aligned {
-  std::vector<T> memory;
+struct Room {
+  Lines<T> memory;
   T* ready(int64_t size) {
-    if (memory.size() < static_cast<size_t>(size) + 64) memory.resize(static_cast<size_t>(size) + 64);
-    return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) & ~uintptr_t{63});
+    if (memory.size() < static_cast<size_t>(size)) memory.resize(static_cast<size_t>(size));
+    return memory.data();
   }
 };
 
 /// Rows of int8 activations, in memory that grows and stays.
 struct CodeRows {
-  std::vector<int8_t> codes;
+  Lines<int8_t> codes;
   std::vector<float> scales;
   std::vector<int32_t> sums;
   int64_t ld = 0;
@@ -82,14 +83,14 @@ struct Pool {
   Pool(const SpBf16Kernels& kernels, int threads, bool fp8_kv) : k(kernels), threads(threads), fp8_kv(fp8_kv) {}
   const SpBf16Kernels& k;
   Threads threads;
-  const bool fp8_kv;                             // KV pages keep latents as E4M3
-  std::vector<uint16_t> half;                    // activations of the current product
-  std::vector<uint16_t> parts;                   // the same, each in three
-  std::vector<uint16_t> expert_x, expert_inner;  // (slots, hidden), (slots, inter), grouped by expert
-  std::vector<float> full_inner;                 // the same, for kernels that do not round
-  CodeRows codes, expert_codes, inner_codes;     // the same, for quantised weights
-  std::vector<float> expert_out;                 // (slots, hidden)
-  std::vector<Tiles> products;                   // of the current call
+  const bool fp8_kv;                          // KV pages keep latents as E4M3
+  Lines<uint16_t> half;                       // activations of the current product
+  Lines<uint16_t> parts;                      // the same, each in three
+  Lines<uint16_t> expert_x, expert_inner;     // (slots, hidden), (slots, inter), grouped by expert
+  Lines<float> full_inner;                    // the same, for kernels that do not round
+  CodeRows codes, expert_codes, inner_codes;  // the same, for quantised weights
+  Lines<float> expert_out;                    // (slots, hidden)
+  std::vector<Tiles> products;                // of the current call
 };
 
 inline Pool& pool(void* self) {

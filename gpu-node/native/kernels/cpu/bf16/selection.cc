@@ -81,8 +81,8 @@ class Candidates {
 
 /// One query quantised, with memory that stays.
 struct Heads {
-  std::vector<int8_t> q;
-  std::vector<float> w;
+  Lines<int8_t> q;
+  Lines<float> w;
   std::vector<int32_t> start;
   SpIndexHeads view;
   void load(const SpBf16Kernels& k, const SpIndexQuery& query, int64_t token, int64_t quads) {
