@@ -110,10 +110,28 @@ void shape(Check& check, Random& random, const Shape& s) {
   check.same(what + ", after an empty list", slice(after, width, 8, n - 8), slice(before, width, 8, n - 8));
 }
 
+/// As in a prompt: tokens side by side that attend to all before them, across the end of a chunk of keys.
+void neighbours(Check& check, int32_t heads) {
+  Random random(16);
+  TestCache cache(random, 64, 16, 0, {300, 40});
+  cache.fill(random);
+  TestTokens tokens;
+  for (int i = 0; i < 24; i++) tokens.add(cache, 0, 245 + i);
+  for (int i = 0; i < 9; i++) tokens.add(cache, 1, i);
+  const int32_t n = tokens.size();
+  const Queries q = {heads, 0, 0.1f, random.normals(int64_t{n} * heads * 64), random.normals(int64_t{n} * heads * 16),
+                     {},    {}};
+  const Compute compute = [&](const SpBackend& on, int32_t first, int32_t count) {
+    return attend(on, q, cache, tokens, first, count);
+  };
+  check.tokens("neighbours, " + std::to_string(heads) + " heads", n, compute, check.tolerance(true));
+}
+
 }  // namespace
 
 void test_attend(Check& check) {
   fixture(check);
+  for (const int32_t heads : {2, 20, 130}) neighbours(check, heads);
   Random random(15);
   for (const Shape& s : {Shape{1, 1, 2, 0, 0},
                          {4, 32, 8, 16, 0},

@@ -1,6 +1,7 @@
 // KV pages of the BF16 backend, and absorbed attention split over the threads: by query while there are many, by chunks
 // of keys while there are few. The order of arithmetic is the same.
 #include <algorithm>
+#include <span>
 
 #include "pool.h"
 
@@ -20,12 +21,19 @@ struct States {
   }
 };
 
+/// The positions that token t attends to; null: all up to its own.
+const int32_t* chosen_of(const SpAttention& a, const SpTokens& tokens, int32_t t) {
+  const bool some = a.chosen && a.counts[t] <= tokens.positions[t];
+  return some ? a.chosen + int64_t{t} * a.top_k : nullptr;
+}
+
 /// One token; its heads go in groups of up to 16.
 struct Query {
   const SpBf16Kernels& k;
   const SpAttention& a;
   SpKvView kv;
   int64_t token;
+  const int32_t* chosen;  // positions, or null: the first `keys`
   int32_t keys;
 
   int64_t groups() const { return ceil_div(a.heads, SP_QUERY_HEADS); }
@@ -38,19 +46,17 @@ struct Query {
   /// At least one: a token without keys gets a state, though no result.
   int32_t chunks() const { return std::max(1, static_cast<int32_t>(ceil_div(keys, SP_CHUNK_KEYS))); }
 
-  const uint16_t* pack(Room<uint16_t>& memory) const {
-    uint16_t* packed = memory.ready(groups() * packed_halves());
+  void pack(uint16_t* packed) const {
     for (int64_t g = 0; g < groups(); g++)
       k.pack_query(&kv.layout, a.q_latent + first_head(g) * kv.layout.latent, a.q_rope + first_head(g) * kv.layout.rope,
                    heads(g), packed + g * packed_halves());
-    return packed;
   }
 
-  /// `again`: of the chunk that this thread had last, for another group.
+  /// `again`: of the chunk that this thread had last, for another group or a query of no more keys.
   void chunk(const uint16_t* packed, int32_t c, int64_t group, bool again, SpSoftmax* out) const {
     const int32_t first = c * SP_CHUNK_KEYS;
     const SpChunk chunk = {packed + group * packed_halves(),
-                           a.chosen ? a.chosen + token * a.top_k + first : nullptr,
+                           chosen ? chosen + first : nullptr,
                            first,
                            std::min(SP_CHUNK_KEYS, keys - first),
                            heads(group),
@@ -67,26 +73,12 @@ struct Query {
     k.attend_finish(state, heads(group), kv.layout.latent, z + first_head(group) * kv.layout.latent);
   }
 
-  /// All of it on this thread.
-  void whole(float* z) const {
-    thread_local States all, parts;
-    thread_local Room<uint16_t> memory;
-    const uint16_t* packed = pack(memory);
-    SpSoftmax *into = all.ready(groups(), kv.layout.latent), *next = parts.ready(1, kv.layout.latent);
-    for (int32_t c = 0; c < chunks(); c++) {
-      for (int64_t g = 0; g < groups(); g++) {
-        chunk(packed, c, g, g > 0, c ? next : into + g);
-        if (c) merge(g, next, into + g);
-      }
-    }
-    for (int64_t g = 0; g < groups(); g++) finish(g, into + g, z);
-  }
-
   /// Each chunk an item of the threads; each of its groups, too, where chunks are too few.
   void shared(Threads& threads, float* z) const {
     thread_local States own;
     thread_local Room<uint16_t> memory;
-    const uint16_t* packed = pack(memory);
+    uint16_t* packed = memory.ready(groups() * packed_halves());
+    pack(packed);
     SpSoftmax* states = own.ready(groups() * chunks(), kv.layout.latent);
     const int64_t together = chunks() < threads.count() ? 1 : groups();  // groups of an item
     threads.each(groups() / together * chunks(), [&](int64_t i) {
@@ -103,6 +95,44 @@ struct Query {
     }
   }
 };
+
+/// Queries of one sequence, the one of most keys first, whose chunks are alike: each chunk's rows are brought together
+/// once for all of them. All of it on this thread.
+void attend_together(std::span<const Query> queries, float* z) {
+  thread_local States all, parts;
+  thread_local Room<uint16_t> memory;
+  const Query& most = queries.front();
+  const int64_t latent = most.kv.layout.latent, groups = most.groups(), halves = groups * most.packed_halves();
+  const auto count = static_cast<int64_t>(queries.size());
+  uint16_t* packed = memory.ready(count * halves);
+  SpSoftmax *into = all.ready(count * groups, latent), *next = parts.ready(1, latent);
+  for (int64_t i = 0; i < count; i++) queries[static_cast<size_t>(i)].pack(packed + i * halves);
+  for (int32_t c = 0; c < most.chunks(); c++) {
+    for (int64_t i = 0; i < count * groups; i++) {
+      const Query& query = queries[static_cast<size_t>(i / groups)];
+      if (c >= query.chunks()) break;
+      query.chunk(packed + i / groups * halves, c, i % groups, i > 0, c ? next : into + i);
+      if (c) query.merge(i % groups, next, into + i);
+    }
+  }
+  for (int64_t i = 0; i < count * groups; i++) queries[static_cast<size_t>(i / groups)].finish(i % groups, into + i, z);
+}
+
+/// Neighbours that attend to all before them go together: as many as have kTogether groups of heads, and leave work for
+/// all threads. Returns where each item of the threads begins, and the end.
+std::vector<int32_t> items_of(const SpAttention& a, const SpTokens& tokens, int32_t threads) {
+  constexpr int64_t kTogether = 8;
+  const int64_t groups = ceil_div(a.heads, SP_QUERY_HEADS);
+  const auto most = static_cast<int32_t>(std::min(kTogether / groups, int64_t{tokens.n} / (2 * threads)));
+  std::vector<int32_t> begins = {0};
+  for (int32_t t = 1; t < tokens.n; t++) {
+    const bool follows = tokens.tables[t] == tokens.tables[t - 1] && tokens.positions[t] == tokens.positions[t - 1] + 1;
+    const bool alike = !chosen_of(a, tokens, t - 1) && !chosen_of(a, tokens, t);
+    if (!follows || !alike || t - begins.back() >= most) begins.push_back(t);
+  }
+  begins.push_back(tokens.n);
+  return begins;
+}
 
 }  // namespace
 
@@ -137,15 +167,23 @@ void cache_write(void* self, const SpPages* pages, const SpTokens* tokens, const
 void attend(void* self, const SpAttention* a, const SpPages* pages, const SpTokens* tokens, float* z) {
   Pool& p = pool(self);
   const SpLayout layout = layout_of(p, pages->latent, pages->rope, pages->index);
-  const auto query_of = [&](int64_t t) {
-    return Query{p.k,
-                 *a,
-                 {layout, pages->base, pages->page_stride, tokens->tables[t]},
-                 t,
-                 a->chosen ? a->counts[t] : tokens->positions[t] + 1};
+  const auto query_of = [&](int32_t t) {
+    const int32_t* chosen = chosen_of(*a, *tokens, t);
+    return Query{p.k, *a,     {layout, pages->base, pages->page_stride, tokens->tables[t]},
+                 t,   chosen, chosen ? a->counts[t] : tokens->positions[t] + 1};
   };
-  if (tokens->n >= 2 * p.threads.count()) return p.threads.each(tokens->n, [&](int64_t t) { query_of(t).whole(z); });
-  for (int64_t t = 0; t < tokens->n; t++) query_of(t).shared(p.threads, z);
+  if (tokens->n < 2 * p.threads.count()) {
+    for (int32_t t = 0; t < tokens->n; t++) query_of(t).shared(p.threads, z);
+    return;
+  }
+  const std::vector<int32_t> begins = items_of(*a, *tokens, p.threads.count());
+  p.threads.each(static_cast<int64_t>(begins.size()) - 1, [&](int64_t item) {
+    thread_local std::vector<Query> queries;
+    queries.clear();
+    const int32_t begin = begins[static_cast<size_t>(item)], end = begins[static_cast<size_t>(item) + 1];
+    for (int32_t t = end - 1; t >= begin; t--) queries.push_back(query_of(t));
+    attend_together(queries, z);
+  });
 }
 
 }  // namespace sparrow::bf16

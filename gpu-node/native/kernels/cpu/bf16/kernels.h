@@ -96,7 +96,8 @@ typedef struct SpChunk {
   const int32_t* chosen;  // (count) positions, or null: first, first + 1, ...
   int32_t first, count, heads;
   float scale;
-  bool again;  // the scratch memory still holds this chunk of the same query: another group of its heads was before
+  bool again;  // the scratch memory still holds this chunk's rows: for other heads, or a query of more keys, was it
+               // before
 } SpChunk;
 
 /// Softmax state of a group: running maximum and sum of exponentials (16), weighted latents (heads, latent).

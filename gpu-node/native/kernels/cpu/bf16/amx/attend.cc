@@ -9,11 +9,12 @@ namespace {
 
 constexpr int32_t kAhead = 32;  // keys: chosen rows lie apart, and memory takes longer than a few keys' work
 constexpr int32_t kStepKeys = kTileBytes / 2;  // of one product of weights and latents
+constexpr int64_t kTileHalves = kTileRows * 32, kColumnHalves = SP_CHUNK_KEYS / kStepKeys * kTileHalves;
 
 /// The chunk's key rows twice: one after the other, and as tiles of 16 key pairs by 16 columns.
 struct Keys {
   uint16_t* rows;   // (keys, ld)
-  uint16_t* tiles;  // (columns / 16, steps): of each 32 columns first those that unpacking calls low (0-3, 8-11, ...)
+  uint16_t* tiles;  // (columns / 16, 4 steps): of each 32 columns first those that unpacking calls low (0-3, 8-11, ...)
   int64_t ld;
   int32_t count, steps;
 };
@@ -40,7 +41,7 @@ struct Gather {
   }
 
   void bring(const Keys& k) const {
-    const int64_t halves = kv->layout.row_halves, latent = kv->layout.latent, block = int64_t{k.steps} * kTileRows * 32;
+    const int64_t halves = kv->layout.row_halves, latent = kv->layout.latent;
     for (int32_t i = 0; i < kAhead; i++) prefetch(i);
     for (int32_t i = 0; i < k.steps * kStepKeys; i += 2) {
       prefetch(i + kAhead), prefetch(i + kAhead + 1);
@@ -48,12 +49,12 @@ struct Gather {
       const uint16_t *a = half(i, first), *b = half(i + 1, second);
       const __mmask32 has_a = i < c->count ? ~0u : 0, has_b = i + 1 < c->count ? ~0u : 0;  // behind the last: zeros
       uint16_t* tile = k.tiles + i * 16;
-      for (int64_t d = 0; d < halves; d += 32, tile += 2 * block) {
+      for (int64_t d = 0; d < halves; d += 32, tile += 2 * kColumnHalves) {
         const __m512i x = _mm512_maskz_loadu_epi16(has_a, a + d), y = _mm512_maskz_loadu_epi16(has_b, b + d);
         _mm512_storeu_si512(first + d, x), _mm512_storeu_si512(second + d, y);
         if (d >= latent) continue;
         _mm512_store_si512(tile, _mm512_unpacklo_epi16(x, y));
-        _mm512_store_si512(tile + block, _mm512_unpackhi_epi16(x, y));
+        _mm512_store_si512(tile + kColumnHalves, _mm512_unpackhi_epi16(x, y));
       }
     }
   }
@@ -90,19 +91,19 @@ static void pack_weights(const uint16_t* weights, int32_t steps, uint16_t* tiles
 
 /// z (heads, latent) = weights times latents, 64 columns at a time; `sums` (columns / 16, 16, 16).
 static void weigh(const Keys& k, const uint16_t* weights, int32_t heads, int64_t latent, float* sums, float* z) {
-  const int64_t tile = kTileRows * 32, block = k.steps * tile, sum = kTileRows * SP_LANES;
+  constexpr int64_t sum = kTileRows * SP_LANES;
   for (int64_t d = 0; d < latent; d += 64) {
     const bool wide = latent - d > 32;
-    const uint16_t* from = k.tiles + d / 16 * block;
+    const uint16_t* from = k.tiles + d / 16 * kColumnHalves;
     float* to = sums + d / 16 * sum;
     clear_tile<0>(), clear_tile<1>(), clear_tile<2>(), clear_tile<3>();
-    for (int32_t s = 0; s < k.steps; s++, from += tile) {
-      load_tile<4>(weights + s * tile, kTileBytes);
+    for (int32_t s = 0; s < k.steps; s++, from += kTileHalves) {
+      load_tile<4>(weights + s * kTileHalves, kTileBytes);
       load_tile<6>(from, kTileBytes), add_bf16<0, 4, 6>();
-      load_tile<7>(from + block, kTileBytes), add_bf16<1, 4, 7>();
+      load_tile<7>(from + kColumnHalves, kTileBytes), add_bf16<1, 4, 7>();
       if (!wide) continue;
-      load_tile<6>(from + 2 * block, kTileBytes), add_bf16<2, 4, 6>();
-      load_tile<7>(from + 3 * block, kTileBytes), add_bf16<3, 4, 7>();
+      load_tile<6>(from + 2 * kColumnHalves, kTileBytes), add_bf16<2, 4, 6>();
+      load_tile<7>(from + 3 * kColumnHalves, kTileBytes), add_bf16<3, 4, 7>();
     }
     store_tile<0>(to, kTileBytes), store_tile<1>(to + sum, kTileBytes);
     if (wide) store_tile<2>(to + 2 * sum, kTileBytes), store_tile<3>(to + 3 * sum, kTileBytes);
