@@ -5,7 +5,9 @@ import { checkCompiler, discardForeignBuild, ROOT, run } from './setup.mjs'
 export const NATIVE = join(ROOT, 'gpu-node', 'native')
 export const BUILD = join(ROOT, 'gpu-node', 'build')
 export const COMPONENTS = join(ROOT, 'test', 'engine', 'goldens', 'components')
-export const CHECKPOINT = join(ROOT, 'test', 'engine', 'goldens', 'v32_groups_yarn')
+export const CHECKPOINTS = ['v32_groups_yarn', 'v32_mtp_copies'].map((name) =>
+  join(ROOT, 'test', 'engine', 'goldens', name),
+)
 
 /** `-fsanitize=` of each build; its folder below gpu-node/build has the same name. */
 export const SANITIZERS = { asan: 'address,undefined', ubsan: 'undefined', tsan: 'thread' }

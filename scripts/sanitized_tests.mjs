@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { BUILD, buildTargets, CHECKPOINT, COMPONENTS, SANITIZERS, sanitized } from './native_build.mjs'
+import { BUILD, buildTargets, CHECKPOINTS, COMPONENTS, SANITIZERS, sanitized } from './native_build.mjs'
 import { say, withSetup } from './setup.mjs'
 
 // No detect_stack_use_after_return: GCC 12 lays vectors of 64 bytes misaligned on the stack that it makes (its bug 110027).
@@ -21,7 +21,7 @@ withSetup(() => {
   const scratch = mkdtempSync(join(tmpdir(), 'sparrow-cache-'))
   const failed = [
     ['op_test', COMPONENTS, ...rest],
-    ['engine_test', CHECKPOINT],
+    ...CHECKPOINTS.map((checkpoint) => ['engine_test', checkpoint]),
     ['cache_test', scratch],
     ['sampler_test'],
   ].filter(([program, ...args]) => {

@@ -120,7 +120,8 @@ class Engine {
   bool stops(Sequence& s, int32_t token);
   void sampled(Sequence& s, int32_t token, std::vector<TokenLogprob> logprobs);
   void publish_pages(Sequence& s);
-  void add_pairs(const Sequence& s, Pairs& pairs) const;
+  class Written;
+  bool add_pairs(const Sequence& s, Pairs& pairs, Written& written) const;
   void draft();
   int32_t allowed() const;
   void end(Sequence& s, EndReason reason, std::string message = "");
