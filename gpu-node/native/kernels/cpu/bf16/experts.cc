@@ -1,5 +1,6 @@
 // Mixture of experts: tokens are grouped by expert, so that a step reads each chosen expert's weights once.
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 #include "pool.h"
@@ -47,6 +48,26 @@ struct Call {
   int64_t hidden, inter, ld_hidden, ld_inter;
   const Tiles in, out;  // gate and up have one shape, down the other
   bool codes;           // the experts' weights are quantised
+  uint64_t number;      // of this call, of all backends'
+
+  /// The group's tokens one behind the other. Each thread brings them for itself, once for the panels that it takes of
+  /// a group, so that they are near when they are multiplied.
+  const uint16_t* gathered(const Group& g) const {
+    struct Near {
+      Room<uint16_t> rows;
+      uint64_t call = 0;
+      int32_t begin = 0;
+    };
+    thread_local Near near;
+    uint16_t* to = near.rows.ready(g.count * ld_hidden);
+    if (near.call == number && near.begin == g.begin) return to;
+    near.call = number;
+    near.begin = g.begin;
+    const size_t bytes = static_cast<size_t>(ceil_div(hidden, 2) * 4);
+    for (int64_t i = 0; i < g.count; i++)
+      std::memcpy(to + i * ld_hidden, p.half.data() + plan.token[static_cast<size_t>(g.begin + i)] * ld_hidden, bytes);
+    return to;
+  }
 
   /// The group's tokens, or what the first two products made of them.
   Inputs inputs(const Group& g, bool inner) const {
@@ -60,7 +81,7 @@ struct Call {
     else if (inner)
       x.plain = {p.expert_inner.data() + g.begin * ld_inter, nullptr, ld_inter, 0, g.count, nullptr};
     else
-      x.plain = {p.expert_x.data() + g.begin * ld_hidden, nullptr, ld_hidden, 0, g.count, nullptr};
+      x.plain = {gathered(g), nullptr, ld_hidden, 0, g.count, nullptr};
     return x;
   }
 
@@ -69,8 +90,8 @@ struct Call {
   bool exists(int64_t item, int64_t panels) const { return item < panels * static_cast<int64_t>(plan.groups.size()); }
 
   /// Panels of the two inner products. Quantised ones have 64 rows in a row: their results are quantised in stretches.
-  SpPanel inner_panel(int64_t index) const {
-    if (!codes) return in.panel(index);
+  SpPanel inner_panel(const Group& g, int64_t index) const {
+    if (!codes) return in.panel(index, g.count);
     const int64_t begin = index * SP_PANEL_BLOCKS, left = in.blocks - begin;
     return {static_cast<int32_t>(begin), 1, static_cast<int32_t>(std::min<int64_t>(SP_PANEL_BLOCKS, left)),
             static_cast<int32_t>(inter - begin * SP_LANES), 0};
@@ -91,13 +112,15 @@ struct Call {
     if (gate.size() < size) gate.resize(size), up.resize(size);
     const Inputs x = inputs(g, false);
     const SpMatrix &gates = e.gate[g.expert], &ups = e.up[g.expert];
-    SpPanel panel = inner_panel(item % in.panels);
+    SpPanel panel = inner_panel(g, item % in.panels);
     panel.next = way(in, gates, panel, ups, panel);
     in.multiply(p.k, gates.packed, panel, x, gate.data(), inter);
     const int64_t then = item + 1;
     panel.next = 0;
-    if (exists(then, in.panels))
-      panel.next = way(in, ups, panel, e.gate[group_of(then, in.panels).expert], inner_panel(then % in.panels));
+    if (exists(then, in.panels)) {
+      const Group& after = group_of(then, in.panels);
+      panel.next = way(in, ups, panel, e.gate[after.expert], inner_panel(after, then % in.panels));
+    }
     in.multiply(p.k, ups.packed, panel, x, up.data(), inter);
     // Blocks that lie together go together.
     const int32_t pieces = panel.step == 1 ? 1 : panel.count, wide = panel.count / pieces * SP_LANES;
@@ -120,25 +143,21 @@ struct Call {
   void outer(int64_t item) const {
     const Group& g = group_of(item, out.panels);
     const SpMatrix& down = e.down[g.expert];
-    SpPanel panel = out.panel(item % out.panels);
+    SpPanel panel = out.panel(item % out.panels, g.count);
     const int64_t then = item + 1;
-    if (then % out.panels == 0 && exists(then, out.panels))
-      panel.next = way(out, down, panel, e.down[group_of(then, out.panels).expert], out.panel(0));
+    if (then % out.panels == 0 && exists(then, out.panels)) {
+      const Group& after = group_of(then, out.panels);
+      panel.next = way(out, down, panel, e.down[after.expert], out.panel(0, after.count));
+    }
     out.multiply(p.k, down.packed, panel, inputs(g, true), p.expert_out.data() + g.begin * hidden, hidden);
   }
 
-  /// Token t's activations, rounded or quantised, to each of its slots.
-  void gather(int64_t t) const {
+  /// Token t's activations, rounded, or quantised for each of its slots.
+  void prepare(int64_t t) const {
+    if (!codes) return p.k.to_bf16(tokens + t * hidden, hidden, ceil_div(hidden, 2) * 2, p.half.data() + t * ld_hidden);
     const int32_t* place = plan.place.data() + t * e.top_k;
-    if (codes) {
-      p.codes.set(p.k, t, tokens + t * hidden, hidden, 0);
-      for (int32_t s = 0; s < e.top_k; s++) p.expert_codes.copy(place[s], p.codes, t);
-      return;
-    }
-    uint16_t* row = p.half.data() + t * ld_hidden;
-    p.k.to_bf16(tokens + t * hidden, hidden, ceil_div(hidden, 2) * 2, row);
-    for (int32_t s = 0; s < e.top_k; s++)
-      std::memcpy(p.expert_x.data() + place[s] * ld_hidden, row, static_cast<size_t>(ceil_div(hidden, 2) * 4));
+    p.codes.set(p.k, t, tokens + t * hidden, hidden, 0);
+    for (int32_t s = 0; s < e.top_k; s++) p.expert_codes.copy(place[s], p.codes, t);
   }
 };
 
@@ -155,8 +174,10 @@ void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids,
   const int64_t hidden = e->gate[0].cols, inter = e->gate[0].rows, slots = int64_t{n} * e->top_k;
   const bool codes = input_kind(e->gate[0]) == InputKind::kCodes;
   const Plan plan = group_by_expert(ids, slots, e->top_k, e->experts);
+  static std::atomic<uint64_t> calls{0};
   const Call call = {
-      *e, p, plan, x, hidden, inter, padded(hidden), padded(inter), Tiles(e->gate[0]), Tiles(e->down[0]), codes};
+      *e,    p,      plan, x, hidden, inter, padded(hidden), padded(inter), Tiles(e->gate[0]), Tiles(e->down[0]),
+      codes, ++calls};
   if (codes) {
     p.codes.resize(n, hidden);
     p.expert_codes.resize(slots, hidden);
@@ -165,7 +186,6 @@ void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids,
     reserve(p.full_inner, slots * call.ld_inter);
   } else {
     reserve(p.half, n * call.ld_hidden);
-    reserve(p.expert_x, slots * call.ld_hidden);
     reserve(p.expert_inner, slots * call.ld_inter);
   }
   reserve(p.expert_out, slots * hidden);
@@ -180,7 +200,7 @@ void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids,
     }
   };
   const int64_t groups = static_cast<int64_t>(plan.groups.size());
-  if (codes || p.k.rounds) p.threads.each(n, [&](int64_t t) { call.gather(t); });
+  if (codes || p.k.rounds) p.threads.each(n, [&](int64_t t) { call.prepare(t); });
   p.threads.each(groups * call.in.panels, [&](int64_t i) { call.inner(i); });
   const int64_t panels = groups * call.out.panels, some = call.out.panels_an_item();
   p.threads.each(ceil_div(panels, some), [&](int64_t i) {

@@ -65,9 +65,9 @@ struct Tiles {
   int64_t blocks, rows, panels;  // of one head
   int64_t heads;
 
-  /// Takes every `panels`-th row block, so that the panels a thread takes one after another continue four streams of
-  /// memory.
-  SpPanel panel(int64_t index) const;
+  /// For few tokens every `panels`-th row block, so that the panels a thread takes one after another continue four
+  /// streams of memory; for more, neighbouring blocks, whose results lie together.
+  SpPanel panel(int64_t index, int64_t n) const;
   /// Small panels go several at a time, for an item costs some of its own: as many as make 32 KiB.
   int64_t panels_an_item() const { return std::max<int64_t>(1, (32 << 10) / (SP_PANEL_BLOCKS * packed.block_bytes)); }
   /// A panel of head h times the inputs of its kind: y is the head's first row.
@@ -86,9 +86,9 @@ struct Pool {
   const bool fp8_kv;                          // KV pages keep latents as E4M3
   Lines<uint16_t> half;                       // activations of the current product
   Lines<uint16_t> parts;                      // the same, each in three
-  Lines<uint16_t> expert_x, expert_inner;     // (slots, hidden), (slots, inter), grouped by expert
+  Lines<uint16_t> expert_inner;               // (slots, inter), grouped by expert
   Lines<float> full_inner;                    // the same, for kernels that do not round
-  CodeRows codes, expert_codes, inner_codes;  // the same, for quantised weights
+  CodeRows codes, expert_codes, inner_codes;  // for quantised weights: (n, cols), (slots, hidden), (slots, inter)
   Lines<float> expert_out;                    // (slots, hidden)
   std::vector<Tiles> products;                // of the current call
 };

@@ -87,12 +87,25 @@ static void last_step(const Weights& w, const Tokens& x) {
   step<A, B>(w, x, w.pairs / kTilePairs);
 }
 
+/// Asks for rows [from, to) of the results of two tiles of tokens: they come while tiles are multiplied.
+template <int B>
+SP_INLINE void ask_for_rows(const Out& out, int64_t from, int64_t to) {
+  for (int64_t t = from; t < to && t < 2 * kTileRows; t++) {
+    const float* row = t < kTileRows ? out.first + t * out.ldy : out.second + (t - kTileRows) * out.ldy;
+    for (int64_t b = 0; b < B; b++) __builtin_prefetch(row + b * out.step, 1);
+  }
+}
+
 /// B blocks by one tile of tokens (up to four blocks), or two (up to two).
 template <int A, int B>
 static void tile(const Weights& w, const Tokens& x, const Out& out) {
   sp_shape_tiles(x.rows, kTileBytes);
   clear_tile<0>(), clear_tile<1>(), clear_tile<2>(), clear_tile<3>();
-  for (int64_t k = 0; k < w.pairs / kTilePairs; k++) step<A, B>(w, x, k);
+  const int64_t steps = w.pairs / kTilePairs, rows = steps ? (2 * kTileRows + steps - 1) / steps : 0;
+  for (int64_t k = 0; k < steps; k++) {
+    if constexpr (A == 2) ask_for_rows<B>(out, k * rows, (k + 1) * rows);
+    step<A, B>(w, x, k);
+  }
   if (w.pairs % kTilePairs) last_step<A, B>(w, x);
   put<0>(out.first, out, 0, x.rows);
   if constexpr (A == 2) {
