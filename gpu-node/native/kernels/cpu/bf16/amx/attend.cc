@@ -27,10 +27,11 @@ struct Gather {
     const int64_t at = c->chosen ? c->chosen[i] : c->first + i;
     return kv->base + kv->page_stride * kv->table[at / SP_PAGE_TOKENS] + at % SP_PAGE_TOKENS * kv->layout.row_bytes;
   }
+  /// Into the second level: the first has too few places for lines on their way.
   void prefetch(int32_t i) const {
     if (i >= c->count) return;
     const uint8_t* from = row(i);
-    for (int64_t at = 0; at < kv->layout.row_bytes; at += 64) _mm_prefetch((const char*)(from + at), _MM_HINT_T0);
+    for (int64_t at = 0; at < kv->layout.row_bytes; at += 64) _mm_prefetch((const char*)(from + at), _MM_HINT_T1);
   }
   /// Where row i can be read as BF16: in its page or in `room`.
   const uint16_t* half(int32_t i, uint16_t* room) const {
