@@ -1,6 +1,6 @@
 // The Worker: routes, the Durable Object's export, the scheduled sweep. Each route names the file that serves it.
 
-import { type Context, Hono } from 'hono'
+import { type Context, type Handler, Hono } from 'hono'
 import { cors } from 'hono/cors'
 import { v7 as uuidv7 } from 'uuid'
 import { anthropic } from '../schema/dialects/anthropic.ts'
@@ -48,9 +48,10 @@ const dialectAt = (path: string): Pick<Dialect, 'status' | 'errorBody'> =>
   (path.startsWith('/anthropic/') ? anthropic : openAiChat)
 const json = (result: Result<object>): Response => (result.ok ? Response.json(result.value) : error(result.error))
 
-const postOnly = (dialect: Pick<Dialect, 'status' | 'errorBody'>): Response => {
-  const refused = errorResponse(dialect, apiError('method_not_allowed', { message: 'Use POST.' }))
-  refused.headers.set('allow', 'POST, OPTIONS')
+const ALLOWED = { GET: 'GET, HEAD, OPTIONS', POST: 'POST, OPTIONS' } as const
+const only = (method: keyof typeof ALLOWED, dialect: Pick<Dialect, 'status' | 'errorBody'>): Response => {
+  const refused = errorResponse(dialect, apiError('method_not_allowed', { message: `Use ${method}.` }))
+  refused.headers.set('allow', ALLOWED[method])
   return refused
 }
 
@@ -85,25 +86,31 @@ app.options('*', cors({ origin: '*', maxAge: 86_400 }))
 for (const dialect of DIALECTS) {
   for (const path of dialect.paths) {
     app.post(path, (c) => complete({ ...callOf(c), dialect }))
-    app.all(path, () => postOnly(dialect))
+    app.all(path, () => only('POST', dialect))
   }
 }
 
 for (const counter of COUNTERS) {
   for (const path of counter.paths) {
     app.post(path, (c) => countTokens(callOf(c), counter))
-    app.all(path, () => postOnly(counter.dialect))
+    app.all(path, () => only('POST', counter.dialect))
   }
 }
 
+/** An address that is only read. */
+const read = <P extends string>(path: P, answer: Handler<App, P>): void => {
+  app.get(path, answer)
+  app.all(path, (c) => only('GET', dialectAt(c.req.path)))
+}
+
 for (const prefix of ['', '/v1', '/beta']) {
-  app.get(`${prefix}/models`, async (c) => {
+  read(`${prefix}/models`, async (c) => {
     const caller = await knownCaller(c.env, c.req.raw)
     if (!caller.ok) return error(caller.error)
     return c.json({ object: 'list', data: await listModels(c.env, caller.value.models) })
   })
   // Names may have slashes, as those of Hugging Face do.
-  app.get(`${prefix}/models/:id{.+}`, async (c) => {
+  read(`${prefix}/models/:id{.+}`, async (c) => {
     const caller = await knownCaller(c.env, c.req.raw)
     if (!caller.ok) return error(caller.error)
     const model = (await listModels(c.env, caller.value.models)).find(({ id }) => id === c.req.param('id'))
@@ -111,20 +118,20 @@ for (const prefix of ['', '/v1', '/beta']) {
   })
 }
 for (const prefix of ['', '/v1']) {
-  app.get(`${prefix}/user/balance`, async (c) => json(await userBalance(c.env, c.req.raw)))
-  app.get(`${prefix}/usage`, async (c) => json(await listUsage(c.env, c.req.raw, c.req.query())))
-  app.get(`${prefix}/usage/daily`, async (c) => json(await listUsageDays(c.env, c.req.raw, c.req.query())))
-  app.get(`${prefix}/usage/:id/prefix`, async (c) => json(await explainPrefix(c.env, c.req.raw, c.req.param('id'))))
-  app.get(`${prefix}/usage/:id`, async (c) => json(await explainUsage(c.env, c.req.raw, c.req.param('id'))))
+  read(`${prefix}/user/balance`, async (c) => json(await userBalance(c.env, c.req.raw)))
+  read(`${prefix}/usage`, async (c) => json(await listUsage(c.env, c.req.raw, c.req.query())))
+  read(`${prefix}/usage/daily`, async (c) => json(await listUsageDays(c.env, c.req.raw, c.req.query())))
+  read(`${prefix}/usage/:id/prefix`, async (c) => json(await explainPrefix(c.env, c.req.raw, c.req.param('id'))))
+  read(`${prefix}/usage/:id`, async (c) => json(await explainUsage(c.env, c.req.raw, c.req.param('id'))))
 }
-app.get('/healthz', async (c) => c.json({ ok: true, nodes: await liveNodes(c.env.DB) }))
-app.get('/openapi.json', (c) => c.json(openApiDocument(new URL(c.req.url).origin)))
-app.get('/docs', (c) => {
+read('/healthz', async (c) => c.json({ ok: true, nodes: await liveNodes(c.env.DB) }))
+read('/openapi.json', (c) => c.json(openApiDocument(new URL(c.req.url).origin)))
+read('/docs', (c) => {
   const { origin } = new URL(c.req.url)
   return c.html(docsPage(openApiDocument(origin), origin), 200, DOCS_HEADERS)
 })
-app.get('/dashboard', (c) => dashboardPage(c.req.raw.headers))
-app.get('/dashboard/:file', (c) => dashboardFile(c.req.path) ?? c.notFound())
+read('/dashboard', (c) => dashboardPage(c.req.raw.headers))
+read('/dashboard/:file', (c) => dashboardFile(c.req.path) ?? c.notFound())
 
 const fromNode =
   (take: (env: Env, call: NodeCall) => Promise<Result<object>>) =>

@@ -77,6 +77,18 @@ test('wrong path, wrong method', async () => {
   const get = await call('/v1/chat/completions')
   expect(get.headers.get('allow')).toBe('POST, OPTIONS')
   expect(await codeOf(get)).toEqual([405, 'method_not_allowed'])
+  for (const path of [
+    '/v1/models',
+    '/models/sparrow',
+    '/v1/usage',
+    '/v1/usage/x/prefix',
+    '/healthz',
+    '/dashboard/app.js',
+  ]) {
+    const post = await call(path, { method: 'POST', body: '{}' })
+    expect(post.headers.get('allow')).toBe('GET, HEAD, OPTIONS')
+    expect(await codeOf(post)).toEqual([405, 'method_not_allowed'])
+  }
 })
 
 test('no node: 503 with retry-after, and the hold is released', async () => {
