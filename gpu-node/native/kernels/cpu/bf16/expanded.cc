@@ -72,7 +72,8 @@ struct Call {
         kv.layout.fp8 ? rows + first * kv.layout.row_halves : reinterpret_cast<const uint16_t*>(row(first));
     const Inputs inputs = {{x, nullptr, kv.layout.row_halves, 0, static_cast<int32_t>(count), nullptr}, {}};
     const Tiles tiles(w);
-    for (int64_t p = 0; p < tiles.panels; p++) tiles.multiply(pool.k, h, tiles.panel(p, count), inputs, y, out);
+    for (int64_t p = 0; p < tiles.panels; p++)
+      tiles.multiply(pool.k, h, tiles.panel(p, are_many(count)), inputs, y, out);
   }
 
   int64_t key_block() const { return key_layout.row_halves * SP_LANES; }

@@ -90,12 +90,7 @@ struct Call {
   bool exists(int64_t item, int64_t panels) const { return item < panels * static_cast<int64_t>(plan.groups.size()); }
 
   /// Panels of the two inner products. Quantised ones have 64 rows in a row: their results are quantised in stretches.
-  SpPanel inner_panel(const Group& g, int64_t index) const {
-    if (!codes) return in.panel(index, g.count);
-    const int64_t begin = index * SP_PANEL_BLOCKS, left = in.blocks - begin;
-    return {static_cast<int32_t>(begin), 1, static_cast<int32_t>(std::min<int64_t>(SP_PANEL_BLOCKS, left)),
-            static_cast<int32_t>(inter - begin * SP_LANES), 0};
-  }
+  SpPanel inner_panel(const Group& g, int64_t index) const { return in.panel(index, codes || are_many(g.count)); }
 
   /// Bytes from panel `panel` of `from` to panel `then` of `to`, both of shape `tiles`.
   static int64_t way(const Tiles& tiles, const SpMatrix& from, const SpPanel& panel, const SpMatrix& to,
@@ -107,28 +102,27 @@ struct Call {
   /// Rows of one panel of silu(gate x) * (up x) of one group, rounded.
   void inner(int64_t item) const {
     const Group& g = group_of(item, in.panels);
-    thread_local Lines<float> gate, up;
-    const size_t size = static_cast<size_t>(g.count * inter);
-    if (gate.size() < size) gate.resize(size), up.resize(size);
+    thread_local Room<float> gate_room, up_room;
+    float *gate = gate_room.ready(g.count * inter), *up = up_room.ready(g.count * inter);
     const Inputs x = inputs(g, false);
     const SpMatrix &gates = e.gate[g.expert], &ups = e.up[g.expert];
     SpPanel panel = inner_panel(g, item % in.panels);
     panel.next = way(in, gates, panel, ups, panel);
-    in.multiply(p.k, gates.packed, panel, x, gate.data(), inter);
+    in.multiply(p.k, gates.packed, panel, x, gate, inter);
     const int64_t then = item + 1;
     panel.next = 0;
     if (exists(then, in.panels)) {
       const Group& after = group_of(then, in.panels);
       panel.next = way(in, ups, panel, e.gate[after.expert], inner_panel(after, then % in.panels));
     }
-    in.multiply(p.k, ups.packed, panel, x, up.data(), inter);
+    in.multiply(p.k, ups.packed, panel, x, up, inter);
     // Blocks that lie together go together.
     const int32_t pieces = panel.step == 1 ? 1 : panel.count, wide = panel.count / pieces * SP_LANES;
     for (int64_t i = 0; i < g.count; i++) {
       for (int32_t piece = 0; piece < pieces; piece++) {
         const int64_t at = (panel.begin + piece * panel.step) * SP_LANES, rows = std::min<int64_t>(wide, inter - at);
-        float* row = gate.data() + i * inter + at;
-        p.k.swiglu_row(row, up.data() + i * inter + at, rows);
+        float* row = gate + i * inter + at;
+        p.k.swiglu_row(row, up + i * inter + at, rows);
         if (codes)
           p.inner_codes.set(p.k, g.begin + i, row, rows, at);
         else if (!p.k.rounds)
@@ -143,11 +137,11 @@ struct Call {
   void outer(int64_t item) const {
     const Group& g = group_of(item, out.panels);
     const SpMatrix& down = e.down[g.expert];
-    SpPanel panel = out.panel(item % out.panels, g.count);
+    SpPanel panel = out.panel(item % out.panels, are_many(g.count));
     const int64_t then = item + 1;
     if (then % out.panels == 0 && exists(then, out.panels)) {
       const Group& after = group_of(then, out.panels);
-      panel.next = way(out, down, panel, e.down[after.expert], out.panel(0, after.count));
+      panel.next = way(out, down, panel, e.down[after.expert], out.panel(0, are_many(after.count)));
     }
     out.multiply(p.k, down.packed, panel, inputs(g, true), p.expert_out.data() + g.begin * hidden, hidden);
   }

@@ -57,6 +57,11 @@ inline int64_t padded(int64_t cols) {
 
 SpPacked view(const SpMatrix& w);
 
+/// So many tokens that a product waits for its results rather than for weights.
+inline bool are_many(int64_t tokens) {
+  return tokens > SP_LANES;
+}
+
 /// A weight as its products need it, worked out once a call.
 struct Tiles {
   explicit Tiles(const SpMatrix& w);
@@ -65,9 +70,9 @@ struct Tiles {
   int64_t blocks, rows, panels;  // of one head
   int64_t heads;
 
-  /// For few tokens every `panels`-th row block, so that the panels a thread takes one after another continue four
-  /// streams of memory; for more, neighbouring blocks, whose results lie together.
-  SpPanel panel(int64_t index, int64_t n) const;
+  /// Every `panels`-th row block, so that the panels a thread takes one after another continue four streams of memory;
+  /// `together`: neighbouring blocks, whose results lie together.
+  SpPanel panel(int64_t index, bool together) const;
   /// Small panels go several at a time, for an item costs some of its own: as many as make 32 KiB.
   int64_t panels_an_item() const { return std::max<int64_t>(1, (32 << 10) / (SP_PANEL_BLOCKS * packed.block_bytes)); }
   /// A panel of head h times the inputs of its kind: y is the head's first row.

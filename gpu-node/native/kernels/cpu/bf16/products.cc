@@ -12,11 +12,11 @@ Tiles::Tiles(const SpMatrix& w)
       panels(ceil_div(blocks, SP_PANEL_BLOCKS)),
       heads(w.heads) {}
 
-SpPanel Tiles::panel(int64_t index, int64_t n) const {
-  const bool apart = n <= SP_LANES;
-  const int64_t begin = apart ? index : index * SP_PANEL_BLOCKS, step = apart ? panels : 1;
-  const int64_t count = apart ? ceil_div(blocks - index, panels) : std::min<int64_t>(SP_PANEL_BLOCKS, blocks - begin);
-  const int64_t next = apart ? packed.block_bytes : SP_PANEL_BLOCKS * packed.block_bytes;
+SpPanel Tiles::panel(int64_t index, bool together) const {
+  const int64_t begin = together ? index * SP_PANEL_BLOCKS : index, step = together ? 1 : panels;
+  const int64_t count =
+      together ? std::min<int64_t>(SP_PANEL_BLOCKS, blocks - begin) : ceil_div(blocks - index, panels);
+  const int64_t next = (together ? SP_PANEL_BLOCKS : 1) * packed.block_bytes;
   return {static_cast<int32_t>(begin), static_cast<int32_t>(step), static_cast<int32_t>(count),
           static_cast<int32_t>(rows - begin * SP_LANES), index + 1 < panels ? next : 0};
 }
@@ -109,7 +109,7 @@ void matmul(void* self, const SpProduct* products, int32_t count, const float* x
     size_t i = 0;
     while (panel >= p.products[i].panels) panel -= p.products[i++].panels;
     const Tiles& w = p.products[i];
-    w.multiply(p.k, w.packed.data, w.panel(panel, n), inputs, products[i].y, w.rows);
+    w.multiply(p.k, w.packed.data, w.panel(panel, are_many(n)), inputs, products[i].y, w.rows);
   });
 }
 
@@ -146,7 +146,7 @@ void matmul_heads(void* self, const SpMatrix* w, const float* x, int64_t ldx, in
       if (own.plain.half) own.plain.half += h * ld;
       own.plain.full += h * ldh;
       if (codes) own.codes = p.codes.view(h * n, n);
-      tiles.multiply(p.k, h, tiles.panel(panel % tiles.panels, n), own, y + h * tiles.rows, w->rows);
+      tiles.multiply(p.k, h, tiles.panel(panel % tiles.panels, are_many(n)), own, y + h * tiles.rows, w->rows);
     }
   });
 }
