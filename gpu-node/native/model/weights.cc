@@ -14,6 +14,12 @@ int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
+/// The published model multiplies a BF16 head by the norm's output in BF16; one of fp32 keeps its precision.
+SpMatrix as_head(SpMatrix w) {
+  w.exact = w.dtype == SP_F32;
+  return w;
+}
+
 class Loader {
  public:
   Loader(const Checkpoint& files, int group, Weights& out) : files_(files), group_(group), out_(out) {}
@@ -60,6 +66,8 @@ class Loader {
     m.exact = m.group == 0;
     return m;
   }
+
+  SpMatrix head(const std::string& name, int64_t rows, int64_t cols) { return as_head(matrix(name, rows, cols)); }
 
   /// A vector of gains, biases and the like, as fp32; every value finite.
   std::vector<float> vector(const std::string& name, int64_t size) {
@@ -321,7 +329,7 @@ void load_mtp(Loader& in, const ModelConfig& c, bool expanded, Weights& out) {
   mtp.norm = in.vector(at + "shared_head.norm.weight", c.hidden_size);
   mtp.eh_proj = in.matrix(at + "eh_proj.weight", c.hidden_size, int64_t{2} * c.hidden_size);
   if (!in.repeats(embed, main_embed)) mtp.embed = in.matrix(embed, c.vocab_size, c.hidden_size);
-  if (!in.repeats(head, main_head)) mtp.head = in.exact_matrix(head, c.vocab_size, c.hidden_size);
+  if (!in.repeats(head, main_head)) mtp.head = in.head(head, c.vocab_size, c.hidden_size);
   mtp.layer = load_layer(in, c, c.num_hidden_layers, expanded);
 }
 
@@ -333,9 +341,9 @@ Result<Weights> load_weights(const ModelConfig& c, std::shared_ptr<const Checkpo
   out.files = files;
   out.embed = in.matrix("model.embed_tokens.weight", c.vocab_size, c.hidden_size);
   if (c.tie_word_embeddings)
-    out.lm_head = out.embed, out.lm_head.exact = out.embed.group == 0;
+    out.lm_head = as_head(out.embed);
   else
-    out.lm_head = in.exact_matrix("lm_head.weight", c.vocab_size, c.hidden_size);
+    out.lm_head = in.head("lm_head.weight", c.vocab_size, c.hidden_size);
   out.norm = in.vector("model.norm.weight", c.hidden_size);
   for (int l = 0; l < c.num_hidden_layers && in.status().ok(); l++)
     out.layers.push_back(load_layer(in, c, l, expanded));

@@ -9,6 +9,7 @@ namespace {
 #define SP_INLINE static inline __attribute__((always_inline))
 
 constexpr int kTokens = SP_TILE_TOKENS;
+constexpr int64_t kAhead = 512;  // halves; only where a single token leaves the loop waiting for memory
 typedef int32_t Pair __attribute__((may_alias, aligned(2)));
 
 SP_INLINE __mmask16 lanes(int32_t rows) {
@@ -40,7 +41,10 @@ SP_INLINE void tile_half(const uint16_t* w, int64_t stride, int32_t pairs, const
   }
   for (int64_t k = 0; k < pairs; k++) {
     __m512bh rows[R];
-    for (int r = 0; r < R; r++) rows[r] = (__m512bh)_mm512_load_si512(w + r * stride + k * 32);
+    for (int r = 0; r < R; r++) {
+      if (T == 1) __builtin_prefetch(w + r * stride + k * 32 + kAhead);
+      rows[r] = (__m512bh)_mm512_load_si512(w + r * stride + k * 32);
+    }
     for (int t = 0; t < T; t++) {
       const __m512bh pair = (__m512bh)_mm512_set1_epi32(*(const Pair*)(x + t * ldx + 2 * k));
       for (int r = 0; r < R; r++) sum[r][t] = _mm512_dpbf16_ps(sum[r][t], rows[r], pair);
@@ -48,8 +52,6 @@ SP_INLINE void tile_half(const uint16_t* w, int64_t stride, int32_t pairs, const
   }
   put<R, T>(out, sum);
 }
-
-constexpr int64_t kAhead = 512;  // halves; only where a single token leaves the loop waiting for memory
 
 /// The same with fp32 activations: even columns are the low halves of a lane, odd ones the high halves.
 template <int R, int T>
