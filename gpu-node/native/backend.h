@@ -23,10 +23,11 @@ typedef struct SpMatrix {
   const void* data;    // (rows, cols) of dtype; int4: (rows, ceil(cols/2)), even column in the low bits, 8 is zero
   const float* scale;  // FP8 (ceil(rows/128), ceil(cols/128)); int8, int4 (rows, ceil(cols/group)); else null
   int32_t dtype, rows, cols;
-  int32_t exact;   // 1: activations are never rounded (gate, index weights, fp32 heads): their outputs decide. F32, BF16 only
-  int32_t heads;   // W is `heads` matrices one below the other (for matmul_heads); 1 otherwise
-  int32_t group;   // columns of one multiplier; 128 for FP8, 0 without scale
-  int32_t narrow;  // 1: F32 or BF16 beside quantised weights: a backend may keep it in as few bits as int8
+  int32_t exact;  // 1: activations are never rounded (gate, index weights, fp32 heads): their outputs decide. F32, BF16
+                  // only
+  int32_t heads;  // W is `heads` matrices one below the other (for matmul_heads); 1 otherwise
+  int32_t group;  // columns of one multiplier; 128 for FP8, 0 without scale
+  int32_t narrow;      // 1: F32 or BF16 beside quantised weights: a backend may keep it in as few bits as int8
   const void* packed;  // what the backend's `pack` wrote, null when it has none
 } SpMatrix;
 

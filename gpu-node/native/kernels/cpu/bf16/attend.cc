@@ -75,9 +75,28 @@ SP_INLINE __m512i round_32(const float* x, int64_t left) {
   return (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(m1, x + 16), _mm512_maskz_loadu_ps(m0, x));
 }
 
+/// Between pieces of its work a chunk asks for some rows of the next, into the second level of caches. Inlined, or GCC
+/// takes `ask` for a function without effect and leaves it out.
+struct Ahead {
+  const SpKvView* kv;
+  const SpKeys& keys;
+  int32_t asked = 0;
+  __attribute__((always_inline)) void ask() {
+    constexpr int32_t kSome = 8;
+    for (const int32_t end = asked + kSome; asked < end && asked < keys.count; asked++) {
+      const char* row = (const char*)sp_key_row(kv, keys, asked);
+      for (int64_t byte = 0; byte < kv->layout.row_bytes; byte += 64) _mm_prefetch(row + byte, _MM_HINT_T1);
+    }
+  }
+};
+
 template <int H>
-static void weigh_heads(const uint16_t* const* rows, int32_t count, const uint16_t* weights, int32_t latent, float* z) {
-  for (int64_t d = 0; d < latent; d += 32) weigh<H>(rows, count, weights, d, latent, z);
+static void weigh_heads(const uint16_t* const* rows, int32_t count, const uint16_t* weights, int32_t latent, float* z,
+                        Ahead* ahead) {
+  for (int64_t d = 0; d < latent; d += 32) {
+    ahead->ask();
+    weigh<H>(rows, count, weights, d, latent, z);
+  }
 }
 
 }  // namespace
@@ -112,23 +131,24 @@ void sp_attend_chunk(const SpChunk* c, const SpKvView* kv, uint16_t* wide, SpSof
   alignas(64) uint16_t weights[SP_CHUNK_KEYS * SP_LANES];
   const uint16_t* rows[SP_CHUNK_KEYS];
   const SpLayout* l = &kv->layout;
-  for (int32_t i = 0; i < c->count; i++) {
-    const int64_t at = c->chosen ? c->chosen[i] : c->first + i;
-    const uint8_t* row =
-        kv->base + kv->page_stride * kv->table[at / SP_PAGE_TOKENS] + at % SP_PAGE_TOKENS * l->row_bytes;
+  for (int32_t i = 0; i < c->keys.count; i++) {
+    const uint8_t* row = sp_key_row(kv, c->keys, i);
     rows[i] = (const uint16_t*)row;
     if (!l->fp8) continue;
     rows[i] = wide + i * (l->row_halves + 32);
     if (!c->again) sp_load_fp8_row(l, row, wide + i * (l->row_halves + 32));
   }
-  score_rows(c->query, kv->layout.row_halves, rows, c->count, scores);
+  score_rows(c->query, kv->layout.row_halves, rows, c->keys.count, scores);
   sp_chunk_softmax(c, scores, weights, out);
   const int32_t latent = kv->layout.latent;
+  Ahead ahead = {kv, c->next};
+  const auto heads = [&](int32_t h, auto weigh) {
+    weigh(rows, c->keys.count, weights + 2 * h, latent, out->z + int64_t{h} * latent, &ahead);
+  };
   int32_t h = 0;
-  for (; h + kHeads <= c->heads; h += kHeads)
-    weigh_heads<kHeads>(rows, c->count, weights + 2 * h, latent, out->z + int64_t{h} * latent);
-  if (c->heads - h >= 4) weigh_heads<4>(rows, c->count, weights + 2 * h, latent, out->z + int64_t{h} * latent), h += 4;
-  for (; h < c->heads; h++) weigh_heads<1>(rows, c->count, weights + 2 * h, latent, out->z + int64_t{h} * latent);
+  for (; h + kHeads <= c->heads; h += kHeads) heads(h, weigh_heads<kHeads>);
+  if (c->heads - h >= 4) heads(h, weigh_heads<4>), h += 4;
+  for (; h < c->heads; h++) heads(h, weigh_heads<1>);
 }
 
 void sp_attend_merge(const SpSoftmax* next, int32_t heads, int32_t latent, SpSoftmax* into) {

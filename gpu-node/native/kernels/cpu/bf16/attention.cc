@@ -32,6 +32,7 @@ struct Query {
   const SpBf16Kernels& k;
   const SpAttention& a;
   SpKvView kv;
+  const int32_t* table;
   int64_t token;
   const int32_t* chosen;  // positions, or null: the first `keys`
   int32_t keys;
@@ -52,16 +53,14 @@ struct Query {
                    heads(g), packed + g * packed_halves());
   }
 
-  /// `again`: of the chunk that this thread had last, for another group or a query of no more keys.
-  void chunk(const uint16_t* packed, int32_t c, int64_t group, bool again, SpSoftmax* out) const {
+  SpKeys keys_of(int32_t c) const {
     const int32_t first = c * SP_CHUNK_KEYS;
-    const SpChunk chunk = {packed + group * packed_halves(),
-                           chosen ? chosen + first : nullptr,
-                           first,
-                           std::min(SP_CHUNK_KEYS, keys - first),
-                           heads(group),
-                           a.scale,
-                           again};
+    return {table, chosen ? chosen + first : nullptr, first, std::min(SP_CHUNK_KEYS, keys - first)};
+  }
+
+  /// `again`: of the chunk that this thread had last, for another group or a query of no more keys.
+  void chunk(const uint16_t* packed, int32_t c, int64_t group, bool again, const SpKeys& next, SpSoftmax* out) const {
+    const SpChunk chunk = {packed + group * packed_halves(), keys_of(c), heads(group), a.scale, again, next};
     thread_local Room<uint16_t> room;
     k.attend_chunk(&chunk, &kv, room.ready(sp_attend_room(&kv.layout)), out);
   }
@@ -85,7 +84,7 @@ struct Query {
       const auto c = static_cast<int32_t>(i % chunks());
       for (int64_t g = 0; g < together; g++) {
         const int64_t group = i / chunks() + g;
-        chunk(packed, c, group, g > 0, states + group * chunks() + c);
+        chunk(packed, c, group, g > 0, {}, states + group * chunks() + c);
       }
     });
     for (int64_t g = 0; g < groups(); g++) {
@@ -97,8 +96,9 @@ struct Query {
 };
 
 /// Queries of one sequence, the one of most keys first, whose chunks are alike: each chunk's rows are brought together
-/// once for all of them. All of it on this thread.
-void attend_together(std::span<const Query> queries, float* z) {
+/// once for all of them. All of it on this thread. Where they are not near (`far`), each chunk asks for the next one's;
+/// the last one for `after`.
+void attend_together(std::span<const Query> queries, bool far, const SpKeys& after, float* z) {
   thread_local States all, parts;
   thread_local Room<uint16_t> memory;
   const Query& most = queries.front();
@@ -108,10 +108,11 @@ void attend_together(std::span<const Query> queries, float* z) {
   SpSoftmax *into = all.ready(count * groups, latent), *next = parts.ready(1, latent);
   for (int64_t i = 0; i < count; i++) queries[static_cast<size_t>(i)].pack(packed + i * halves);
   for (int32_t c = 0; c < most.chunks(); c++) {
+    const SpKeys ahead = c + 1 == most.chunks() ? after : far ? most.keys_of(c + 1) : SpKeys{};
     for (int64_t i = 0; i < count * groups; i++) {
       const Query& query = queries[static_cast<size_t>(i / groups)];
       if (c >= query.chunks()) break;
-      query.chunk(packed + i / groups * halves, c, i % groups, i > 0, c ? next : into + i);
+      query.chunk(packed + i / groups * halves, c, i % groups, i > 0, i ? SpKeys{} : ahead, c ? next : into + i);
       if (c) query.merge(i % groups, next, into + i);
     }
   }
@@ -169,7 +170,7 @@ void attend(void* self, const SpAttention* a, const SpPages* pages, const SpToke
   const SpLayout layout = layout_of(p, pages->latent, pages->rope, pages->index);
   const auto query_of = [&](int32_t t) {
     const int32_t* chosen = chosen_of(*a, *tokens, t);
-    return Query{p.k, *a,     {layout, pages->base, pages->page_stride, tokens->tables[t]},
+    return Query{p.k, *a,     {layout, pages->base, pages->page_stride},       tokens->tables[t],
                  t,   chosen, chosen ? a->counts[t] : tokens->positions[t] + 1};
   };
   if (tokens->n < 2 * p.threads.count()) {
@@ -177,12 +178,16 @@ void attend(void* self, const SpAttention* a, const SpPages* pages, const SpToke
     return;
   }
   const std::vector<int32_t> begins = items_of(*a, *tokens, p.threads.count());
+  // A token behind another of its sequence finds most of its rows in the caches.
+  const auto far = [&](int32_t t) { return t == 0 || tokens->tables[t] != tokens->tables[t - 1]; };
   p.threads.each(static_cast<int64_t>(begins.size()) - 1, [&](int64_t item) {
     thread_local std::vector<Query> queries;
     queries.clear();
     const int32_t begin = begins[static_cast<size_t>(item)], end = begins[static_cast<size_t>(item) + 1];
     for (int32_t t = end - 1; t >= begin; t--) queries.push_back(query_of(t));
-    attend_together(queries, z);
+    const bool more = end < tokens->n && far(end);
+    attend_together(queries, far(begin),
+                    more ? query_of(begins[static_cast<size_t>(item) + 2] - 1).keys_of(0) : SpKeys{}, z);
   });
 }
 

@@ -13,17 +13,17 @@ namespace {
 static void sp_chunk_softmax(const SpChunk* c, float* scores, uint16_t* weights, SpSoftmax* out) {
   const __m512 scale = _mm512_set1_ps(c->scale);
   __m512 top = _mm512_set1_ps(-INFINITY), total = _mm512_setzero_ps();
-  for (int32_t i = 0; i < c->count; i++) {
+  for (int32_t i = 0; i < c->keys.count; i++) {
     const __m512 s = _mm512_mul_ps(_mm512_load_ps(scores + i * SP_LANES), scale);
     _mm512_store_ps(scores + i * SP_LANES, s);
     top = _mm512_max_ps(top, s);
   }
   const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
                                          5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  for (int32_t i = 0; i < c->count; i += 2) {
+  for (int32_t i = 0; i < c->keys.count; i += 2) {
     const __m512 a = sp_exp(_mm512_sub_ps(_mm512_load_ps(scores + i * SP_LANES), top));
-    const __m512 b = i + 1 < c->count ? sp_exp(_mm512_sub_ps(_mm512_load_ps(scores + (i + 1) * SP_LANES), top))
-                                      : _mm512_setzero_ps();
+    const __m512 b = i + 1 < c->keys.count ? sp_exp(_mm512_sub_ps(_mm512_load_ps(scores + (i + 1) * SP_LANES), top))
+                                           : _mm512_setzero_ps();
     total = _mm512_add_ps(_mm512_add_ps(total, a), b);
     _mm512_store_si512(weights + i * SP_LANES, _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(b, a)));
   }

@@ -32,9 +32,7 @@ struct Call {
   uint16_t *q, *masks, *rows;
   float* rope;
 
-  const uint8_t* row(int64_t s) const {
-    return kv.base + kv.page_stride * kv.table[s / SP_PAGE_TOKENS] + s % SP_PAGE_TOKENS * kv.layout.row_bytes;
-  }
+  const uint8_t* row(int64_t s) const { return sp_key_row(&kv, {tokens.tables[0], nullptr, 0, 0}, s); }
 
   void prepare_page(int64_t page) const {
     const int64_t first = page * SP_PAGE_TOKENS, end = std::min<int64_t>(keys, first + SP_PAGE_TOKENS);
@@ -167,7 +165,7 @@ void attend_expanded(void* self, const SpExpanded* a, const SpPages* pages, cons
   key_layout.latent = a->nope, key_layout.rope = pages->rope, key_layout.row_halves = ceil_div(dim, 32) * 32;
   const Call call = {p,
                      *a,
-                     {layout, pages->base, pages->page_stride, tokens->tables[0]},
+                     {layout, pages->base, pages->page_stride},
                      *tokens,
                      keys,
                      blocks,

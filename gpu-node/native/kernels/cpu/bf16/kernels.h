@@ -87,17 +87,28 @@ typedef struct SpKvView {
   SpLayout layout;
   const uint8_t* base;
   int64_t page_stride;
-  const int32_t* table;
 } SpKvView;
+
+/// Keys of a sequence at `chosen` positions, or null: first, first + 1, ...
+typedef struct SpKeys {
+  const int32_t* table;  // the sequence's pages
+  const int32_t* chosen;
+  int32_t first, count;
+} SpKeys;
+static inline const uint8_t* sp_key_row(const SpKvView* kv, const SpKeys& keys, int64_t i) {
+  const int64_t at = keys.chosen ? keys.chosen[i] : keys.first + i;
+  return kv->base + kv->page_stride * keys.table[at / SP_PAGE_TOKENS] + at % SP_PAGE_TOKENS * kv->layout.row_bytes;
+}
 
 /// One query's group of up to 16 heads over up to SP_CHUNK_KEYS keys.
 typedef struct SpChunk {
   const uint16_t* query;  // from sp_pack_query
-  const int32_t* chosen;  // (count) positions, or null: first, first + 1, ...
-  int32_t first, count, heads;
+  SpKeys keys;
+  int32_t heads;
   float scale;
-  bool again;  // the scratch memory still holds this chunk's rows: for other heads, or a query of more keys, was it
-               // before
+  bool again;   // the scratch memory still holds this chunk's rows: for other heads, or a query of more keys, was it
+                // before
+  SpKeys next;  // what may be asked for while this chunk is worked on; count 0: nothing
 } SpChunk;
 
 /// Softmax state of a group: running maximum and sum of exponentials (16), weighted latents (heads, latent).

@@ -23,19 +23,16 @@ struct Gather {
   const SpChunk* c;
   const SpKvView* kv;
 
-  const uint8_t* row(int32_t i) const {
-    const int64_t at = c->chosen ? c->chosen[i] : c->first + i;
-    return kv->base + kv->page_stride * kv->table[at / SP_PAGE_TOKENS] + at % SP_PAGE_TOKENS * kv->layout.row_bytes;
-  }
+  const uint8_t* row(int32_t i) const { return sp_key_row(kv, c->keys, i); }
   /// Into the second level: the first has too few places for lines on their way.
   void prefetch(int32_t i) const {
-    if (i >= c->count) return;
+    if (i >= c->keys.count) return;
     const uint8_t* from = row(i);
     for (int64_t at = 0; at < kv->layout.row_bytes; at += 64) _mm_prefetch((const char*)(from + at), _MM_HINT_T1);
   }
   /// Where row i can be read as BF16: in its page or in `room`.
   const uint16_t* half(int32_t i, uint16_t* room) const {
-    if (i >= c->count) return room;
+    if (i >= c->keys.count) return room;
     if (!kv->layout.fp8) return (const uint16_t*)row(i);
     sp_load_fp8_row(&kv->layout, row(i), room);
     return room;
@@ -48,7 +45,8 @@ struct Gather {
       prefetch(i + kAhead), prefetch(i + kAhead + 1);
       uint16_t *first = k.rows + i * k.ld, *second = first + k.ld;
       const uint16_t *a = half(i, first), *b = half(i + 1, second);
-      const __mmask32 has_a = i < c->count ? ~0u : 0, has_b = i + 1 < c->count ? ~0u : 0;  // behind the last: zeros
+      const __mmask32 has_a = i < c->keys.count ? ~0u : 0,
+                      has_b = i + 1 < c->keys.count ? ~0u : 0;  // behind the last: zeros
       uint16_t* tile = k.tiles + i * 16;
       for (int64_t d = 0; d < halves; d += 32, tile += 2 * kColumnHalves) {
         const __m512i x = _mm512_maskz_loadu_epi16(has_a, a + d), y = _mm512_maskz_loadu_epi16(has_b, b + d);
@@ -124,12 +122,12 @@ void sp_attend_chunk_amx(const SpChunk* c, const SpKvView* kv, uint16_t* wide, S
   alignas(64) uint16_t weights[SP_CHUNK_KEYS * SP_LANES], tiles[SP_CHUNK_KEYS * SP_LANES];
   const SpLayout& l = kv->layout;
   const int64_t ld = l.row_halves + 32;
-  const Keys keys = {wide, wide + SP_CHUNK_KEYS * ld, ld, c->count, (c->count + kStepKeys - 1) / kStepKeys};
+  const Keys keys = {wide, wide + SP_CHUNK_KEYS * ld, ld, c->keys.count, (c->keys.count + kStepKeys - 1) / kStepKeys};
   if (!c->again) Gather{c, kv}.bring(keys);
   sp_shape_tiles(kTileRows, kTileBytes);
   score(c->query, keys, l.row_halves, scores);
   sp_chunk_softmax(c, scores, weights, out);
-  for (int32_t i = (c->count + 1) / 2 * 2; i < keys.steps * kStepKeys; i += 2)
+  for (int32_t i = (c->keys.count + 1) / 2 * 2; i < keys.steps * kStepKeys; i += 2)
     _mm512_store_si512(weights + i * SP_LANES, _mm512_setzero_si512());
   pack_weights(weights, keys.steps, tiles);
   weigh(keys, tiles, c->heads, l.latent, (float*)(keys.tiles + SP_CHUNK_KEYS * ld), out->z);

@@ -88,12 +88,12 @@ static void score_rows(const float* query, int64_t halves, const uint16_t* const
 static void softmax(const SpChunk* c, int at, float* scores, SpSoftmax* out) {
   const __m256 scale = _mm256_set1_ps(c->scale);
   __m256 top = _mm256_set1_ps(-INFINITY), total = _mm256_setzero_ps();
-  for (int32_t i = 0; i < c->count; i++) {
+  for (int32_t i = 0; i < c->keys.count; i++) {
     const __m256 s = _mm256_mul_ps(_mm256_load_ps(scores + i * SP_LANES + at), scale);
     _mm256_store_ps(scores + i * SP_LANES + at, s);
     top = _mm256_max_ps(top, s);
   }
-  for (int32_t i = 0; i < c->count; i++) {
+  for (int32_t i = 0; i < c->keys.count; i++) {
     const __m256 e = exp_lanes(_mm256_sub_ps(_mm256_load_ps(scores + i * SP_LANES + at), top));
     total = _mm256_add_ps(total, e);
     _mm256_store_ps(scores + i * SP_LANES + at, e);
@@ -122,7 +122,7 @@ static void weigh_rows(const uint16_t* const* rows, const SpChunk* c, const floa
   alignas(32) float values[SP_CHUNK_KEYS * 16];
   for (int64_t d = 0; d < latent; d += 16) {
 #pragma GCC unroll 4
-    for (int32_t i = 0; i < c->count; i++) {
+    for (int32_t i = 0; i < c->keys.count; i++) {
       _mm256_store_ps(values + i * 16, load_bf16(rows[i] + d));
       _mm256_store_ps(values + i * 16 + 8, load_bf16(rows[i] + d + 8));
     }
@@ -130,9 +130,9 @@ static void weigh_rows(const uint16_t* const* rows, const SpChunk* c, const floa
     float* to = z + d;
     int32_t left = c->heads;
     const auto step = [&](int32_t heads) { left -= heads, w += heads, to += int64_t{heads} * latent; };
-    for (; left >= 6 && left != 8; step(6)) weigh<6>(values, c->count, w, latent - d, latent, to);
-    for (; left >= 4; step(4)) weigh<4>(values, c->count, w, latent - d, latent, to);
-    for (; left >= 1; step(1)) weigh<1>(values, c->count, w, latent - d, latent, to);
+    for (; left >= 6 && left != 8; step(6)) weigh<6>(values, c->keys.count, w, latent - d, latent, to);
+    for (; left >= 4; step(4)) weigh<4>(values, c->keys.count, w, latent - d, latent, to);
+    for (; left >= 1; step(1)) weigh<1>(values, c->keys.count, w, latent - d, latent, to);
   }
 }
 
@@ -178,14 +178,11 @@ static void heads_to_lanes(const float* heads, int64_t dims, int32_t count, floa
 /// key.
 static void find_rows(const SpChunk* c, const SpKvView* kv, uint16_t* wide, const uint16_t** rows) {
   const SpLayout* l = &kv->layout;
-  for (int32_t i = 0; i < c->count; i++) {
-    const int64_t at = c->chosen ? c->chosen[i] : c->first + i;
-    rows[i] = (const uint16_t*)(kv->base + kv->page_stride * kv->table[at / SP_PAGE_TOKENS] +
-                                at % SP_PAGE_TOKENS * l->row_bytes);
-  }
-  for (int i = 0; i < kAhead; i++) rows[c->count + i] = c->count > 0 ? rows[c->count - 1] : (const uint16_t*)kv->base;
+  for (int32_t i = 0; i < c->keys.count; i++) rows[i] = (const uint16_t*)sp_key_row(kv, c->keys, i);
+  for (int i = 0; i < kAhead; i++)
+    rows[c->keys.count + i] = c->keys.count > 0 ? rows[c->keys.count - 1] : (const uint16_t*)kv->base;
   if (!l->fp8) return;
-  for (int32_t i = 0; i < c->count; i++) {
+  for (int32_t i = 0; i < c->keys.count; i++) {
     uint16_t* to = wide + i * (l->row_halves + 32);
     if (!c->again) {
       for (int64_t at = 0; at < l->row_bytes; at += 64) __builtin_prefetch((const uint8_t*)rows[i + kAhead] + at);
@@ -218,10 +215,10 @@ void sp_attend_chunk_avx2(const SpChunk* c, const SpKvView* kv, uint16_t* wide, 
   const float* query = (const float*)c->query;
   for (int i = 8; i < SP_LANES; i++) out->top[i] = out->total[i] = 0;
   if (c->heads > 8) {
-    score_rows<2>(query, l->row_halves, rows, c->count, scores);
+    score_rows<2>(query, l->row_halves, rows, c->keys.count, scores);
     softmax(c, 8, scores, out);
   } else {
-    score_rows<1>(query, l->row_halves, rows, c->count, scores);
+    score_rows<1>(query, l->row_halves, rows, c->keys.count, scores);
   }
   softmax(c, 0, scores, out);
   weigh_rows(rows, c, scores, l->latent, out->z);
