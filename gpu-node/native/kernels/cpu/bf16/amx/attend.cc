@@ -7,7 +7,6 @@
 
 namespace {
 
-constexpr int32_t kAhead = 32;  // keys: chosen rows lie apart, and memory takes longer than a few keys' work
 constexpr int32_t kStepKeys = kTileBytes / 2;  // of one product of weights and latents
 constexpr int64_t kTileHalves = kTileRows * 32, kColumnHalves = SP_CHUNK_KEYS / kStepKeys * kTileHalves;
 
@@ -24,12 +23,6 @@ struct Gather {
   const SpKvView* kv;
 
   const uint8_t* row(int32_t i) const { return sp_key_row(kv, c->keys, i); }
-  /// Into the second level: the first has too few places for lines on their way.
-  void prefetch(int32_t i) const {
-    if (i >= c->keys.count) return;
-    const uint8_t* from = row(i);
-    for (int64_t at = 0; at < kv->layout.row_bytes; at += 64) _mm_prefetch((const char*)(from + at), _MM_HINT_T1);
-  }
   /// Where row i can be read as BF16: in its page or in `room`.
   const uint16_t* half(int32_t i, uint16_t* room) const {
     if (i >= c->keys.count) return room;
@@ -40,9 +33,7 @@ struct Gather {
 
   void bring(const Keys& k) const {
     const int64_t halves = kv->layout.row_halves, latent = kv->layout.latent;
-    for (int32_t i = 0; i < kAhead; i++) prefetch(i);
     for (int32_t i = 0; i < k.steps * kStepKeys; i += 2) {
-      prefetch(i + kAhead), prefetch(i + kAhead + 1);
       uint16_t *first = k.rows + i * k.ld, *second = first + k.ld;
       const uint16_t *a = half(i, first), *b = half(i + 1, second);
       const __mmask32 has_a = i < c->keys.count ? ~0u : 0,
