@@ -21,10 +21,10 @@ static float quantize(const float* x, int32_t dim, int64_t padded, int8_t* codes
 }
 
 /// Adds the parts of H heads to the sums of G groups of 16 keys, each `stride` bytes (quads, 16, 4) after the one
-/// before.
+/// before. Meanwhile the lines from `ahead` on, which lie as the keys do, are asked for, unless it is null.
 template <int G, int H>
 SP_INLINE void add_heads(const SpIndexHeads* query, int32_t from, int64_t quads, const uint8_t* keys,
-                         __m512 (&sum)[G]) {
+                         const uint8_t* ahead, __m512 (&sum)[G]) {
   __m512i dot[G][H];
   for (int j = 0; j < H; j++) {
     for (int g = 0; g < G; g++) dot[g][j] = _mm512_set1_epi32(query->start[from + j]);
@@ -32,6 +32,8 @@ SP_INLINE void add_heads(const SpIndexHeads* query, int32_t from, int64_t quads,
   const int8_t* q = query->q + from * quads * 4;
   const int64_t stride = quads * 64;
   for (int64_t d = 0; d < quads; d++) {
+    // Into the second level: the first can wait for too few at once.
+    for (int g = 0; g < G && ahead; g++) __builtin_prefetch(ahead + g * stride + d * 64, 0, 2);
     __m512i k[G];
     for (int g = 0; g < G; g++) k[g] = _mm512_load_si512(keys + g * stride + d * 64);
     for (int j = 0; j < H; j++) {
@@ -73,18 +75,18 @@ void sp_store_index_key(const SpLayout* layout, const float* key, int64_t at, ui
 void sp_index_page(const SpIndexHeads* query, const SpLayout* layout, const uint8_t* page, const uint8_t* next,
                    float* scores) {
   constexpr int kGroups = SP_PAGE_TOKENS / SP_LANES;
-  // Keys of a page lie far from those of the page before: the first lines of its four groups would be waited for. The
-  // processor brings the rest by itself; to ask for all of them at once was slower by a third.
-  for (int g = 0; g < kGroups && next; g++) {
-    __builtin_prefetch(next + layout->keys_at + g * layout->index_quads * 64);
-    __builtin_prefetch(next + layout->keys_at + g * layout->index_quads * 64 + 64);
-  }
   const uint8_t* keys = page + layout->keys_at;
+  // Keys of a page lie far from those of the page before: each line of them would be waited for.
+  const uint8_t* ahead = next ? next + layout->keys_at : nullptr;
   __m512 sum[kGroups];
-  for (int g = 0; g < kGroups; g++) sum[g] = _mm512_setzero_ps();
+  for (int g = 0; g < kGroups; g++) {
+    if (next) __builtin_prefetch(next + layout->scales_at + g * 64, 0, 2);
+    sum[g] = _mm512_setzero_ps();
+  }
   int32_t j = 0;
-  for (; j + 4 <= query->heads; j += 4) add_heads<kGroups, 4>(query, j, layout->index_quads, keys, sum);
-  for (; j < query->heads; j++) add_heads<kGroups, 1>(query, j, layout->index_quads, keys, sum);
+  for (; j + 4 <= query->heads; j += 4, ahead = nullptr)
+    add_heads<kGroups, 4>(query, j, layout->index_quads, keys, ahead, sum);
+  for (; j < query->heads; j++, ahead = nullptr) add_heads<kGroups, 1>(query, j, layout->index_quads, keys, ahead, sum);
   for (int g = 0; g < kGroups; g++) {
     const __m512 scale = _mm512_load_ps((const float*)(page + layout->scales_at) + g * SP_LANES);
     _mm512_storeu_ps(scores + g * SP_LANES, _mm512_mul_ps(sum[g], scale));

@@ -140,9 +140,11 @@ struct Selection {
       pages_seen = std::max<int64_t>(pages_seen, ceil_div(length(t), SP_PAGE_TOKENS));
     }
     for (int64_t page = 0; page < pages_seen; page++) {
+      const uint8_t* next = page + 1 < pages_seen ? page_at(begin, page + 1) : nullptr;
       for (int64_t t = begin; t < end; t++) {
         if (page * SP_PAGE_TOKENS >= length(t) || (length(t) <= query.top_k && !scores)) continue;
-        score_page(heads[static_cast<size_t>(t - begin)], t, page, nullptr, best[static_cast<size_t>(t - begin)]);
+        score_page(heads[static_cast<size_t>(t - begin)], t, page, next, best[static_cast<size_t>(t - begin)]);
+        next = nullptr;  // the first query asks for it
       }
     }
     for (int64_t t = begin; t < end; t++) {

@@ -50,7 +50,7 @@ SP_INLINE void add_quad_pairs(__m256i (&sum)[2], const __m256i (&key)[2], __m256
 constexpr int kHeads = 4;  // of one pass over a group's keys
 
 /// Adds the parts of H heads to the sums of a group's 16 keys (quads, 16, 4). Meanwhile the lines from `ahead` on are
-/// asked for, one a quad, unless it is null.
+/// asked for, one a quad, unless it is null: into the second level, as the first can wait for too few at once.
 template <int H>
 SP_INLINE void add_heads(const SpIndexHeads* query, int32_t from, int64_t quads, const uint8_t* keys,
                          const uint8_t* ahead, __m256 (&sum)[2]) {
@@ -62,7 +62,7 @@ SP_INLINE void add_heads(const SpIndexHeads* query, int32_t from, int64_t quads,
   for (int64_t d = 0; d < quads; d++) {
     const __m256i key[2] = {_mm256_load_si256((const __m256i*)(keys + d * 64)),
                             _mm256_load_si256((const __m256i*)(keys + d * 64 + 32))};
-    if (ahead) __builtin_prefetch(ahead + d * 64);
+    if (ahead) __builtin_prefetch(ahead + d * 64, 0, 2);
 #pragma GCC unroll 4
     for (int j = 0; j < H; j++) add_quad_pairs(dot[j], key, one, q + (j * quads + d) * 4);
   }
@@ -105,7 +105,7 @@ void sp_index_page_avx2(const SpIndexHeads* query, const SpLayout* layout, const
     const uint8_t* keys = page + layout->keys_at + g * quads * 64;
     // Keys of a page lie far from those of the page before: each line of them would be waited for.
     const uint8_t* ahead = next ? next + layout->keys_at + g * quads * 64 : nullptr;
-    if (next) __builtin_prefetch(next + layout->scales_at + g * 64);
+    if (next) __builtin_prefetch(next + layout->scales_at + g * 64, 0, 2);
     __m256 sum[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
     int32_t j = 0;
     for (; j + kHeads <= query->heads; j += kHeads) add_heads<kHeads>(query, j, quads, keys, j ? nullptr : ahead, sum);
