@@ -45,6 +45,14 @@ struct Part {
   int32_t step, rows;
 };
 
+/// Asks for a line of each of R blocks that few tokens would wait for, into the second level: the first can wait for
+/// too few at once.
+template <int R, int T>
+SP_INLINE void prefetch(const uint8_t* at, int64_t stride) {
+  constexpr int64_t kAhead = 1024;
+  for (int r = 0; r < R && T <= SP_FEW_TOKENS; r++) __builtin_prefetch(at + r * stride + kAhead, 0, 2);
+}
+
 /// R blocks by T tokens over all stretches.
 template <class C, int R, int T>
 SP_INLINE void tile(const SpPacked* w, const Part& part, const SpCodes* x, int64_t token, float* y, int64_t ldy) {
@@ -60,7 +68,10 @@ SP_INLINE void tile(const SpPacked* w, const Part& part, const SpCodes* x, int64
   const uint8_t* at = part.from;
   const uint8_t* multipliers = nullptr;
   for (int64_t s = 0, in_unit = 0; s < stretches; s++, at += kLines * 64) {
-    if (in_unit == 0) multipliers = at, at += 64;
+    if (in_unit == 0) {
+      prefetch<R, T>(at, part.stride);
+      multipliers = at, at += 64;
+    }
     __m512i dot[R][T];
     for (int t = 0; t < T; t++) {
       const __m512i start = _mm512_set1_epi32(-(sums[t * stretches + s] << C::kOffsetBits));
@@ -68,6 +79,7 @@ SP_INLINE void tile(const SpPacked* w, const Part& part, const SpCodes* x, int64
     }
     for (int line = 0; line < kLines; line++) {
       __m512i quads[R][C::kQuadsPerLine];
+      prefetch<R, T>(at + line * 64, part.stride);
       for (int r = 0; r < R; r++) C::unpack(at + r * part.stride + line * 64, quads[r]);
       for (int i = 0; i < C::kQuadsPerLine; i++) {
         const int64_t column = s * SP_STRETCH + (line * C::kQuadsPerLine + i) * 4;

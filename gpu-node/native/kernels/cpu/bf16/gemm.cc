@@ -9,7 +9,7 @@ namespace {
 #define SP_INLINE static inline __attribute__((always_inline))
 
 constexpr int kTokens = SP_TILE_TOKENS;
-constexpr int64_t kAhead = 512;  // halves; only where a single token leaves the loop waiting for memory
+constexpr int64_t kAhead = 512;  // halves
 typedef int32_t Pair __attribute__((may_alias, aligned(2)));
 
 SP_INLINE __mmask16 lanes(int32_t rows) {
@@ -42,7 +42,8 @@ SP_INLINE void tile_half(const uint16_t* w, int64_t stride, int32_t pairs, const
   for (int64_t k = 0; k < pairs; k++) {
     __m512bh rows[R];
     for (int r = 0; r < R; r++) {
-      if (T == 1) __builtin_prefetch(w + r * stride + k * 32 + kAhead);
+      // Into the second level: the first can wait for too few lines at once.
+      if (T <= SP_FEW_TOKENS) __builtin_prefetch(w + r * stride + k * 32 + kAhead, 0, 2);
       rows[r] = (__m512bh)_mm512_load_si512(w + r * stride + k * 32);
     }
     for (int t = 0; t < T; t++) {
@@ -66,7 +67,7 @@ SP_INLINE void tile_exact(const uint16_t* w, int64_t stride, int32_t cols, const
     __m512 even[R], odd[R];
     for (int r = 0; r < R; r++) {
       const __m512i pair = _mm512_load_si512(w + r * stride + k * 16);
-      if (T == 1) __builtin_prefetch(w + r * stride + k * 16 + kAhead);
+      if (T <= SP_FEW_TOKENS) __builtin_prefetch(w + r * stride + k * 16 + kAhead, 0, 2);
       even[r] = _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16));
       odd[r] = _mm512_castsi512_ps(_mm512_and_si512(pair, high));
     }

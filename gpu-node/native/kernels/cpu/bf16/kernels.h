@@ -11,6 +11,7 @@
 #define SP_LANES 16        // rows of a packed block, heads of a packed query
 #define SP_PANEL_BLOCKS 4  // row blocks of a panel
 #define SP_TILE_TOKENS 6   // tokens of one pass over a panel's weights
+#define SP_FEW_TOKENS 3    // with no more, AVX-512 waits for a panel's weights rather than for its own products
 #define SP_STRETCH 32      // columns of int8 activations that share a multiplier
 #define SP_CHUNK_KEYS 128  // keys of one softmax chunk: the unit in which threads share a query
 #define SP_QUERY_HEADS 16

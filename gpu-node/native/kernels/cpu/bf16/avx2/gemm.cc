@@ -69,7 +69,8 @@ struct Halves {
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
       const W* at = w + r * stride + (k + AT) * SP_LANES;
-      __builtin_prefetch(at + kAhead);
+      // A single token would wait for more lines at once than the first level can: they go into the second.
+      __builtin_prefetch(at + kAhead, 0, T == 1 ? 2 : 3);
       const Lanes low = even(at);
       for (int t = 0; t < T; t++) {
         const __m256 a = _mm256_broadcast_ss(x[t] + k + AT);
