@@ -178,6 +178,22 @@ test('a result of both engines gives prefill and decode by depth; a batch size a
   for (const { chart } of charts) expectXml(lineChart(chart))
 })
 
+test('runs of one shape on one machine give one chart; of two rows at one depth the first file counts', () => {
+  const row = (depth: number, ours: number) => ({
+    ...{ depth, prefill: pairs(ours, 1), decode: pairs(ours, 1), peerFillSeconds: 0, skipped: null },
+  })
+  const near = { ...peerResult, depths: [row(0, 1500), row(4096, 1000)] }
+  const deep = { ...peerResult, depths: [row(0, 1), row(32768, 600)] }
+  const other = { ...deep, machine: { ...machine, cpu: 'another' } }
+  const charts = chartsOf([near, deep, other])
+  expect(charts.map(({ name }) => name)).toEqual(['prefill-mid', 'decode-mid'])
+  expect(charts[0]?.chart.series[0]?.points).toEqual([
+    [0, 1500],
+    [4096, 1000],
+    [32768, 600],
+  ])
+})
+
 test('sparse and dense runs of one model give one chart, in milliseconds', () => {
   const charts = chartsOf(
     [engineResult(false, [125, 100]), engineResult(true, [100, 20])].map((r) => resultSchema.parse(r)),

@@ -56,6 +56,26 @@ const ofPairs = (all: readonly { x: number; pairs: Pairs }[]): Series[] => {
   ]
 }
 
+/** Runs of one shape on one machine belong together: the deepest rows take long, and may be a run of their own. */
+const together = (results: readonly PeerResult[]): PeerResult[] =>
+  [...Map.groupBy(results, (r) => [r.shape, r.machine.cpu, r.threads, r.ours].join()).values()].map((runs) => {
+    const [first] = runs as [PeerResult, ...PeerResult[]]
+    const ofFirst = <T>(all: readonly T[], x: (row: T) => number): T[] => [
+      ...new Map(all.toReversed().map((row) => [x(row), row])).values(),
+    ]
+    return {
+      ...first,
+      depths: ofFirst(
+        runs.flatMap((r) => r.depths),
+        (d) => d.depth,
+      ),
+      batches: ofFirst(
+        runs.flatMap((r) => r.batches),
+        (b) => b.sequences,
+      ),
+    }
+  })
+
 const ofPeer = (r: PeerResult): NamedChart[] => {
   const subtitle = where(r.machine, r.threads, `${r.shape}, ${(r.parameters / 1e6).toFixed(0)}M parameters, BF16`)
   const byDepth = (what: 'prefill' | 'decode', title: string): NamedChart[] =>
@@ -158,13 +178,17 @@ const ofServe = (r: ServeResult): NamedChart[] => {
   return [{ name: `serve-${workload}-${isl}`, chart }]
 }
 
-/** Where two results give a chart of one name, that with a peer in it stays. */
+/** Of two rows at one depth the first file's counts. Where two results give a chart of one name, that with a peer in it stays. */
 export const chartsOf = (results: readonly Result[]): NamedChart[] => {
   const peers = results.filter((r) => r.kind === 'bench:peer')
   const engines = results.filter((r) => r.kind === 'bench:engine')
   const serves = results.filter((r) => r.kind === 'bench:serve')
   const found = new Map<string, NamedChart>()
-  for (const chart of [...peers.flatMap(ofPeer), ...groups(engines).flatMap(ofEngine), ...serves.flatMap(ofServe)])
+  for (const chart of [
+    ...together(peers).flatMap(ofPeer),
+    ...groups(engines).flatMap(ofEngine),
+    ...serves.flatMap(ofServe),
+  ])
     if (!found.has(chart.name)) found.set(chart.name, chart)
   return [...found.values()]
 }
