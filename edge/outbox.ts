@@ -50,14 +50,18 @@ const usageRow = (charge: Charge): typeof usage.$inferInsert => {
 }
 
 /** Inserts any number of rows with one bound parameter; a row whose primary key is known is left alone. */
-const insertAll = (database: D1Database, table: SQLiteTable, rows: readonly object[]): D1PreparedStatement => {
+const insertion = (table: SQLiteTable) => {
   const columns = Object.entries(getTableColumns(table))
   const names = columns.map(([, column]) => column.name).join(', ')
   const values = columns.map((_, i) => `value ->> ${i}`).join(', ')
-  const data = rows.map((row) => columns.map(([name]) => (row as Record<string, unknown>)[name] ?? null))
   const text = `INSERT INTO ${getTableConfig(table).name} (${names}) SELECT ${values} FROM json_each(?) WHERE true ON CONFLICT DO NOTHING`
-  return database.prepare(text).bind(JSON.stringify(data))
+  return (database: D1Database, rows: readonly object[]): D1PreparedStatement => {
+    const data = rows.map((row) => columns.map(([name]) => (row as Record<string, unknown>)[name] ?? null))
+    return database.prepare(text).bind(JSON.stringify(data))
+  }
 }
+const insertLedger = insertion(ledger)
+const insertUsage = insertion(usage)
 
 /** Of the newest row there is, not of this batch: one that D1 applies late must not take the balance back. */
 const BALANCE = `UPDATE accounts SET balance_nano =
@@ -67,12 +71,11 @@ const writeBatch = async (database: D1Database, items: readonly OutboxItem[], ne
   const { accountId } = newest.ledger
   const charges = items.flatMap(({ charge }) => (charge ? [usageRow(charge)] : []))
   await database.batch([
-    insertAll(
+    insertLedger(
       database,
-      ledger,
       items.map((item) => item.ledger),
     ),
-    ...(charges.length > 0 ? [insertAll(database, usage, charges)] : []),
+    ...(charges.length > 0 ? [insertUsage(database, charges)] : []),
     database.prepare(BALANCE).bind(accountId),
   ])
 }
