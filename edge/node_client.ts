@@ -148,17 +148,17 @@ export const abandonAt = async (
   }
 }
 
-/** `signal`: the client left; `lost`: the node is given up, its answer too where that has begun. */
+/** `signal`: the client left; `over`: nothing of an answer is wanted any more, for that or another reason, also where one has begun. */
 export const callNode = async (
   secrets: Secrets,
   node: NodeAddress,
   request: RunRequest,
   signal: AbortSignal,
-  lost: AbortSignal,
+  over: AbortSignal,
 ): Promise<NodeAnswer> => {
   let response: Response
   try {
-    response = await post(secrets, node, PATHS.run, request, AbortSignal.any([signal, lost]))
+    response = await post(secrets, node, PATHS.run, request, over)
   } catch (error) {
     if (signal.aborted) return { ok: false, error: apiError('client_closed'), retryable: false, unreachable: false }
     return {

@@ -141,8 +141,7 @@ const serve = async (
   stages: Timing,
 ): Promise<Response> => {
   const secrets = secretsOf(env, 'SPARROW_SECRET')
-  // A request's own signal is not heeded by `fetch` while anything is waited for; one that follows it is.
-  const signal = isKept ? new AbortController().signal : AbortSignal.any([request.signal])
+  const signal = isKept ? new AbortController().signal : request.signal
   if (signal.aborted) {
     letGo()
     return errorResponse(dialect, apiError('client_closed'))

@@ -45,31 +45,38 @@ const endOf =
   }
 
 interface WatchedFlight extends Flight {
-  /** The node does not live any more. */
-  readonly lost: AbortSignal
+  /** Nothing of an answer is wanted any more: the client has left, or the node does not live. */
+  readonly over: AbortSignal
 }
 
 /** Counted, and watched, until it has ended or the client has left. */
 const begin = (d: Dispatch, node: Candidate): WatchedFlight => {
   const flight = inFlight.begin(node.id, Date.now(), prefillMs(node, d.promptTokens - node.hitTokens))
-  const lost = new AbortController()
+  const over = new AbortController()
   let allowed: number = SILENCES.waiting
   const stop = pulse.watch(
     node,
     d.pulseMs,
     () => allowed,
-    () => lost.abort(new Error('the node answers nothing any more')),
+    () => over.abort(new Error('the node answers nothing any more')),
   )
   const ended = (now?: number): void => {
     stop()
+    // What still listens keeps all that it knows of the run until a collection of the whole heap.
+    d.signal.removeEventListener('abort', left)
     flight.ended(now)
   }
-  d.signal.addEventListener('abort', () => ended(), { once: true })
+  const left = (): void => {
+    ended()
+    over.abort(d.signal.reason)
+  }
+  if (d.signal.aborted) left()
+  else d.signal.addEventListener('abort', left)
   const answered = (): void => {
     allowed = SILENCES.flowing
     flight.answered()
   }
-  return { answered, ended, lost: lost.signal }
+  return { answered, ended, over: over.signal }
 }
 
 /** One attempt, counted before anything is waited for; its flight ends here unless an answer has begun. */
@@ -89,7 +96,7 @@ const attemptAt = async (
       node,
       { ...d.request, attempt, predictedTokens: node.hitTokens },
       d.signal,
-      flight.lost,
+      flight.over,
     )
     return [answer, flight]
   } finally {

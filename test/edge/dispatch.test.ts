@@ -76,3 +76,9 @@ test('a client that leaves frees its place at the node, and says nothing about i
   }
   expect(breaker.state(node.id, Date.now())).toBe('closed')
 })
+
+test('a client that left while another node was asked is not asked for at the next one', async () => {
+  const node = await registerNode('other')
+  expect(await ask({ signal: AbortSignal.abort() })).toMatchObject({ ok: false, error: { code: 'client_closed' } })
+  expect(inFlight.count(node.id)).toBe(0)
+})
