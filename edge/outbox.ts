@@ -54,7 +54,9 @@ const insertion = (table: SQLiteTable) => {
   const columns = Object.entries(getTableColumns(table))
   const names = columns.map(([, column]) => column.name).join(', ')
   const values = columns.map((_, i) => `value ->> ${i}`).join(', ')
-  const text = `INSERT INTO ${getTableConfig(table).name} (${names}) SELECT ${values} FROM json_each(?) WHERE true ON CONFLICT DO NOTHING`
+  // Materialized: json_each writes a row's text anew for each column that asks for it.
+  const text = `WITH items AS MATERIALIZED (SELECT value FROM json_each(?))
+    INSERT INTO ${getTableConfig(table).name} (${names}) SELECT ${values} FROM items WHERE true ON CONFLICT DO NOTHING`
   return (database: D1Database, rows: readonly object[]): D1PreparedStatement => {
     const data = rows.map((row) => columns.map(([name]) => (row as Record<string, unknown>)[name] ?? null))
     return database.prepare(text).bind(JSON.stringify(data))

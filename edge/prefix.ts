@@ -41,8 +41,9 @@ const SWEEP_ROWS = 2_000
 const SWEEP_STATEMENTS = 400
 
 const RECORD = `
+  WITH blocks AS MATERIALIZED (SELECT value FROM json_each(?2))
   INSERT INTO prefix_blocks (key, node_id, tokens, scope, seen_at)
-  SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, ?1 FROM json_each(?2) WHERE true
+  SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, ?1 FROM blocks WHERE true
   ON CONFLICT (key, node_id) DO UPDATE SET tokens = excluded.tokens, seen_at = excluded.seen_at
   WHERE prefix_blocks.seen_at < excluded.seen_at - ${FRESH_MS} OR prefix_blocks.tokens <> excluded.tokens`
 
