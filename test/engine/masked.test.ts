@@ -124,7 +124,7 @@ test('a mask shorter than the vocabulary forbids what it does not hold', async (
 })
 
 test('an engine whose only sequence waits for its mask has nothing to do, and has when the mask is there', async () => {
-  expect(engine.stats().busy).toBe(0)
+  await expect.poll(() => engine.stats(), WAIT).toMatchObject({ busy: 0, running: 0 })
   // So long that it is still at work when the next line asks, however late that comes.
   const atWork = engine.submit({ ...GREEDY, ignoreEos: true, maxTokens: 3900, tokens: prompt(10, 90) }, () => {})
   expect(engine.stats().busy).toBe(1)
