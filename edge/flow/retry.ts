@@ -70,6 +70,7 @@ const begin = (d: Dispatch, node: Candidate): WatchedFlight => {
     ended()
     over.abort(d.signal.reason)
   }
+  // `fetch` itself does not heed a request's own signal while anything is waited for.
   if (d.signal.aborted) left()
   else d.signal.addEventListener('abort', left)
   const answered = (): void => {
