@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define SP_BACKEND_ABI 5
+#define SP_BACKEND_ABI 6
 #define SP_PAGE_TOKENS 64
 #define SP_SCALE_BLOCK 128
 
@@ -37,10 +37,13 @@ typedef struct SpProduct {
   float* y;  // (n, w->rows)
 } SpProduct;
 
-/// The cache of one layer: 64 positions a page. A position holds latent, rope part and index key (index may be 0).
+/// The cache of one layer: 64 positions a page. A position has a row (latent, rope part) and an index key (index may be
+/// 0). A query reads some rows and all keys, so the keys of all pages lie together, apart from the rows.
 typedef struct SpPages {
-  uint8_t* base;
-  int64_t page_stride;  // bytes from one page to the next
+  uint8_t* base;        // rows
+  int64_t page_stride;  // bytes from one page's rows to the next one's
+  uint8_t* keys;
+  int64_t key_stride;
   int32_t latent, rope, index;
 } SpPages;
 
@@ -97,8 +100,9 @@ typedef struct SpBackend {
   const char* isa;
   void* self;
 
-  /// Bytes of one layer's part of a page, a multiple of 64.
-  int64_t (*page_bytes)(void* self, int32_t latent, int32_t rope, int32_t index);
+  /// Bytes of a page's rows in one layer, and of its index keys (0 for index 0): multiples of 64.
+  int64_t (*row_bytes)(void* self, int32_t latent, int32_t rope);
+  int64_t (*key_bytes)(void* self, int32_t index);
   /// Bytes of the packed form of `w` (0: used as it is); writes it when `to` (64-byte aligned) is not null.
   int64_t (*pack)(void* self, const SpMatrix* w, void* to);
   /// y (n, cols) = rows `ids` of the embedding.

@@ -41,10 +41,13 @@ inline double weight_at(const SpMatrix& w, int64_t row, int64_t col) {
          static_cast<double>(w.scale[row / SP_SCALE_BLOCK * blocks + col / SP_SCALE_BLOCK]);
 }
 
-// Pages of fp32 rows, as every backend but the BF16 one lays them out: latent (64, latent), rope (64, rope), index (64,
-// index).
-inline int64_t float_page_bytes(int32_t latent, int32_t rope, int32_t index) {
-  return int64_t{SP_PAGE_TOKENS} * (int64_t{latent} + rope + index) * 4;
+// Pages of fp32, as every backend but the BF16 one lays them out: rows are latent (64, latent), rope (64, rope); keys
+// are (64, index).
+inline int64_t float_row_bytes(int32_t latent, int32_t rope) {
+  return int64_t{SP_PAGE_TOKENS} * (int64_t{latent} + rope) * 4;
+}
+inline int64_t float_key_bytes(int32_t index) {
+  return int64_t{SP_PAGE_TOKENS} * index * 4;
 }
 inline float* page_of(const SpPages& pages, const int32_t* table, int64_t position) {
   return reinterpret_cast<float*>(pages.base + pages.page_stride * table[position / SP_PAGE_TOKENS]);
@@ -56,7 +59,7 @@ inline float* rope_row(const SpPages& pages, const int32_t* table, int64_t posit
   return page_of(pages, table, position) + SP_PAGE_TOKENS * pages.latent + position % SP_PAGE_TOKENS * pages.rope;
 }
 inline float* index_row(const SpPages& pages, const int32_t* table, int64_t position) {
-  return page_of(pages, table, position) + SP_PAGE_TOKENS * (pages.latent + pages.rope) +
+  return reinterpret_cast<float*>(pages.keys + pages.key_stride * table[position / SP_PAGE_TOKENS]) +
          position % SP_PAGE_TOKENS * pages.index;
 }
 

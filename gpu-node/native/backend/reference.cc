@@ -13,8 +13,12 @@
 namespace sparrow {
 namespace {
 
-int64_t page_bytes(void*, int32_t latent, int32_t rope, int32_t index) {
-  return float_page_bytes(latent, rope, index);
+int64_t row_bytes(void*, int32_t latent, int32_t rope) {
+  return float_row_bytes(latent, rope);
+}
+
+int64_t key_bytes(void*, int32_t index) {
+  return float_key_bytes(index);
 }
 
 int64_t pack(void*, const SpMatrix*, void*) {
@@ -274,9 +278,9 @@ void attend_expanded(void*, const SpExpanded* a, const SpPages* pages, const SpT
 }  // namespace
 
 SpBackend reference_backend() {
-  return {SP_BACKEND_ABI, "reference",     "reference", nullptr, page_bytes, pack, embed,   rms_norm,    layer_norm,
-          matmul,         matmul_heads,    rope,        add,     swiglu,     gate, experts, cache_write, index_select,
-          attend,         attend_expanded, nullptr};
+  return {SP_BACKEND_ABI, "reference", "reference",     nullptr, row_bytes, key_bytes, pack, embed,   rms_norm,
+          layer_norm,     matmul,      matmul_heads,    rope,    add,       swiglu,    gate, experts, cache_write,
+          index_select,   attend,      attend_expanded, nullptr};
 }
 
 }  // namespace sparrow

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 
 namespace sparrow {
 namespace {
@@ -38,7 +37,8 @@ size_t DiskTier::leading(const std::vector<PageKey>& keys) const {
   return n;
 }
 
-bool DiskTier::put(const PageKey& key, const std::optional<PageKey>& parent, const uint8_t* page) {
+bool DiskTier::put(const PageKey& key, const std::optional<PageKey>& parent, std::span<const uint8_t> rows,
+                   std::span<const uint8_t> keys) {
   std::unique_ptr<uint8_t[]> copy;
   {
     std::lock_guard lock(mutex_);
@@ -52,9 +52,8 @@ bool DiskTier::put(const PageKey& key, const std::optional<PageKey>& parent, con
       spare_.pop_back();
     }
   }
-  const size_t size = static_cast<size_t>(file_.page_bytes());
-  if (!copy) copy = std::make_unique_for_overwrite<uint8_t[]>(size);
-  std::memcpy(copy.get(), page, size);
+  if (!copy) copy = std::make_unique_for_overwrite<uint8_t[]>(static_cast<size_t>(file_.page_bytes()));
+  std::ranges::copy(keys, std::ranges::copy(rows, copy.get()).out);
   {
     std::lock_guard lock(mutex_);
     on_their_way_[key]++;
@@ -151,7 +150,12 @@ bool DiskTier::read_one(const Wanted& wanted) {
     slot = index_.find(wanted.key);
   }
   if (slot < 0) return false;
-  if (file_.read(slot, wanted.key, wanted.to)) return true;
+  whole_.resize(static_cast<size_t>(file_.page_bytes()));
+  if (file_.read(slot, wanted.key, whole_.data())) {
+    const auto keys = std::ranges::copy_n(whole_.begin(), std::ssize(wanted.rows), wanted.rows.begin()).in;
+    std::ranges::copy_n(keys, std::ssize(wanted.keys), wanted.keys.begin());
+    return true;
+  }
   {
     std::lock_guard lock(mutex_);
     stats_.corrupt++;

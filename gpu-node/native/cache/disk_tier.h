@@ -1,5 +1,5 @@
-// Pages on disk behind a thread of its own: put() copies and returns, get() reads straight into KV memory and tells
-// later. The engine thread never waits for a disk.
+// Pages on disk behind a thread of its own: put() copies and returns, get() reads what is right into KV memory and
+// tells later. The engine thread never waits for a disk.
 #pragma once
 #include <condition_variable>
 #include <cstdint>
@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -38,11 +39,12 @@ class DiskTier {
 
   /// Copies the page, to be written; false when the queue is full, until on_progress. Not written when it is there
   /// already, or when `parent` is not (none: the first page of a chain).
-  bool put(const PageKey& key, const std::optional<PageKey>& parent, const uint8_t* page);
+  bool put(const PageKey& key, const std::optional<PageKey>& parent, std::span<const uint8_t> rows,
+           std::span<const uint8_t> keys);
 
   struct Wanted {
     PageKey key;
-    uint8_t* to;  // untouched by others until the ticket comes back
+    std::span<uint8_t> rows, keys;  // untouched by others until the ticket comes back
   };
   void get(uint64_t ticket, std::vector<Wanted> pages);
 
@@ -85,6 +87,7 @@ class DiskTier {
   std::deque<Put> puts_;
   std::unordered_map<PageKey, int, PageKeyHash> on_their_way_;
   std::vector<std::unique_ptr<uint8_t[]>> spare_;
+  std::vector<uint8_t> whole_;  // the thread's own: a page as the file has it
   std::deque<Get> gets_;
   std::deque<std::vector<PageKey>> touched_;
   std::vector<Done> done_;

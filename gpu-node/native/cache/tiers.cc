@@ -55,7 +55,7 @@ void CacheTiers::start(Fetch& fetch, const std::vector<int32_t>& tokens, std::ve
   std::vector<DiskTier::Wanted> wanted;
   for (const PageKey& key : missing) {
     load.held.push_back(pool_.take());
-    wanted.push_back({key, memory_of(load.held.back())});
+    wanted.push_back({key, kv_.rows_of(load.held.back()), kv_.keys_of(load.held.back())});
   }
   load.keys = std::move(missing);
   load.tokens.assign(tokens.begin(), tokens.begin() + static_cast<int64_t>(load.held.size()) * SP_PAGE_TOKENS);
@@ -80,7 +80,7 @@ void CacheTiers::finish(const DiskTier::Done& done) {
 
 void CacheTiers::save() {
   while (const auto next = pool_.first_fresh()) {
-    if (!disk_->put(next->key, next->parent, memory_of(next->page))) return;
+    if (!disk_->put(next->key, next->parent, kv_.rows_of(next->page), kv_.keys_of(next->page))) return;
     pool_.told();
   }
 }

@@ -57,7 +57,6 @@ class CacheTiers {
              std::vector<PageKey> missing);
   void finish(const DiskTier::Done& done);
   void save();
-  uint8_t* memory_of(int32_t page) const { return kv_.bytes.data() + kv_.page_bytes * page; }
 
   PagePool& pool_;
   const KvMemory& kv_;

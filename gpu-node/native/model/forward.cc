@@ -47,21 +47,29 @@ Result<Model> Model::open(const std::string& dir, const std::string& isa, int th
 
 int64_t Model::page_bytes() const {
   const SpBackend& b = backend_.table;
-  return cache_layers() * b.page_bytes(b.self, config_.kv_lora_rank, config_.qk_rope_head_dim, config_.index_head_dim);
+  return cache_layers() * (b.row_bytes(b.self, config_.kv_lora_rank, config_.qk_rope_head_dim) +
+                           b.key_bytes(b.self, config_.index_head_dim));
 }
 
 KvMemory Model::make_kv(int pages) const {
+  const SpBackend& b = backend_.table;
   KvMemory kv;
   kv.pages = pages;
-  kv.page_bytes = page_bytes();
-  kv.layer_bytes = kv.page_bytes / cache_layers();
-  kv.bytes = HugeBuffer(static_cast<size_t>(kv.page_bytes) * static_cast<size_t>(pages));
+  kv.layers = cache_layers();
+  kv.row_bytes = b.row_bytes(b.self, config_.kv_lora_rank, config_.qk_rope_head_dim);
+  kv.key_bytes = b.key_bytes(b.self, config_.index_head_dim);
+  kv.bytes = HugeBuffer(static_cast<size_t>(page_bytes()) * static_cast<size_t>(pages));
   return kv;
 }
 
 Model::Step Model::step_of(int layer, const SpTokens& tokens, KvMemory& kv, const Tap* tap, bool sparse) const {
-  const SpPages pages = {kv.bytes.data() + kv.layer_bytes * layer, kv.page_bytes, config_.kv_lora_rank,
-                         config_.qk_rope_head_dim, config_.index_head_dim};
+  const SpPages pages = {kv.bytes.data() + kv.row_bytes * layer,
+                         kv.row_bytes * kv.layers,
+                         kv.keys() + kv.key_bytes * layer,
+                         kv.key_bytes * kv.layers,
+                         config_.kv_lora_rank,
+                         config_.qk_rope_head_dim,
+                         config_.index_head_dim};
   return {&tokens, pages, layer, tap, sparse || (config_.has_indexer && !dense_ && tap)};
 }
 

@@ -14,11 +14,22 @@
 
 namespace sparrow {
 
-/// Cache memory of all layers; a page holds the same 64 positions of every layer, latents and index keys together.
+/// Cache memory of all layers; a page holds the same 64 positions of every layer. Its latents and rope parts are one
+/// piece, its index keys another: those of all pages lie close together.
 struct KvMemory {
-  HugeBuffer bytes;
-  int64_t layer_bytes = 0, page_bytes = 0;
+  HugeBuffer bytes;                      // (pages, layers, row_bytes), then (pages, layers, key_bytes)
+  int64_t row_bytes = 0, key_bytes = 0;  // of a page in one layer
+  int64_t layers = 0;
   int pages = 0;
+
+  uint8_t* keys() const { return bytes.data() + pages * layers * row_bytes; }
+  std::span<uint8_t> rows_of(int32_t page) const { return piece(bytes.data(), layers * row_bytes, page); }
+  std::span<uint8_t> keys_of(int32_t page) const { return piece(keys(), layers * key_bytes, page); }
+
+ private:
+  static std::span<uint8_t> piece(uint8_t* from, int64_t size, int32_t page) {
+    return {from + size * page, static_cast<size_t>(size)};
+  }
 };
 
 /// n tokens, the last token of a sequence's part marked in `logit_rows` when its logits are wanted.

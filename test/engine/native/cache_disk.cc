@@ -296,7 +296,7 @@ std::string behind(const std::string& dir) {
   const std::vector<uint8_t> page(static_cast<size_t>(kLarge), 7);
   const std::vector<PageKey> chain = chain_of(1, 4);
   const auto put = [&](size_t p) {
-    return tier.put(chain[p], p ? std::optional(chain[p - 1]) : std::nullopt, page.data());
+    return tier.put(chain[p], p ? std::optional(chain[p - 1]) : std::nullopt, page, {});
   };
   const auto until = [](auto&& holds) {
     for (int i = 0; i < 60'000; i++, std::this_thread::sleep_for(std::chrono::milliseconds(1)))

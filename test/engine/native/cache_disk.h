@@ -11,6 +11,7 @@
 namespace sparrow::test {
 
 constexpr int64_t kPageBytes = 320;
+constexpr size_t kRowBytes = 240;  // of them; the rest are keys
 
 std::vector<PageKey> chain_of(int salt, int pages);
 DiskOptions options_of(const std::string& dir, int slots, int model = 1);

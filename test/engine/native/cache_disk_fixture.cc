@@ -74,7 +74,9 @@ Disk::Disk(const std::string& dir, int slots, int model) {
 
 void Disk::put_one(const std::vector<PageKey>& chain, size_t p) {
   const std::vector<uint8_t> page = bytes_of(chain[p]);
-  while (!tier->put(chain[p], p ? std::optional(chain[p - 1]) : std::nullopt, page.data()))
+  const std::span<const uint8_t> whole(page);
+  while (!tier->put(chain[p], p ? std::optional(chain[p - 1]) : std::nullopt, whole.first(kRowBytes),
+                    whole.subspan(kRowBytes)))
     std::this_thread::sleep_for(std::chrono::microseconds(100));
 }
 
@@ -90,7 +92,10 @@ void Disk::settle() {
 std::string Disk::read(const std::vector<PageKey>& keys, int& found) {
   std::vector<std::vector<uint8_t>> pages(keys.size(), std::vector<uint8_t>(kPageBytes));
   std::vector<DiskTier::Wanted> wanted;
-  for (size_t i = 0; i < keys.size(); i++) wanted.push_back({keys[i], pages[i].data()});
+  for (size_t i = 0; i < keys.size(); i++) {
+    const std::span<uint8_t> whole(pages[i]);
+    wanted.push_back({keys[i], whole.first(kRowBytes), whole.subspan(kRowBytes)});
+  }
   tier->get(++ticket_, std::move(wanted));
   std::vector<DiskTier::Done> done;
   while ((done = tier->take_done()).empty()) std::this_thread::sleep_for(std::chrono::microseconds(50));

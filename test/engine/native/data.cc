@@ -168,12 +168,13 @@ TestCache::TestCache(Random& random, int32_t latent, int32_t rope, int32_t index
 }
 
 SpPages TestCache::empty_pages(const SpBackend& b, HugeBuffer& memory) const {
-  const int64_t layer = b.page_bytes(b.self, latents, ropes, indexes);
-  // As in the model: a page holds several layers, so the stride is wider than the layer, and `base` lies inside.
-  const int64_t stride = 2 * layer + 64;
-  memory = HugeBuffer(static_cast<size_t>(stride * page_count_));
+  const int64_t rows = b.row_bytes(b.self, latents, ropes), keys = b.key_bytes(b.self, indexes);
+  // As in the model: a page holds several layers, so the strides are wider than the layer, which lies inside.
+  const int64_t row_stride = 2 * rows + 64, key_stride = 2 * keys + 64;
+  memory = HugeBuffer(static_cast<size_t>((row_stride + key_stride) * page_count_));
   std::memset(memory.data(), 0xFF, memory.size());  // NaN in every format
-  return {memory.data() + layer + 64, stride, latents, ropes, indexes};
+  uint8_t* all_keys = memory.data() + row_stride * page_count_;
+  return {memory.data() + rows + 64, row_stride, all_keys + keys + 64, key_stride, latents, ropes, indexes};
 }
 
 const SpPages& TestCache::on(const SpBackend& b) const {

@@ -143,14 +143,16 @@ SpLayout layout_of(const Pool& p, int32_t latent, int32_t rope, int32_t index) {
   l.row_halves = ceil_div(latent + rope, 32) * 32;
   l.row_bytes = l.fp8 ? latent + ceil_div(latent, 128) * 4 + rope * 2 : l.row_halves * 2;
   l.index_quads = ceil_div(index, 4);
-  l.keys_at = SP_PAGE_TOKENS * l.row_bytes;
-  l.scales_at = l.keys_at + SP_PAGE_TOKENS * l.index_quads * 4;
-  l.bytes = l.scales_at + (index ? SP_PAGE_TOKENS * 4 : 0);
+  l.scales_at = SP_PAGE_TOKENS * l.index_quads * 4;
   return l;
 }
 
-int64_t page_bytes(void* self, int32_t latent, int32_t rope, int32_t index) {
-  return layout_of(pool(self), latent, rope, index).bytes;
+int64_t row_bytes(void* self, int32_t latent, int32_t rope) {
+  return SP_PAGE_TOKENS * layout_of(pool(self), latent, rope, 0).row_bytes;
+}
+
+int64_t key_bytes(void* self, int32_t index) {
+  return index ? layout_of(pool(self), 0, 0, index).scales_at + SP_PAGE_TOKENS * int64_t{sizeof(float)} : 0;
 }
 
 void cache_write(void* self, const SpPages* pages, const SpTokens* tokens, const float* latent, const float* rope,
@@ -159,9 +161,10 @@ void cache_write(void* self, const SpPages* pages, const SpTokens* tokens, const
   const SpLayout l = layout_of(p, pages->latent, pages->rope, pages->index);
   pool(self).threads.each(tokens->n, [&](int64_t t) {
     const int64_t at = tokens->positions[t] % SP_PAGE_TOKENS;
-    uint8_t* page = pages->base + pages->page_stride * tokens->tables[t][tokens->positions[t] / SP_PAGE_TOKENS];
-    p.k.store_row(&l, latent + t * l.latent, rope + t * l.rope, page + at * l.row_bytes);
-    if (index) p.k.store_index_key(&l, index + t * l.index, at, page);
+    const int64_t page = tokens->tables[t][tokens->positions[t] / SP_PAGE_TOKENS];
+    uint8_t* rows = pages->base + pages->page_stride * page;
+    p.k.store_row(&l, latent + t * l.latent, rope + t * l.rope, rows + at * l.row_bytes);
+    if (index) p.k.store_index_key(&l, index + t * l.index, at, pages->keys + pages->key_stride * page);
   });
 }
 

@@ -123,18 +123,12 @@ const SpBf16Kernels* bf16_kernels(const std::string& isa) {
 
 Backend open_bf16_backend(const SpBf16Kernels& kernels, int threads, bool fp8_kv) {
   auto owner = std::make_shared<bf16::Pool>(kernels, threads, fp8_kv);
-  return {{SP_BACKEND_ABI,     "cpu",
-           kernels.isa,        owner.get(),
-           bf16::page_bytes,   bf16::pack,
-           bf16::embed,        bf16::rms_norm,
-           bf16::layer_norm,   bf16::matmul,
-           bf16::matmul_heads, bf16::rope,
-           bf16::add,          bf16::swiglu,
-           bf16::gate,         bf16::experts,
-           bf16::cache_write,  bf16::index_select,
-           bf16::attend,       bf16::attend_expanded,
-           bf16::each},
-          owner};
+  return {
+      {SP_BACKEND_ABI,     "cpu",        kernels.isa,           owner.get(),      bf16::row_bytes, bf16::key_bytes,
+       bf16::pack,         bf16::embed,  bf16::rms_norm,        bf16::layer_norm, bf16::matmul,    bf16::matmul_heads,
+       bf16::rope,         bf16::add,    bf16::swiglu,          bf16::gate,       bf16::experts,   bf16::cache_write,
+       bf16::index_select, bf16::attend, bf16::attend_expanded, bf16::each},
+      owner};
 }
 
 }  // namespace sparrow

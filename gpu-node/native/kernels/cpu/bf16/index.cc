@@ -69,17 +69,17 @@ void sp_quantize_index_query(const float* q, const float* w, int32_t dim, int64_
   }
 }
 
-void sp_store_index_key(const SpLayout* layout, const float* key, int64_t at, uint8_t* page) {
+void sp_store_index_key(const SpLayout* layout, const float* key, int64_t at, uint8_t* keys) {
   alignas(64) int8_t codes[4096];
   const float scale = quantize(key, layout->index, layout->index_quads * 4, codes);
-  uint8_t* group = page + layout->keys_at + at / SP_LANES * layout->index_quads * 64 + at % SP_LANES * 4;
+  uint8_t* group = keys + at / SP_LANES * layout->index_quads * 64 + at % SP_LANES * 4;
   for (int64_t d = 0; d < layout->index_quads; d++) {
     for (int i = 0; i < 4; i++) group[d * 64 + i] = static_cast<uint8_t>(codes[d * 4 + i] + 128);
   }
-  ((float*)(page + layout->scales_at))[at] = scale;
+  ((float*)(keys + layout->scales_at))[at] = scale;
 }
 
-void sp_index_page(const SpIndexHeads* query, const SpLayout* layout, const uint8_t* page, const uint8_t* next,
+void sp_index_page(const SpIndexHeads* query, const SpLayout* layout, const uint8_t* keys, const uint8_t* next,
                    float* scores) {
   constexpr int kGroups = SP_PAGE_TOKENS / SP_LANES;
   const int64_t quads = layout->index_quads;
@@ -89,16 +89,16 @@ void sp_index_page(const SpIndexHeads* query, const SpLayout* layout, const uint
     sum[g] = _mm512_setzero_ps();
   }
   for (int g = 0; g < kGroups; g += kTogether) {
-    const uint8_t* keys = page + layout->keys_at + g * quads * 64;
-    // Keys of a page lie far from those of the page before: each line of them would be waited for.
-    const uint8_t* ahead = next ? next + layout->keys_at + g * quads * 64 : nullptr;
+    const uint8_t* from = keys + g * quads * 64;
+    // Keys of a page may lie far from those of the page before: each line of them would be waited for.
+    const uint8_t* ahead = next ? next + g * quads * 64 : nullptr;
     int32_t j = 0;
-    for (; j + 8 <= query->heads; j += 8, ahead = nullptr) add_heads<8>(query, j, quads, keys, ahead, sum + g);
-    if (query->heads - j >= 4) add_heads<4>(query, j, quads, keys, ahead, sum + g), j += 4, ahead = nullptr;
-    for (; j < query->heads; j++, ahead = nullptr) add_heads<1>(query, j, quads, keys, ahead, sum + g);
+    for (; j + 8 <= query->heads; j += 8, ahead = nullptr) add_heads<8>(query, j, quads, from, ahead, sum + g);
+    if (query->heads - j >= 4) add_heads<4>(query, j, quads, from, ahead, sum + g), j += 4, ahead = nullptr;
+    for (; j < query->heads; j++, ahead = nullptr) add_heads<1>(query, j, quads, from, ahead, sum + g);
   }
   for (int g = 0; g < kGroups; g++) {
-    const __m512 scale = _mm512_load_ps((const float*)(page + layout->scales_at) + g * SP_LANES);
+    const __m512 scale = _mm512_load_ps((const float*)(keys + layout->scales_at) + g * SP_LANES);
     _mm512_storeu_ps(scores + g * SP_LANES, _mm512_mul_ps(sum[g], scale));
   }
 }

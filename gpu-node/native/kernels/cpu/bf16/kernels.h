@@ -74,14 +74,15 @@ void sp_swiglu_row(float* gate, const float* up, int64_t count);
 void sp_add_rows(const float* const* rows, const float* weights, int32_t count, int64_t dim, float* y);
 void sp_from_bf16(const uint16_t* x, int64_t count, float* y);
 
-/// A KV page: 64 rows of latent|rope, then index keys as 4 groups of 16 keys (dim/4, 16, 4) uint8 offset by 128, then
-/// their 64 scales. A row is BF16, or with `fp8` E4M3 latents, an fp32 multiplier for each 128 of them, BF16 rope part.
+/// A KV page: 64 rows of latent|rope, and elsewhere index keys as 4 groups of 16 keys (dim/4, 16, 4) uint8 offset by
+/// 128, then their 64 scales. A row is BF16, or with `fp8` E4M3 latents, an fp32 multiplier for each 128 of them, BF16
+/// rope part.
 typedef struct SpLayout {
   int32_t latent, rope, index, fp8;
   int64_t row_bytes;
   int64_t row_halves;   // of a row as BF16: a multiple of 32, >= latent + rope
   int64_t index_quads;  // ceil(index / 4)
-  int64_t keys_at, scales_at, bytes;
+  int64_t scales_at;    // in a page's index keys
 } SpLayout;
 
 typedef struct SpKvView {
@@ -155,10 +156,10 @@ typedef struct SpIndexHeads {
 } SpIndexHeads;
 
 void sp_quantize_index_query(const float* q, const float* w, int32_t dim, int64_t quads, SpIndexHeads* out);
-/// Quantises a key to scale * (code - 128) and stores it as position `at` of the page.
-void sp_store_index_key(const SpLayout* layout, const float* key, int64_t at, uint8_t* page);
-/// Scores of a page's keys: scores (64). `next`: the page that is scored after it, to be fetched, or null.
-void sp_index_page(const SpIndexHeads* query, const SpLayout* layout, const uint8_t* page, const uint8_t* next,
+/// Quantises a key to scale * (code - 128) and stores it as position `at` of a page's keys.
+void sp_store_index_key(const SpLayout* layout, const float* key, int64_t at, uint8_t* keys);
+/// Scores of a page's keys: scores (64). `next`: the keys that are scored after them, to be fetched, or null.
+void sp_index_page(const SpIndexHeads* query, const SpLayout* layout, const uint8_t* keys, const uint8_t* next,
                    float* scores);
 
 /// Top-k works on keys: integers in the order of their scores, -0 equal to 0, NaN equal to minus infinity.

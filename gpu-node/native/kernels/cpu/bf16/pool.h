@@ -111,7 +111,8 @@ void matmul(void* self, const SpProduct* products, int32_t count, const float* x
 void matmul_heads(void* self, const SpMatrix* w, const float* x, int64_t ldx, int64_t ldh, int32_t n, float* y);
 void experts(void* self, const SpExperts* e, const float* x, const int32_t* ids, const float* weights, int32_t n,
              float* y);
-int64_t page_bytes(void* self, int32_t latent, int32_t rope, int32_t index);
+int64_t row_bytes(void* self, int32_t latent, int32_t rope);
+int64_t key_bytes(void* self, int32_t index);
 void cache_write(void* self, const SpPages* pages, const SpTokens* tokens, const float* latent, const float* rope,
                  const float* index);
 void index_select(void* self, const SpIndexQuery* query, const SpPages* pages, const SpTokens* tokens, int32_t* chosen,

@@ -115,15 +115,15 @@ struct Selection {
     return true;
   }
 
-  const uint8_t* page_at(int64_t t, int64_t page) const {
-    return pages.base + pages.page_stride * tokens.tables[t][page];
+  const uint8_t* keys_at(int64_t t, int64_t page) const {
+    return pages.keys + pages.key_stride * tokens.tables[t][page];
   }
 
   void score_page(const Heads& heads, int64_t t, int64_t page, const uint8_t* next, Candidates& best) const {
     alignas(64) float row[SP_PAGE_TOKENS];
     const int32_t first = static_cast<int32_t>(page * SP_PAGE_TOKENS);
     const int32_t count = std::min<int32_t>(SP_PAGE_TOKENS, length(t) - first);
-    k.index_page(&heads.view, &layout, page_at(t, page), next, row);
+    k.index_page(&heads.view, &layout, keys_at(t, page), next, row);
     if (scores) std::copy_n(row, count, scores + t * ld_scores + first);
     best.offer(row, count, first);
   }
@@ -140,7 +140,7 @@ struct Selection {
       pages_seen = std::max<int64_t>(pages_seen, ceil_div(length(t), SP_PAGE_TOKENS));
     }
     for (int64_t page = 0; page < pages_seen; page++) {
-      const uint8_t* next = page + 1 < pages_seen ? page_at(begin, page + 1) : nullptr;
+      const uint8_t* next = page + 1 < pages_seen ? keys_at(begin, page + 1) : nullptr;
       for (int64_t t = begin; t < end; t++) {
         if (page * SP_PAGE_TOKENS >= length(t) || (length(t) <= query.top_k && !scores)) continue;
         score_page(heads[static_cast<size_t>(t - begin)], t, page, next, best[static_cast<size_t>(t - begin)]);
@@ -172,7 +172,7 @@ struct Selection {
       mine.start(k, query.top_k, bound.load(std::memory_order_relaxed));
       const int64_t end = std::min(all, (i + 1) * share);
       for (int64_t page = i * share; page < end; page++) {
-        score_page(heads, t, page, page + 1 < end ? page_at(t, page + 1) : nullptr, mine);
+        score_page(heads, t, page, page + 1 < end ? keys_at(t, page + 1) : nullptr, mine);
       }
       mine.keep_best();
       int32_t known = bound.load(std::memory_order_relaxed);
@@ -188,13 +188,14 @@ struct Selection {
   /// it for a function without effect and leaves it out.
   void ask_rows(Pool& p, int64_t t) const {
     const int64_t threads = p.threads.count(), chunks = ceil_div(counts[t], SP_CHUNK_KEYS);
+    const SpKvView kv = {layout, pages.base, pages.page_stride};
+    const SpKeys keys = {tokens.tables[t], chosen + t * query.top_k, 0, counts[t]};
     p.threads.each(
         threads, [&](int64_t i) __attribute__((always_inline)) {
-          const int32_t* const all = chosen + t * query.top_k;
           const int64_t first = chunks * i / threads * SP_CHUNK_KEYS,
                         end = std::min<int64_t>(first + SP_CHUNK_KEYS, counts[t]);
           for (int64_t j = first; j < end; j++) {
-            const uint8_t* row = page_at(t, all[j] / SP_PAGE_TOKENS) + all[j] % SP_PAGE_TOKENS * layout.row_bytes;
+            const uint8_t* row = sp_key_row(&kv, keys, j);
             for (int64_t byte = 0; byte < layout.row_bytes; byte += 64) __builtin_prefetch(row + byte, 0, 2);
           }
         });

@@ -35,19 +35,19 @@ static int64_t step_of(int64_t quads) {
 
 }  // namespace
 
-void sp_index_page_amx(const SpIndexHeads* query, const SpLayout* layout, const uint8_t* page, const uint8_t* next,
+void sp_index_page_amx(const SpIndexHeads* query, const SpLayout* layout, const uint8_t* keys, const uint8_t* next,
                        float* scores) {
   const int64_t quads = layout->index_quads, step = step_of(quads);
   for (int g = 0; g < kGroups && next; g++) {  // the processor brings the rest by itself
-    __builtin_prefetch(next + layout->keys_at + g * quads * kTileBytes);
-    __builtin_prefetch(next + layout->keys_at + g * quads * kTileBytes + 64);
+    __builtin_prefetch(next + g * quads * kTileBytes);
+    __builtin_prefetch(next + g * quads * kTileBytes + 64);
   }
   alignas(64) int32_t dots[kGroups][kTileRows * SP_LANES];
   __m512 sum[kGroups];
   for (int g = 0; g < kGroups; g++) sum[g] = _mm512_setzero_ps();
   for (int32_t j = 0; j < query->heads; j += kTileRows) {
     const int32_t heads = query->heads - j < kTileRows ? query->heads - j : kTileRows;
-    multiply(query->q + j * quads * 4, heads, page + layout->keys_at, quads, step, dots);
+    multiply(query->q + j * quads * 4, heads, keys, quads, step, dots);
     for (int32_t i = 0; i < heads; i++) {
       const __m512 w = _mm512_set1_ps(query->w[j + i]);
       const __m512i start = _mm512_set1_epi32(query->start[j + i]);
@@ -58,7 +58,7 @@ void sp_index_page_amx(const SpIndexHeads* query, const SpLayout* layout, const 
     }
   }
   for (int g = 0; g < kGroups; g++) {
-    const __m512 scale = _mm512_load_ps((const float*)(page + layout->scales_at) + g * SP_LANES);
+    const __m512 scale = _mm512_load_ps((const float*)(keys + layout->scales_at) + g * SP_LANES);
     _mm512_storeu_ps(scores + g * SP_LANES, _mm512_mul_ps(sum[g], scale));
   }
 }

@@ -88,33 +88,33 @@ void sp_quantize_index_query_avx2(const float* q, const float* w, int32_t dim, i
   }
 }
 
-void sp_store_index_key_avx2(const SpLayout* layout, const float* key, int64_t at, uint8_t* page) {
+void sp_store_index_key_avx2(const SpLayout* layout, const float* key, int64_t at, uint8_t* keys) {
   int8_t codes[kQuads * 4];
   const float scale = quantize(key, layout->index, layout->index_quads * 4, codes);
-  uint8_t* group = page + layout->keys_at + at / SP_LANES * layout->index_quads * 64 + at % SP_LANES * 4;
+  uint8_t* group = keys + at / SP_LANES * layout->index_quads * 64 + at % SP_LANES * 4;
   for (int64_t d = 0; d < layout->index_quads; d++) {
     for (int i = 0; i < 4; i++) group[d * 64 + i] = static_cast<uint8_t>(codes[d * 4 + i] + 128);
   }
-  ((float*)(page + layout->scales_at))[at] = scale;
+  ((float*)(keys + layout->scales_at))[at] = scale;
 }
 
-void sp_index_page_avx2(const SpIndexHeads* query, const SpLayout* layout, const uint8_t* page, const uint8_t* next,
+void sp_index_page_avx2(const SpIndexHeads* query, const SpLayout* layout, const uint8_t* keys, const uint8_t* next,
                         float* scores) {
   const int64_t quads = layout->index_quads;
   for (int g = 0; g < SP_PAGE_TOKENS / SP_LANES; g++) {
-    const uint8_t* keys = page + layout->keys_at + g * quads * 64;
-    // Keys of a page lie far from those of the page before: each line of them would be waited for.
-    const uint8_t* ahead = next ? next + layout->keys_at + g * quads * 64 : nullptr;
+    const uint8_t* from = keys + g * quads * 64;
+    // Keys of a page may lie far from those of the page before: each line of them would be waited for.
+    const uint8_t* ahead = next ? next + g * quads * 64 : nullptr;
     if (next) __builtin_prefetch(next + layout->scales_at + g * 64, 0, 2);
     __m256 sum[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
     int32_t j = 0;
-    for (; j + kHeads <= query->heads; j += kHeads) add_heads<kHeads>(query, j, quads, keys, j ? nullptr : ahead, sum);
-    if (query->heads - j == 3) add_heads<3>(query, j, quads, keys, j ? nullptr : ahead, sum);
-    if (query->heads - j == 2) add_heads<2>(query, j, quads, keys, j ? nullptr : ahead, sum);
-    if (query->heads - j == 1) add_heads<1>(query, j, quads, keys, j ? nullptr : ahead, sum);
+    for (; j + kHeads <= query->heads; j += kHeads) add_heads<kHeads>(query, j, quads, from, j ? nullptr : ahead, sum);
+    if (query->heads - j == 3) add_heads<3>(query, j, quads, from, j ? nullptr : ahead, sum);
+    if (query->heads - j == 2) add_heads<2>(query, j, quads, from, j ? nullptr : ahead, sum);
+    if (query->heads - j == 1) add_heads<1>(query, j, quads, from, j ? nullptr : ahead, sum);
     for (int i = 0; i < 2; i++) {
       const int64_t at = g * SP_LANES + i * 8;
-      const __m256 scale = _mm256_load_ps((const float*)(page + layout->scales_at) + at);
+      const __m256 scale = _mm256_load_ps((const float*)(keys + layout->scales_at) + at);
       _mm256_storeu_ps(scores + at, _mm256_mul_ps(sum[i], scale));
     }
   }
