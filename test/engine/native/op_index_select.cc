@@ -170,7 +170,8 @@ void test_index_select(Check& check) {
                          {64, 128, 5, false},
                          {4, 24, 2048, false},
                          {1, 128, 16, false},
-                         {5, 7, 65, false}}) {
+                         {5, 7, 65, false},
+                         {13, 1, 64, false}}) {  // eight, four and one at a time, and nothing to round
     shape(check, random, s);
   }
 }
